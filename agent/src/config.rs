@@ -1,0 +1,1 @@
+//! The agent's settings: flags and environment, checked as a whole before anything is opened.

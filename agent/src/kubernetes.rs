@@ -1,0 +1,1 @@
+//! The client of the API server, shared by what watches events and what taps the node.

@@ -1,0 +1,1 @@
+//! The stream to the aggregator: sends batches, takes acknowledgements and assignments, reconnects.

@@ -1,0 +1,45 @@
+//! What was taken and is not acknowledged yet. Bounded; full, it holds back whoever takes more, and drops nothing.
+
+use nodetap_wire::{Checkpoint, Record};
+use tokio::sync::mpsc;
+
+/// What the watches and the tap hand over, in the order in which they took it.
+#[derive(Clone, Debug)]
+pub enum Taken {
+    /// A record.
+    Record(Record),
+    /// A watch has handed over everything up to here.
+    Checkpoint(Checkpoint),
+}
+
+/// Where the watches and the tap hand over what they take.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    sender: mpsc::Sender<Taken>,
+}
+
+/// The outbox has ended: the agent is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the outbox is closed")]
+pub struct Closed;
+
+/// One batch of the largest records: what waits here is on top of the outbox's own bound.
+const INTAKE_RECORDS: usize = 64;
+
+/// The two ends of the way into the outbox.
+pub fn intake() -> (Intake, mpsc::Receiver<Taken>) {
+    let (sender, receiver) = mpsc::channel(INTAKE_RECORDS);
+    (Intake { sender }, receiver)
+}
+
+// === impl Intake ===
+
+impl Intake {
+    /// Hands over; waits while the outbox is full.
+    ///
+    /// # Errors
+    /// Once the outbox has ended.
+    pub async fn take(&self, taken: Taken) -> Result<(), Closed> {
+        self.sender.send(taken).await.map_err(|_| Closed)
+    }
+}

@@ -1,0 +1,1 @@
+//! The kubelet tap: snapshots of this node's pods, the deaths between them, and the last lines of what died.

@@ -1,0 +1,1 @@
+//! The event watches that this agent holds: list, watch, resume.

@@ -1,0 +1,1 @@
+//! Which agent watches what; epochs and checkpoints.

@@ -1,0 +1,1 @@
+//! Labels, annotations and owners of the object that a record is about.

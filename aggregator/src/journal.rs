@@ -1,0 +1,132 @@
+//! The durable log: everything taken, in the order of its taking; the cursors of those who read it; the watches' checkpoints.
+//!
+//! The trait is narrow on purpose (append, read from, commit), so that a replicated log can stand in for the embedded one.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use nodetap_wire::event::{Event, EventError};
+use nodetap_wire::face::{Face, Object};
+use nodetap_wire::{Checkpoint, ContainerDied, Record};
+use tokio::sync::watch;
+
+/// Place of an entry in the journal: grows by one with each, from 1. 0 is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+/// What one batch of an agent brings.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// The node whose agent sent it.
+    pub node: String,
+    /// Records in the order in which they were taken.
+    pub records: Vec<Record>,
+    /// How far the watches have come with them.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// What became of a batch, once it is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The journal's last position after it.
+    pub head: Position,
+    /// Records that were new.
+    pub new: usize,
+    /// Records that the journal had already.
+    pub duplicates: usize,
+}
+
+/// One record of the journal.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it stands.
+    pub position: Position,
+    /// When it was journalled, in nanoseconds since 1970.
+    pub taken_ns: i64,
+    /// What it is.
+    pub body: Body,
+    /// What was known of its object when it was journalled; for a death, always known.
+    pub object: Option<Object>,
+    /// How often it happened since the state before.
+    pub occurrences: u64,
+}
+
+/// The record itself.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// An Event's JSON, as the API server sent it less `managedFields`. UTF-8 was checked on its way in.
+    Event(Bytes),
+    /// A container's death. Boxed: it is ten times the size of the other.
+    Death(Box<ContainerDied>),
+}
+
+/// A record that a sink refused for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Which record.
+    pub position: Position,
+    /// Why, with what the sink answered.
+    pub reason: String,
+}
+
+/// Why the journal could not do it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk, or the database on it.
+    #[error("journal: {0}")]
+    Storage(String),
+    /// Its thread has ended.
+    #[error("the journal has stopped")]
+    Stopped,
+}
+
+/// A durable log with cursors.
+pub trait Journal: Clone + Send + Sync + 'static {
+    /// Merges and keeps what was taken. Answers once it is durable.
+    fn append(&self, taken: Taken) -> impl Future<Output = Result<Appended, JournalError>> + Send;
+
+    /// At most `limit` entries after a position, in order. Skips what retention has dropped.
+    fn read_from(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Entry>, JournalError>> + Send;
+
+    /// The last durable position; changes with every commit.
+    fn head(&self) -> watch::Receiver<Position>;
+
+    /// How far a consumer has come; `None` for one never seen before.
+    fn cursor(&self, consumer: &str) -> impl Future<Output = Result<Option<Position>, JournalError>> + Send;
+
+    /// Moves a consumer's cursor and keeps what it could not deliver, both or neither.
+    fn commit(
+        &self,
+        consumer: &str,
+        cursor: Position,
+        dead: Vec<DeadLetter>,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The last checkpoint of each shard.
+    fn checkpoints(&self) -> impl Future<Output = Result<Vec<Checkpoint>, JournalError>> + Send;
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Its face, for routes and sinks.
+    ///
+    /// # Errors
+    /// Where the journal's bytes are not the Event that was put there.
+    pub fn face<'a>(&'a self, cluster: &'a str) -> Result<Face<'a>, EventError> {
+        match &self.body {
+            Body::Event(json) => {
+                let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
+                Ok(Face::of_event(Event::parse(json)?, cluster, self.object.as_ref(), self.occurrences))
+            }
+            Body::Death(death) => {
+                static NOTHING: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Object::default);
+                Ok(Face::of_death(death, cluster, self.object.as_ref().unwrap_or(&NOTHING)))
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! nodetap-aggregator: one per cluster. Admits agents, merges what they send, keeps it in the journal, exposes metrics, and
+//! delivers it to sinks.
+
+pub mod admit;
+pub mod assign;
+pub mod config;
+pub mod enrich;
+pub mod http;
+pub mod journal;
+pub mod merge;
+pub mod metrics;
+pub mod route;
+pub mod sinks;

@@ -1,0 +1,1 @@
+//! The aggregator's metric families, with a bound on every label.

@@ -1,0 +1,1 @@
+//! Rules and the routing tree of kubernetes-event-exporter.

@@ -1,0 +1,1 @@
+//! One folder a sink, and one delivery loop for all.

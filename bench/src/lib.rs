@@ -1,0 +1,1 @@
+//! A simulated API server and kubelets, the demo, load generators and benchmarks.

@@ -1,0 +1,150 @@
+//! Batches: records on the wire, compressed, with a bound on everything before it is unpacked.
+//!
+//! A decoder given any bytes answers with records or an error; it never panics, and never takes more memory than the
+//! constants below allow.
+
+use prost::Message;
+
+use crate::{Batch, Records};
+
+/// Most records in one batch. An agent closes a batch at 512; the rest is head-room for a newer agent.
+pub const MAX_RECORDS: usize = 4_096;
+
+/// Where an agent closes a batch.
+pub const BATCH_RECORDS: usize = 512;
+
+/// Most bytes of a batch once decompressed: a full batch of mean events is 0.5 MiB, and one event may be 2 MiB.
+pub const MAX_RAW_BYTES: usize = 8 << 20;
+
+/// Where an agent closes a batch by size, so that one more record of the largest size still fits.
+pub const BATCH_RAW_BYTES: usize = 4 << 20;
+
+/// Longest Event JSON: twice what etcd takes by default.
+pub const MAX_EVENT_BYTES: usize = 2 << 20;
+
+/// Most bytes of one record: the longest event and its parsed fields.
+pub const MAX_RECORD_BYTES: usize = MAX_EVENT_BYTES + (64 << 10);
+
+/// Most bytes of a record that is not an event: its fields unpack to up to twenty times their size, an event's do not.
+pub const MAX_SMALL_RECORD_BYTES: usize = 512 << 10;
+
+/// Largest gRPC message: a batch that did not compress, and its frame.
+pub const MAX_MESSAGE_BYTES: usize = MAX_RAW_BYTES + (64 << 10);
+
+/// Fast, and no larger than level 3 on events.
+const COMPRESSION_LEVEL: i32 = 1;
+
+const RECORDS_TAG: u32 = 1;
+const EVENT_TAG: u32 = 1;
+
+/// Why a batch was not made or not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// More than [`MAX_RECORDS`].
+    #[error("a batch of {0} records: at most {MAX_RECORDS} are taken")]
+    TooManyRecords(usize),
+    /// More than [`MAX_RAW_BYTES`].
+    #[error("a batch of {0} bytes decompressed: at most {MAX_RAW_BYTES} are taken")]
+    TooLong(usize),
+    /// A record of more than [`MAX_RECORD_BYTES`], or [`MAX_SMALL_RECORD_BYTES`] where it is not an event.
+    #[error("a record of {0} bytes in a batch: at most {MAX_RECORD_BYTES} are taken of an event, {MAX_SMALL_RECORD_BYTES} of another")]
+    RecordTooLong(usize),
+    /// The payload is not what its frame says.
+    #[error("a batch that says {said} {what} has {found}")]
+    Contradicts {
+        /// What the frame and the payload differ in.
+        what: &'static str,
+        /// The frame's figure.
+        said: usize,
+        /// The payload's figure.
+        found: usize,
+    },
+    /// zstd cannot unpack it.
+    #[error("a batch that cannot be decompressed: {0}")]
+    Compression(std::io::Error),
+    /// Not protobuf.
+    #[error("a batch that cannot be decoded: {0}")]
+    Encoding(#[from] prost::DecodeError),
+}
+
+/// Packs records into a batch.
+///
+/// # Errors
+/// Where they pass the bounds that [`decode`] holds.
+pub fn encode(sequence: u64, records: &Records) -> Result<Batch, FrameError> {
+    if records.records.len() > MAX_RECORDS {
+        return Err(FrameError::TooManyRecords(records.records.len()));
+    }
+    let raw = records.encode_to_vec();
+    if raw.len() > MAX_RAW_BYTES {
+        return Err(FrameError::TooLong(raw.len()));
+    }
+    let payload = zstd::bulk::compress(&raw, COMPRESSION_LEVEL).map_err(FrameError::Compression)?;
+    Ok(Batch {
+        sequence,
+        // Both are below 2^32 by the checks above.
+        records: records.records.len() as u32,
+        raw_bytes: raw.len() as u32,
+        payload: payload.into(),
+    })
+}
+
+/// Unpacks a batch.
+///
+/// # Errors
+/// Where the payload passes a bound, is not what the frame says, or is not a batch at all.
+pub fn decode(batch: &Batch) -> Result<Records, FrameError> {
+    let (said_records, said_bytes) = (batch.records as usize, batch.raw_bytes as usize);
+    if said_records > MAX_RECORDS {
+        return Err(FrameError::TooManyRecords(said_records));
+    }
+    if said_bytes > MAX_RAW_BYTES {
+        return Err(FrameError::TooLong(said_bytes));
+    }
+    let raw = zstd::bulk::decompress(&batch.payload, said_bytes).map_err(FrameError::Compression)?;
+    if raw.len() != said_bytes {
+        return Err(FrameError::Contradicts { what: "bytes", said: said_bytes, found: raw.len() });
+    }
+    check_records(&raw, said_records)?;
+    let raw = bytes::Bytes::from(raw);
+    Ok(Records::decode(raw)?)
+}
+
+/// Walks the outermost fields alone, so that nothing is unpacked before its size and number are known to be in bounds.
+fn check_records(mut raw: &[u8], said: usize) -> Result<(), FrameError> {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+    let mut found = 0;
+    let mut checkpoints = 0;
+    while !raw.is_empty() {
+        let (tag, wire_type) = decode_key(&mut raw)?;
+        if wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, &mut raw, DecodeContext::default())?;
+            continue;
+        }
+        let length = usize::try_from(decode_varint(&mut raw)?).unwrap_or(usize::MAX);
+        let Some((field, rest)) = raw.split_at_checked(length) else {
+            return Err(FrameError::RecordTooLong(length));
+        };
+        raw = rest;
+        if tag == RECORDS_TAG {
+            found += 1;
+            let is_event = field.first().is_some_and(|key| u32::from(*key >> 3) == EVENT_TAG);
+            if length > MAX_RECORD_BYTES || (!is_event && length > MAX_SMALL_RECORD_BYTES) {
+                return Err(FrameError::RecordTooLong(length));
+            }
+        } else {
+            checkpoints += 1;
+        }
+        if found > MAX_RECORDS || checkpoints > MAX_RECORDS {
+            return Err(FrameError::TooManyRecords(found.max(checkpoints)));
+        }
+    }
+    if found != said {
+        return Err(FrameError::Contradicts { what: "records", said, found });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! What agent and aggregator say to each other: records, their identities, their face, and the frames of the stream.
+//!
+//! Free of kube, tokio and hyper, so that everything in it is tested without a runtime. The messages are generated from
+//! `proto/nodetap.proto`, which is the contract.
+
+pub mod event;
+pub mod face;
+pub mod frame;
+pub mod identity;
+pub mod resource_version;
+pub mod time;
+
+mod proto {
+    #![allow(missing_docs, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/nodetap.v1.rs"));
+}
+
+pub use proto::*;
