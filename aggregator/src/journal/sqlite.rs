@@ -92,8 +92,6 @@ pub struct SqliteJournal {
     cursor_places: Arc<Semaphore>,
     shared: Shared,
     head: watch::Receiver<Position>,
-    /// Holds the folder's lock.
-    _lock: Arc<std::fs::File>,
 }
 
 /// What the writer shows to others.
@@ -126,7 +124,7 @@ impl SqliteJournal {
         let (readers, reads) = bounded(REQUEST_PLACES);
         let (cursors, requests) = bounded(REQUEST_PLACES);
         let state = Writer::open(settings.clone(), metrics.clone(), observer, shared.clone(), to_head)?;
-        spawn("journal-writer", move || state.run(&commands))?;
+        spawn("journal-writer", move || state.run(&commands, lock))?;
         for number in 0..READERS {
             let reader = Reader {
                 files: shared.files.clone(),
@@ -148,7 +146,6 @@ impl SqliteJournal {
             cursor_places: Arc::new(Semaphore::new(REQUEST_PLACES)),
             shared,
             head,
-            _lock: Arc::new(lock),
         })
     }
 

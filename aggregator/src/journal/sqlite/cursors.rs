@@ -83,7 +83,7 @@ impl Cursors {
     /// What is known of the head, without making anything.
     pub(super) fn read_head(&self) -> Result<KnownHead, Failure> {
         let read = || {
-            let connection = folder::open_to_read(&self.path)?;
+            let (connection, _) = folder::open_to_read(&self.path)?;
             let head = connection
                 .query_row("SELECT committed, reserved FROM head", [], |row| {
                     Ok(KnownHead { committed: unsigned(row.get(0)?), reserved: unsigned(row.get(1)?) })

@@ -177,8 +177,8 @@ pub(super) fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 /// Opens a database that is there, for reading. Where SQLite lacks the room for its shared memory, a file that has no log
-/// beside it is read as it lies.
-pub(super) fn open_to_read(path: &Path) -> Result<Connection, rusqlite::Error> {
+/// beside it is read as it lies: `true` then, and what is written to it later is not seen.
+pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let open = |name: &str| {
@@ -189,14 +189,14 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, rusqlite::Error> {
         Ok(connection)
     };
     let uri = uri(path);
-    open(&uri).or_else(|error: rusqlite::Error| {
+    open(&uri).map(|connection| (connection, false)).or_else(|error: rusqlite::Error| {
         let is_corrupt =
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
         let has_log = with_suffix(path, "-wal").metadata().is_ok_and(|data| data.len() > 0);
         if is_corrupt || has_log || !path.exists() {
             return Err(error);
         }
-        open(&format!("{uri}?immutable=1")).map_err(|_| error)
+        open(&format!("{uri}?immutable=1")).map(|connection| (connection, true)).map_err(|_| error)
     })
 }
 

@@ -79,13 +79,25 @@ impl Reader {
         bytes: &mut usize,
         entries: &mut Vec<Entry>,
     ) -> Result<(), Failure> {
-        let connection = match self.connections.entry(file.generation) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(folder::open_to_read(&file.path).map_err(Failure::at(&file.path))?)
-            }
-        };
         let left = limit.saturating_sub(entries.len());
-        day::read(connection, after.0, left, bytes, entries).map_err(Failure::at(&file.path))
+        if !self.connections.contains_key(&file.generation) {
+            let (connection, is_as_it_lay) =
+                folder::open_to_read(&file.path).map_err(Failure::at(&file.path))?;
+            if is_as_it_lay {
+                // Good for once. The writer may have found room meanwhile, so that what looks damaged need not be.
+                let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+                return day::read(&connection, after.0, left, bytes, entries).map_err(|error| Failure {
+                    path: file.path.clone(),
+                    error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
+                });
+            }
+            self.connections.insert(file.generation, connection);
+        }
+        match self.connections.get(&file.generation) {
+            Some(connection) => {
+                day::read(connection, after.0, left, bytes, entries).map_err(Failure::at(&file.path))
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Keep<'_> {
     }
 
     fn count(&self, file: &DayFile, reason: Dropped, cursors: &mut Cursors) {
-        let records = (file.last + 1).saturating_sub(file.first);
+        let records = file.last.saturating_add(1).saturating_sub(file.first);
         self.metrics.dropped.get_or_create(&DroppedLabel { reason }).inc_by(records);
         tracing::info!(path = %file.path.display(), records, ?reason, "journal drops a file");
         let cursors = match cursors.all() {
@@ -62,7 +62,7 @@ impl Keep<'_> {
             }
         };
         for (consumer, position) in cursors {
-            let undelivered = file.last.saturating_sub(position.max(file.first - 1));
+            let undelivered = file.last.saturating_sub(position.max(file.first.saturating_sub(1)));
             if undelivered > 0 {
                 tracing::error!(consumer, undelivered, "journal drops records before they were delivered");
                 let label = ConsumerLabel { consumer, reason: "retention" };
@@ -87,7 +87,7 @@ impl Keep<'_> {
         self.metrics.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.files.set(i64::try_from(files.len()).unwrap_or(i64::MAX));
         let oldest = files.iter().find_map(|file| {
-            let connection = open_to_read(&file.path).ok()?;
+            let (connection, _) = open_to_read(&file.path).ok()?;
             day::first_taken_ns(&connection).ok()?
         });
         self.metrics.oldest.set(oldest.map_or(0.0, |ns| ns as f64 / 1e9));

@@ -125,8 +125,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Serves until the last handle of the journal is gone, or it is told to stop.
-    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+    /// Serves until the last handle of the journal is gone, or it is told to stop. Holds the folder's lock as long.
+    pub(super) fn run(mut self, commands: &Receiver<Command>, lock: std::fs::File) {
         let mut next_upkeep = Instant::now() + UPKEEP_EVERY;
         let stopped = loop {
             match commands.recv_timeout(NOTE_EVERY) {
@@ -152,6 +152,7 @@ impl Writer {
         };
         self.note_head();
         self.close_today();
+        drop(lock);
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
         }
@@ -317,7 +318,12 @@ impl Writer {
         let mut connection = day::open_to_write(&path, self.settings.synchronous).map_err(at())?;
         if !day::is_initialised(&connection).map_err(at())? {
             let state = before.as_ref().map(|before| before.path.as_path());
-            day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at())?;
+            let mut made = day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at());
+            if made.as_ref().is_err_and(|failure| failure.kind() == Failed::Corrupt) && state.is_some() {
+                // It is the old file that cannot be read. Without its counts, an Event that goes on is counted anew once.
+                made = day::initialise(&mut connection, &self.memory, None, now_ns).map_err(at());
+            }
+            made?;
             if let Err(error) = std::fs::File::open(&self.settings.path).and_then(|folder| folder.sync_all())
             {
                 tracing::warn!(%error, path = %self.settings.path.display(), "folder could not be synced");
@@ -339,8 +345,11 @@ impl Writer {
 
     /// Makes the newest file so far an earlier one.
     fn retire(&mut self, path: &Path) {
+        if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
+            file.last = self.memory.head;
+        }
         let open = || {
-            let connection = folder::open_to_read(path)?;
+            let (connection, _) = folder::open_to_read(path)?;
             let last = day::extent(&connection)?.last;
             Ok::<_, rusqlite::Error>((last, Earlier::new(path.to_owned(), connection)?))
         };
@@ -453,7 +462,7 @@ impl Writer {
     /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet.
     fn open_file(&mut self, path: &Path, newer: usize) -> Result<Option<(day::Extent, Connection)>, Failure> {
         let mut open = || {
-            let connection = folder::open_to_read(path)?;
+            let (connection, _) = folder::open_to_read(path)?;
             if !day::is_initialised(&connection)? {
                 return Ok(None);
             }
