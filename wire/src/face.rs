@@ -5,20 +5,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventSource, ObjectReference, Pairs, Series, Text, null_if_unknown_time};
 use crate::identity::Identity;
 use crate::{ContainerDied, ContainerKind, Owner, Source, time};
 
-/// What is known of the object that a record is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of the object that a record is about. Its JSON is what the journal keeps beside an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Object {
     /// `metadata.labels`
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`
     pub annotations: BTreeMap<String, String>,
     /// `metadata.ownerReferences`
+    #[serde(rename = "ownerReferences")]
     pub owners: Vec<Owner>,
     /// It is gone, or about to go.
     pub deleted: bool,

@@ -10,6 +10,8 @@ pub mod identity;
 pub mod resource_version;
 pub mod time;
 
+mod kept;
+
 mod proto {
     #![allow(missing_docs, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/nodetap.v1.rs"));
