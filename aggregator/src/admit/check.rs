@@ -87,7 +87,7 @@ pub fn batch(sender: Sender<'_>, holdings: &Holdings, batch: Records) -> Checked
     sender.node.clone_into(&mut checked.taken.node);
     checked.taken.records.reserve_exact(batch.records.len());
     for record in batch.records {
-        match self::record(sender, &record) {
+        match check_record(sender, &record) {
             Ok(()) => checked.taken.records.push(record),
             Err(refused) => checked.refused.push(refused),
         }
@@ -106,7 +106,7 @@ pub fn batch(sender: Sender<'_>, holdings: &Holdings, batch: Records) -> Checked
 ///
 /// # Errors
 /// Where it may not be taken.
-pub fn record(sender: Sender<'_>, record: &Record) -> Result<(), Refused> {
+pub fn check_record(sender: Sender<'_>, record: &Record) -> Result<(), Refused> {
     match &record.kind {
         Some(record::Kind::Event(event)) => self::event(sender, event),
         Some(record::Kind::Death(death)) => self::death(sender, death),

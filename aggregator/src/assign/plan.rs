@@ -42,6 +42,8 @@ struct Seat {
     epoch: u64,
     resource_version: String,
     holder: Option<Holder>,
+    /// It was held since the start: there is nobody from before to wait for.
+    was_held: bool,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,8 @@ impl Plan {
     }
 
     fn of(now: Instant, patience: Patience, shards: Vec<Shard>) -> Self {
-        let vacant = |shard| Seat { shard, epoch: 0, resource_version: String::new(), holder: None };
+        let vacant =
+            |shard| Seat { shard, epoch: 0, resource_version: String::new(), holder: None, was_held: false };
         Self {
             patience,
             started: now,
@@ -176,6 +179,7 @@ impl Plan {
             let somebody_else = share.holder.as_ref().is_some_and(|holder| holder.node != node);
             if claim > 0 && claim >= share.epoch && !somebody_else {
                 share.epoch = claim;
+                share.was_held = true;
                 let failing_since = share.holder.take().map_or(Some(now), |holder| holder.failing_since);
                 share.holder = Some(Holder { node: node.to_owned(), away_since: None, failing_since });
             } else {
@@ -240,6 +244,7 @@ impl Plan {
             let Some(share) = self.shards.get_mut(at) else { break };
             let Some(epoch) = share.epoch.checked_add(1) else { continue };
             share.epoch = epoch;
+            share.was_held = true;
             // It has as long to report as one that fails has to recover.
             let holder = Holder { node: node.clone(), away_since: None, failing_since: Some(now) };
             let before = share.holder.replace(holder);
@@ -288,7 +293,9 @@ impl Plan {
 
     fn next_holder(&self, share: &Seat, now: Instant) -> Option<(String, Cause)> {
         let (cause, except) = match &share.holder {
-            None if share.epoch > 0 && now < self.started + self.patience.restart => return None,
+            None if share.epoch > 0 && !share.was_held && now < self.started + self.patience.restart => {
+                return None;
+            }
             None => (Cause::Vacant, None),
             Some(Holder { away_since: Some(since), .. }) => {
                 if now < *since + self.patience.away {
