@@ -9,6 +9,7 @@ pub mod frame;
 pub mod identity;
 pub mod resource_version;
 pub mod time;
+pub mod tls;
 
 mod kept;
 
