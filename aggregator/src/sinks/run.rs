@@ -12,18 +12,20 @@ use super::encode::Encoder;
 use super::{Metrics, SinkError, build};
 use crate::config::receivers::Receiver;
 use crate::journal::{Journal, JournalError};
-use crate::route::Router;
 
 /// How long a batch in flight may go on once the aggregator is to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Answers which receivers a record goes to.
+pub type Routes = Arc<dyn Fn(&Face<'_>) -> Vec<usize> + Send + Sync>;
 
 /// What all sinks share.
 #[derive(Clone)]
 pub struct Context<J> {
     /// What they read.
     pub journal: J,
-    /// Which records go to which of them; its indices are those of the receivers.
-    pub router: Arc<Router>,
+    /// Which receivers a record goes to, as indices into them; one that stands twice gets it twice.
+    pub routes: Routes,
     /// The cluster's name.
     pub cluster: Arc<str>,
     /// What they count.
@@ -67,10 +69,10 @@ impl Built {
 
 /// Starts them. To be called within a tokio runtime.
 pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
-    let Context { journal, router, cluster, metrics, start, stop } = context;
+    let Context { journal, routes, cluster, metrics, start, stop } = context;
     let spawn = |(index, name, encoder, sink): (usize, String, Encoder, super::AnySink)| {
-        let router = Arc::clone(router);
-        let copies = move |face: &Face<'_>| router.deliveries(face).into_iter().filter(|to| *to == index).count();
+        let routes = Arc::clone(routes);
+        let copies = move |face: &Face<'_>| routes(face).into_iter().filter(|to| *to == index).count();
         let delivering = Loop {
             metrics: metrics.sink(&name),
             journal: journal.clone(),
