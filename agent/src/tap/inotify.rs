@@ -80,7 +80,9 @@ pub async fn follow(root: PathBuf, stirs: mpsc::Sender<Stir>, metrics: Metrics) 
                 }
                 match tree.follow(&stirs, &metrics).await {
                     Ok(()) => return,
-                    Err(error) => tracing::warn!(folder = %root.display(), %error, "the pod log folder is to be read anew"),
+                    Err(error) => {
+                        tracing::warn!(folder = %root.display(), %error, "the pod log folder is to be read anew")
+                    }
                 }
                 metrics.rescanned();
             }
@@ -192,7 +194,8 @@ impl Tree {
     /// Takes up a folder of the root. One that is gone again is no error.
     fn pod(&mut self, name: &OsStr, stir: &mut Stir) {
         // NAMESPACE_POD_UID: none of the three can hold an underscore.
-        let Some(uid) = name.to_str().and_then(|name| name.rsplit_once('_')).map(|(_, uid)| uid.to_owned()) else {
+        let Some(uid) = name.to_str().and_then(|name| name.rsplit_once('_')).map(|(_, uid)| uid.to_owned())
+        else {
             return;
         };
         let path = self.root.join(name);
@@ -250,7 +253,9 @@ impl Tree {
 
 /// Notes `3.log`; a rotated predecessor tells nothing new.
 fn log(uid: &str, container: &str, name: &OsStr, stir: &mut Stir) {
-    if let Some(ordinal) = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|name| name.parse().ok()) {
+    if let Some(ordinal) =
+        name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|name| name.parse().ok())
+    {
         stir.logs.push(LogSeen { pod_uid: uid.to_owned(), container: container.to_owned(), ordinal });
     }
 }

@@ -136,8 +136,7 @@ impl Ledger {
                 }
                 let Some(container) = followed.containers.get_mut(&status.name) else { continue };
                 let mut none = BTreeSet::new();
-                let ordinals =
-                    logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
+                let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
                 let changed = container.observe(status, from_birth, pod.is_terminating(), ordinals);
                 told.missed += changed.missed;
                 for end in changed.ends {
@@ -180,7 +179,8 @@ impl Ledger {
                 unseen += followed.containers.values_mut().filter_map(Container::give_up).count() as u64;
             }
         }
-        let mut gone: Vec<i64> = self.pods.values().filter_map(|pod| pod.gone.map(|gone| gone.since_ns)).collect();
+        let mut gone: Vec<i64> =
+            self.pods.values().filter_map(|pod| pod.gone.map(|gone| gone.since_ns)).collect();
         let mut oldest = now_ns.saturating_sub(FORGOTTEN_NS);
         if gone.len() > GONE_PODS {
             gone.sort_unstable();

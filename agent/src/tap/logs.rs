@@ -172,7 +172,8 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// The newest predecessor of a log that was rotated, where it is not compressed: `0.log.20261122-001500`.
 fn rotated(folder: &Path, name: &str) -> Option<PathBuf> {
-    let names = std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names =
+        std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names
         .filter(|entry| {
             entry.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).is_some_and(|stamp| {

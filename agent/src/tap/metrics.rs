@@ -123,7 +123,11 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("nodetap_agent_tap");
         registry.register("snapshots", "Snapshots of this node's pods, by source and outcome", snapshots);
         registry.register("deaths", "Container deaths reported, by how they were seen", deaths);
-        registry.register("missed_deaths", "Container deaths that nobody could see, known by restart counts", missed);
+        registry.register(
+            "missed_deaths",
+            "Container deaths that nobody could see, known by restart counts",
+            missed,
+        );
         registry.register(
             "unseen_ends",
             "Containers that were running when their pod was last seen, and whose end was not seen",

@@ -63,7 +63,8 @@ fn sources() -> Vec<(Kind, String, fn(&Captures<'_>) -> bool)> {
     let pairs = format!(
         r#"(?i)(?P<key>[a-z0-9_.-]*{NAMES}[a-z0-9_.-]*)\\*["']?(?P<sign>\s*(?:=>|:=|[=:])\s*)(?:\\+["'](?P<escaped>[^"'\\]+)|"(?P<double>(?:[^"\\]|\\.)+)|'(?P<single>[^']+)|(?P<bare>[^\s,;&"'\\{{\[(<}}\])]+))"#
     );
-    let flags = format!(r#"(?i)(?P<key>--[a-z0-9-]*{NAMES}[a-z0-9-]*)(?P<sign>\s+)["']?(?P<bare>[^\s"'-][^\s"']*)"#);
+    let flags =
+        format!(r#"(?i)(?P<key>--[a-z0-9-]*{NAMES}[a-z0-9-]*)(?P<sign>\s+)["']?(?P<bare>[^\s"'-][^\s"']*)"#);
     vec![
         (
             Kind::PrivateKey,
@@ -145,7 +146,9 @@ impl Redactor {
         Ok(Self {
             set,
             patterns,
-            begin: Regex::new(r"-----BEGIN [A-Z0-9 ]*(?:PRIVATE KEY|CERTIFICATE|PUBLIC KEY)(?: BLOCK)?-----")?,
+            begin: Regex::new(
+                r"-----BEGIN [A-Z0-9 ]*(?:PRIVATE KEY|CERTIFICATE|PUBLIC KEY)(?: BLOCK)?-----",
+            )?,
             end: Regex::new(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")?,
             body: Regex::new(r"^\s*[A-Za-z0-9+/]{16,}={0,2}\s*$")?,
         })
@@ -164,10 +167,20 @@ impl Redactor {
         text
     }
 
+    /// The values of a map, such as a pod's annotations.
+    pub fn values(&self, map: &mut BTreeMap<String, String>, counts: &mut Counts) {
+        for value in map.values_mut() {
+            if let Cow::Owned(text) = self.text(value, counts) {
+                *value = text;
+            }
+        }
+    }
+
     /// Lines of one log, where a key may be spread over several.
     pub fn lines(&self, lines: &mut [LogLine], counts: &mut Counts) {
         for stderr in [false, true] {
-            let mut stream: Vec<&mut LogLine> = lines.iter_mut().filter(|line| line.stderr == stderr).collect();
+            let mut stream: Vec<&mut LogLine> =
+                lines.iter_mut().filter(|line| line.stderr == stderr).collect();
             self.blocks(&mut stream, counts);
         }
         for line in lines {
@@ -211,7 +224,10 @@ impl Redactor {
                     }
                 }
             } else if self.end.is_match(text) {
-                let first = lines[..index].iter().rposition(|line| !self.body.is_match(&line.text)).map_or(0, |at| at + 1);
+                let first = lines[..index]
+                    .iter()
+                    .rposition(|line| !self.body.is_match(&line.text))
+                    .map_or(0, |at| at + 1);
                 for line in &mut lines[first..=index] {
                     REDACTED.clone_into(&mut line.text);
                 }

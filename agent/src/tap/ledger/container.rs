@@ -144,7 +144,8 @@ impl Container {
         if let Some(terminated) = &status.last_state.terminated {
             let id = terminated.container_id.as_str();
             let created = !status.container_id.is_empty() && status.container_id != id;
-            let ordinal = if let Some(known) = self.ids.iter().find(|known| !id.is_empty() && known.id == id) {
+            let ordinal = if let Some(known) = self.ids.iter().find(|known| !id.is_empty() && known.id == id)
+            {
                 Some(known.ordinal)
             } else if created && count == 0 {
                 None

@@ -27,7 +27,8 @@ fn a_negative_restart_count_is_zero_and_a_huge_one_is_held() {
 
 #[test]
 fn one_bad_item_leaves_the_others_readable() {
-    let body = r#"{"kind":"PodList","metadata":{},"items":[{"metadata":{"name":7}},{"metadata":{"name":"b"}}]}"#;
+    let body =
+        r#"{"kind":"PodList","metadata":{},"items":[{"metadata":{"name":7}},{"metadata":{"name":"b"}}]}"#;
     let list = PodList::parse(body).unwrap();
     assert!(serde_json::from_str::<Pod>(list.items[0].get()).is_err());
     let pod: Pod = serde_json::from_str(list.items[1].get()).unwrap();

@@ -4,21 +4,151 @@ use regex::Captures;
 
 /// A key that ends so says something about a secret and does not hold it.
 const ABOUT: &[&str] = &[
-    "name", "names", "namespace", "ref", "type", "count", "expiry", "expires", "expiration", "expires_in", "expiresin",
-    "seconds", "ttl", "length", "len", "size", "file", "path", "dir", "mount", "url", "uri", "endpoint", "policy", "version",
-    "class", "kind", "mode", "enabled", "required", "limit", "total", "used", "reset", "manager", "store", "provider",
-    "source", "status", "valid", "age", "error", "errors", "field", "at", "found", "missing", "review", "request", "requests",
-    "audience", "issuer", "volume", "controller", "rotation", "reviews", "lister", "usage",
+    "name",
+    "names",
+    "namespace",
+    "ref",
+    "type",
+    "count",
+    "expiry",
+    "expires",
+    "expiration",
+    "expires_in",
+    "expiresin",
+    "seconds",
+    "ttl",
+    "length",
+    "len",
+    "size",
+    "file",
+    "path",
+    "dir",
+    "mount",
+    "url",
+    "uri",
+    "endpoint",
+    "policy",
+    "version",
+    "class",
+    "kind",
+    "mode",
+    "enabled",
+    "required",
+    "limit",
+    "total",
+    "used",
+    "reset",
+    "manager",
+    "store",
+    "provider",
+    "source",
+    "status",
+    "valid",
+    "age",
+    "error",
+    "errors",
+    "field",
+    "at",
+    "found",
+    "missing",
+    "review",
+    "request",
+    "requests",
+    "audience",
+    "issuer",
+    "volume",
+    "controller",
+    "rotation",
+    "reviews",
+    "lister",
+    "usage",
 ];
 
 /// A value that is a word of prose, or nothing.
 const WORDS: &[&str] = &[
-    "", "true", "false", "null", "nil", "none", "undefined", "yes", "no", "not", "empty", "unset", "set", "missing", "invalid", "expired",
-    "required", "incorrect", "wrong", "failed", "failure", "denied", "unknown", "error", "is", "was", "must", "too", "cannot", "could",
-    "unable", "does", "the", "a", "an", "in", "for", "of", "user", "access", "authentication", "ok", "valid", "found", "unexpected",
-    "malformed", "rejected", "revoked", "mismatch", "does-not-match", "has", "have", "please", "see", "string", "redacted", "hidden", "<nil>",
-    "waiting", "loading", "loaded", "reading", "created", "updated", "deleted", "rotated", "syntax", "illegal", "bad", "connection", "dial",
-    "open", "read", "context", "rpc", "permission", "object", "secrets", "secret", "configmap", "key", "no-such-key", "timeout",
+    "",
+    "true",
+    "false",
+    "null",
+    "nil",
+    "none",
+    "undefined",
+    "yes",
+    "no",
+    "not",
+    "empty",
+    "unset",
+    "set",
+    "missing",
+    "invalid",
+    "expired",
+    "required",
+    "incorrect",
+    "wrong",
+    "failed",
+    "failure",
+    "denied",
+    "unknown",
+    "error",
+    "is",
+    "was",
+    "must",
+    "too",
+    "cannot",
+    "could",
+    "unable",
+    "does",
+    "the",
+    "a",
+    "an",
+    "in",
+    "for",
+    "of",
+    "user",
+    "access",
+    "authentication",
+    "ok",
+    "valid",
+    "found",
+    "unexpected",
+    "malformed",
+    "rejected",
+    "revoked",
+    "mismatch",
+    "does-not-match",
+    "has",
+    "have",
+    "please",
+    "see",
+    "string",
+    "redacted",
+    "hidden",
+    "<nil>",
+    "waiting",
+    "loading",
+    "loaded",
+    "reading",
+    "created",
+    "updated",
+    "deleted",
+    "rotated",
+    "syntax",
+    "illegal",
+    "bad",
+    "connection",
+    "dial",
+    "open",
+    "read",
+    "context",
+    "rpc",
+    "permission",
+    "object",
+    "secrets",
+    "secret",
+    "configmap",
+    "key",
+    "no-such-key",
+    "timeout",
 ];
 
 /// The first bytes of a private key in DER, or of an OpenSSH key, in base64.
@@ -40,7 +170,9 @@ pub(super) fn authorization(captures: &Captures<'_>) -> bool {
     match (words.next(), words.next()) {
         (_, Some(value)) => !is_word(value),
         (Some(value), None) => {
-            let scheme = ["bearer", "basic", "digest", "negotiate"].iter().any(|name| value.eq_ignore_ascii_case(name));
+            let scheme = ["bearer", "basic", "digest", "negotiate"]
+                .iter()
+                .any(|name| value.eq_ignore_ascii_case(name));
             !scheme && has_digit(value)
         }
         _ => false,
@@ -61,12 +193,20 @@ pub(super) fn pair(captures: &Captures<'_>) -> bool {
     let snake = snake(key);
     let parts: Vec<&str> = snake.split(['_', '-', '.']).filter(|part| !part.is_empty()).collect();
     let last = parts.last().copied().unwrap_or_default();
-    if ABOUT.contains(&last) || is_word(value) || value.chars().all(|char| matches!(char, '*' | 'x' | 'X' | '.' | '-' | '#')) {
+    if ABOUT.contains(&last)
+        || is_word(value)
+        || value.chars().all(|char| matches!(char, '*' | 'x' | 'X' | '.' | '-' | '#'))
+    {
         return false;
     }
     let number = value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'%'));
     // max_tokens=4096, secrets: 3.
-    if number && (last.ends_with("tokens") || last.ends_with("secrets") || last.ends_with("credentials") || last == "token") {
+    if number
+        && (last.ends_with("tokens")
+            || last.ends_with("secrets")
+            || last.ends_with("credentials")
+            || last == "token")
+    {
         return false;
     }
     // The working directory of a shell.
@@ -74,11 +214,14 @@ pub(super) fn pair(captures: &Captures<'_>) -> bool {
         return false;
     }
     // A variable or a template that would be the secret.
-    if value.starts_with("${") || value.starts_with("$(") || value.starts_with("{{") || value.starts_with("<") {
+    if value.starts_with("${") || value.starts_with("$(") || value.starts_with("{{") || value.starts_with("<")
+    {
         return false;
     }
     // A Go type or a path of a package: `token: jwt.ParseError`.
-    let said = captures.name("sign").is_some_and(|sign| sign.as_str().trim() == ":" && sign.as_str().ends_with(char::is_whitespace));
+    let said = captures
+        .name("sign")
+        .is_some_and(|sign| sign.as_str().trim() == ":" && sign.as_str().ends_with(char::is_whitespace));
     let word = value.trim_end_matches([':', '.', ',', '!']);
     !(said && quoted.is_none() && (is_word(word) || value.ends_with(':')))
 }
