@@ -3,6 +3,7 @@
 mod collection;
 mod json;
 mod number;
+mod regex;
 mod text;
 
 use std::collections::BTreeSet;
@@ -52,7 +53,7 @@ const TIMES: &[Entry] = &[
 static ALL: LazyLock<FuncMap> = LazyLock::new(|| {
     let mut map = FuncMap::new();
     for (name, least, most, function) in
-        [TIMES, text::FUNCTIONS, number::FUNCTIONS, collection::FUNCTIONS, json::FUNCTIONS]
+        [TIMES, text::FUNCTIONS, number::FUNCTIONS, collection::FUNCTIONS, json::FUNCTIONS, regex::FUNCTIONS]
             .into_iter()
             .flatten()
     {

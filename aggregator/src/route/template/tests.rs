@@ -15,7 +15,11 @@ const EVENT: &str = r#"{"metadata":{"name":"web-0.17a","namespace":"default","ui
 
 fn with_face<T>(run: impl FnOnce(&Face<'_>) -> T) -> T {
     let object = Object {
-        labels: [("app.kubernetes.io/name".to_owned(), "web".to_owned()), ("team".to_owned(), "a".to_owned())].into(),
+        labels: [
+            ("app.kubernetes.io/name".to_owned(), "web".to_owned()),
+            ("team".to_owned(), "a".to_owned()),
+        ]
+        .into(),
         owners: vec![nodetap_wire::Owner {
             api_version: "apps/v1".into(),
             kind: "StatefulSet".into(),
@@ -49,7 +53,10 @@ fn fields_have_the_names_that_go_gives_them() {
         ("{{ .InvolvedObject.Deleted }}", "false"),
         ("{{ range .InvolvedObject.OwnerReferences }}{{ .Kind }}/{{ .Name }}{{ end }}", "StatefulSet/web"),
         ("{{ (index .InvolvedObject.OwnerReferences 0).Name }}", "web"),
-        ("{{ range $k, $v := .InvolvedObject.Labels }}{{ $k }}={{ $v }};{{ end }}", "app.kubernetes.io/name=web;team=a;"),
+        (
+            "{{ range $k, $v := .InvolvedObject.Labels }}{{ $k }}={{ $v }};{{ end }}",
+            "app.kubernetes.io/name=web;team=a;",
+        ),
         ("{{ .Source.Component }}@{{ .Source.Host }}", "kubelet@node-1"),
         ("{{ .ReportingController }} {{ .ClusterName }}", "kubelet prod"),
         ("{{ .Occurrences }} {{ .ID }}", &format!("2 {}", with_face(|face| face.id.clone()))),
@@ -99,8 +106,14 @@ fn the_functions_seen_in_the_wild_are_there() {
         ("{{ add 1 2 3 }} {{ sub 5 3 }} {{ div 7 2 }} {{ mod 7 2 }} {{ add1 1 }}", "6 2 3 1 2"),
         ("{{ div 1 0 }}", "error: template: execution error: div: 1 cannot be divided by 0"),
         ("{{ quote .Reason }} {{ squote 1 }}", "\"BackOff\" '1'"),
-        ("{{ contains \"ack\" .Reason }} {{ hasPrefix \"Back\" .Reason }} {{ hasSuffix \"x\" .Reason }}", "true true false"),
-        ("{{ join \",\" (list 1 2 \"a\") }} {{ splitList \",\" \"a,b\" }} {{ (split \",\" \"a,b\")._1 }}", "1,2,a [a b] b"),
+        (
+            "{{ contains \"ack\" .Reason }} {{ hasPrefix \"Back\" .Reason }} {{ hasSuffix \"x\" .Reason }}",
+            "true true false",
+        ),
+        (
+            "{{ join \",\" (list 1 2 \"a\") }} {{ splitList \",\" \"a,b\" }} {{ (split \",\" \"a,b\")._1 }}",
+            "1,2,a [a b] b",
+        ),
         ("{{ indent 2 \"a\\nb\" }}|{{ nindent 1 \"c\" }}", "  a\n  b|\n c"),
         ("{{ b64enc \"hello\" }} {{ b64dec \"aGVsbG8=\" }} {{ b64enc \"ab\" }}", "aGVsbG8= hello YWI="),
         ("{{ sha256sum \"abc\" }}", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
@@ -115,7 +128,10 @@ fn the_functions_seen_in_the_wild_are_there() {
         ("{{ toJson (dict \"a\" (list 1 nil)) }}", r#"{"a":[1,null]}"#),
         ("{{ (fromJson \"{\\\"a\\\":[1]}\").a }}", "[1]"),
         ("{{ regexMatch \"^Back\" .Reason }} {{ regexReplaceAll \"o+\" \"foo\" \"[$0]\" }}", "true f[oo]"),
-        ("{{ regexFind \"[a-z]+\" .Reason }} {{ regexMatch \"a**\" .Reason }}", "error: template: execution error: regexMatch: invalid pattern: invalid nested repetition operator: `**`"),
+        (
+            "{{ regexFind \"[a-z]+\" .Reason }} {{ regexMatch \"a**\" .Reason }}",
+            "error: template: execution error: regexMatch: invalid pattern: invalid nested repetition operator: `**`",
+        ),
     ] {
         assert_eq!(rendered(source), expected, "{source}");
     }
@@ -125,7 +141,13 @@ fn the_functions_seen_in_the_wild_are_there() {
 fn the_whole_event_as_json_is_the_face() {
     with_face(|face| {
         let expected = serde_json::to_value(face).unwrap();
-        for source in ["{{ toJson . }}", "{{ toPrettyJson . }}", "{{ toRawJson $ }}", "{{ .ToJSON }}", "{{ .DeDot | toJson }}"] {
+        for source in [
+            "{{ toJson . }}",
+            "{{ toPrettyJson . }}",
+            "{{ toRawJson $ }}",
+            "{{ .ToJSON }}",
+            "{{ .DeDot | toJson }}",
+        ] {
             let json: serde_json::Value =
                 serde_json::from_str(&Template::compile(source).unwrap().render(face).unwrap()).unwrap();
             if source.contains("DeDot") {
@@ -166,10 +188,22 @@ fn what_cannot_be_is_refused_when_it_is_compiled() {
         ("{{ .Reason", "template: line 1, column 11: unclosed action"),
         ("{{ .NoSuchField }}", "template: line 1: the event has no field \"NoSuchField\""),
         ("{{ .reason }}", "template: line 1: the event has no field \"reason\"; did you mean \"Reason\"?"),
-        ("a\n{{ .InvolvedObject.Nmae }}", "template: line 2: the involved object has no field \"Nmae\"; did you mean \"Name\"?"),
-        ("{{ if false }}{{ .Message.Text }}{{ end }}", "template: line 1: a string or number has no field \"Text\""),
-        ("{{ .LastTimestamp.Formt }}", "template: line 1: a time has no field \"Formt\"; did you mean \"Format\"?"),
-        ("{{ env \"HOME\" }}", "template: line 1: there is no function \"env\" (there are Go's own and those of Sprig that need no environment, file, network, key or chance)"),
+        (
+            "a\n{{ .InvolvedObject.Nmae }}",
+            "template: line 2: the involved object has no field \"Nmae\"; did you mean \"Name\"?",
+        ),
+        (
+            "{{ if false }}{{ .Message.Text }}{{ end }}",
+            "template: line 1: a string or number has no field \"Text\"",
+        ),
+        (
+            "{{ .LastTimestamp.Formt }}",
+            "template: line 1: a time has no field \"Formt\"; did you mean \"Format\"?",
+        ),
+        (
+            "{{ env \"HOME\" }}",
+            "template: line 1: there is no function \"env\" (there are Go's own and those of Sprig that need no environment, file, network, key or chance)",
+        ),
         ("{{ template \"none\" . }}", "template: line 1: no template \"none\" is defined"),
     ] {
         assert_eq!(Template::compile(source).unwrap_err().to_string(), expected, "{source}");
@@ -212,14 +246,17 @@ fn a_layout_says_where_it_is_wrong() {
     ] {
         assert_eq!(Layout::compile(&layout).unwrap_err().to_string(), expected);
     }
-    let layout = Layout::compile(&json!({"z": {"n": 1, "b": true, "x": null}, "a": "{{ fail .Reason }}"})).unwrap();
+    let layout =
+        Layout::compile(&json!({"z": {"n": 1, "b": true, "x": null}, "a": "{{ fail .Reason }}"})).unwrap();
     let error = with_face(|face| layout.render(face)).unwrap_err();
     assert_eq!(error.to_string(), "a: template: execution error: fail: BackOff");
 }
 
 #[test]
 fn a_layout_gives_strings_and_nulls() {
-    let layout = Layout::compile(&json!({"z": {"n": 1, "b": true}, "c": "{{ .Count }}", "l": ["{{ .Type }}", 2]})).unwrap();
+    let layout =
+        Layout::compile(&json!({"z": {"n": 1, "b": true}, "c": "{{ .Count }}", "l": ["{{ .Type }}", 2]}))
+            .unwrap();
     let json = with_face(|face| layout.render(face)).unwrap();
     assert_eq!(json.to_string(), r#"{"c":"3","l":["Warning",null],"z":{"b":null,"n":null}}"#);
 }
