@@ -2,7 +2,8 @@ use super::*;
 use crate::sinks::Cause;
 
 fn answer(status: u16) -> Outcome {
-    Answer { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: "why".to_owned() }.outcome()
+    Answer { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: "why".to_owned() }
+        .outcome()
 }
 
 #[test]
