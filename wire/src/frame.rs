@@ -47,7 +47,9 @@ pub enum FrameError {
     #[error("a batch of {0} bytes decompressed: at most {MAX_RAW_BYTES} are taken")]
     TooLong(usize),
     /// A record of more than [`MAX_RECORD_BYTES`], or [`MAX_SMALL_RECORD_BYTES`] where it is not an event.
-    #[error("a record of {0} bytes in a batch: at most {MAX_RECORD_BYTES} are taken of an event, {MAX_SMALL_RECORD_BYTES} of another")]
+    #[error(
+        "a record of {0} bytes in a batch: at most {MAX_RECORD_BYTES} are taken of an event, {MAX_SMALL_RECORD_BYTES} of another"
+    )]
     RecordTooLong(usize),
     /// The payload is not what its frame says.
     #[error("a batch that says {said} {what} has {found}")]
