@@ -125,7 +125,8 @@ where
                 self.fill(&mut state, head, &stop).await?;
                 continue;
             }
-            let wake = state.queue.wake(now).map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
+            let wake =
+                state.queue.wake(now).map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -171,7 +172,12 @@ where
     }
 
     /// Reads on, routes and renders.
-    async fn fill(&mut self, state: &mut State, head: Position, stop: &CancellationToken) -> Result<(), JournalError> {
+    async fn fill(
+        &mut self,
+        state: &mut State,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<(), JournalError> {
         let after = state.queue.read();
         let entries = match self.journal.read_from(after, CHUNK).await {
             Ok(entries) => entries,
@@ -244,7 +250,12 @@ where
         }
         let records = last.0.saturating_sub(after.0);
         self.metrics.missed.inc_by(records);
-        tracing::error!(sink = self.name, records, after = after.0, "the journal dropped records that the sink had not got");
+        tracing::error!(
+            sink = self.name,
+            records,
+            after = after.0,
+            "the journal dropped records that the sink had not got"
+        );
     }
 
     /// Tries a batch.
@@ -297,7 +308,9 @@ where
                     "delivery failed"
                 );
             }
-            None if failures > 0 => tracing::info!(sink = self.name, failures, "the sink takes records again"),
+            None if failures > 0 => {
+                tracing::info!(sink = self.name, failures, "the sink takes records again")
+            }
             None => {}
         }
     }
@@ -335,7 +348,8 @@ fn tell_lag(metrics: &SinkMetrics, state: &State) {
     let head = *state.head.borrow();
     let behind = head.0.saturating_sub(state.queue.cursor().0);
     metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-    let oldest = state.queue.oldest_ns().or((head > state.queue.read() && state.read_ns > 0).then_some(state.read_ns));
+    let oldest =
+        state.queue.oldest_ns().or((head > state.queue.read() && state.read_ns > 0).then_some(state.read_ns));
     let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
     metrics.lag_seconds.set(seconds);
 }

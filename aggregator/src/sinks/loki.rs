@@ -101,7 +101,10 @@ impl Loki {
         Some(match self.client.post(headers, body).await {
             Ok(answer) => {
                 // 400: some entries, perhaps only one; 413: too large, perhaps only together.
-                Pushed { splits: matches!(answer.status.as_u16(), 400 | 413 | 422), outcome: answer.outcome() }
+                Pushed {
+                    splits: matches!(answer.status.as_u16(), 400 | 413 | 422),
+                    outcome: answer.outcome(),
+                }
             }
             Err(error) => Pushed { splits: false, outcome: error.outcome() },
         })
@@ -142,7 +145,8 @@ fn payload<'a>(deliveries: impl Iterator<Item = &'a Delivery>) -> Bytes {
     let mut places: HashMap<&'a [(String, String)], usize> = HashMap::new();
     for delivery in deliveries {
         let place = *places.entry(&delivery.labels).or_insert_with(|| {
-            let stream = delivery.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let stream =
+                delivery.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             streams.push(Stream { stream, values: Vec::new() });
             streams.len() - 1
         });
