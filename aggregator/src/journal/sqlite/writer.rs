@@ -203,6 +203,7 @@ impl Writer {
         }
         match result {
             Ok(done) => {
+                self.shared.set_failure(None);
                 self.metrics.commits.inc();
                 self.metrics.commit_duration.observe(started.elapsed().as_secs_f64());
                 self.publish(group, done);
@@ -211,6 +212,7 @@ impl Writer {
                 let is_full = failure.kind() == Failed::Full;
                 let error = self.failed(failure);
                 tracing::error!(%error, batches = group.len(), "journal could not keep what was taken");
+                self.shared.set_failure(Some(error.clone()));
                 if !is_full {
                     // Whatever it is, a file opened anew may be without it.
                     self.today = None;
