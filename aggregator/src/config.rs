@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::metrics::compatibility::Switches;
 use crate::route::Router;
 use crate::route::tree::Route;
 
@@ -41,7 +42,7 @@ const MEANINGLESS: &[(&str, &str)] = &[
     ("leaderElection", "one aggregator owns the journal, and needs no election"),
 ];
 /// Our own sections.
-const OURS: &[&str] = &["listen", "tls", "journal", "events"];
+const OURS: &[&str] = &["listen", "tls", "journal", "events", "metrics"];
 
 /// A configuration, checked.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub struct Config {
     pub route: Route,
     /// `receivers`, in the order of the file.
     pub receivers: Vec<Receiver>,
+    /// `metrics`: the families of other exporters.
+    pub compatibility: Switches,
     /// `metricsNamePrefix`: ends with `_`, or is empty.
     pub metrics_name_prefix: String,
     files: Vec<NamedFile>,
@@ -254,6 +257,7 @@ fn read(file: &str, root: &Node, findings: &mut Findings) -> Option<Config> {
     let tls = server_tls(&mut section, &mut files, findings);
     let journal = journal(&mut section, findings);
     let watch = watch(&mut section, findings);
+    let compatibility = compatibility(&mut section, findings);
 
     let receivers = receivers(&mut section, &mut files, findings);
     let nothing = Node { at: root.at, value: Value::Null };
@@ -269,6 +273,7 @@ fn read(file: &str, root: &Node, findings: &mut Findings) -> Option<Config> {
         tls,
         journal,
         watch,
+        compatibility,
         route,
         receivers: receivers.into_iter().filter_map(|receiver| receiver.3).collect(),
         metrics_name_prefix,
@@ -424,6 +429,22 @@ fn watch(section: &mut Section<'_>, findings: &mut Findings) -> WatchMode {
         section.finish(Unknown::Refused, findings);
     }
     mode
+}
+
+fn compatibility(section: &mut Section<'_>, findings: &mut Findings) -> Switches {
+    let mut switches = Switches::default();
+    if let Some(mut section) = section.get("metrics").and_then(|node| Section::of(node, "metrics", findings))
+    {
+        for (key, switch) in [
+            ("kubernetesEventExporter", &mut switches.kubernetes_event_exporter),
+            ("eventExporter", &mut switches.event_exporter),
+            ("eventRouter", &mut switches.event_router),
+        ] {
+            *switch = section.boolean(key, findings).unwrap_or(*switch);
+        }
+        section.finish(Unknown::Refused, findings);
+    }
+    switches
 }
 
 /// Reports unknown keys at the top: one that looks like one of ours or theirs is refused, for the rest see upstream.
