@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use http::Uri;
+use nodetap_wire::tls::Files;
+
+use crate::tap::{self, kubelet};
 
 /// Keeps, explains and delivers what happens on this node: holds event watches, taps the kubelet.
 #[derive(Clone, Debug, Parser)]
@@ -66,43 +69,13 @@ pub struct Config {
     /// The name that its certificate must carry.
     pub aggregator_name: String,
     /// Files of the mutual TLS.
-    pub tls: TlsFiles,
+    pub tls: Files,
     /// Where metrics and health are served.
     pub listen: SocketAddr,
     /// The API server's; none: as a pod does.
     pub kubeconfig: Option<PathBuf>,
     /// The tap's.
-    pub tap: TapConfig,
-}
-
-/// Files of the mutual TLS, all in PEM.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// Who signs the other side's certificate.
-    pub ca: PathBuf,
-    /// Our certificate.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-}
-
-/// What the kubelet tap needs.
-#[derive(Clone, Debug)]
-pub struct TapConfig {
-    /// This node's name.
-    pub node: String,
-    /// The kubelet; none: the pod watch alone.
-    pub kubelet: Option<Uri>,
-    /// Who signs its certificate; none: the cluster's authority.
-    pub kubelet_ca: Option<PathBuf>,
-    /// Do not verify its certificate.
-    pub kubelet_insecure_skip_verify: bool,
-    /// Where pods' logs are.
-    pub pod_logs: PathBuf,
-    /// Time between two snapshots when nothing stirs.
-    pub poll_interval: Duration,
-    /// Namespaces whose log lines are not taken.
-    pub log_lines_skip_namespaces: Vec<String>,
+    pub tap: tap::Config,
 }
 
 /// One thing wrong with the settings.
@@ -151,7 +124,7 @@ impl Arguments {
             let path = required(path.map(|path| path.display().to_string()), flag, what, &mut problems);
             readable(PathBuf::from(path), flag, &mut problems)
         };
-        let tls = TlsFiles {
+        let tls = Files {
             ca: file(self.tls_ca, "--tls-ca", "the file that signs the aggregator's certificate"),
             certificate: file(
                 self.tls_certificate,
@@ -188,14 +161,20 @@ impl Arguments {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let tap = TapConfig {
+        let tap = tap::Config {
             node: node.clone(),
-            kubelet,
-            kubelet_ca,
-            kubelet_insecure_skip_verify: self.kubelet_insecure_skip_verify,
+            kubelet: kubelet.map(|url| kubelet::Address {
+                url,
+                ca: kubelet_ca,
+                skip_verify: self.kubelet_insecure_skip_verify,
+            }),
             pod_logs: self.pod_logs,
             poll_interval,
-            log_lines_skip_namespaces: self.log_lines_skip_namespaces,
+            skip_namespaces: self
+                .log_lines_skip_namespaces
+                .into_iter()
+                .filter(|name| !name.is_empty())
+                .collect(),
         };
         Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, tap })
     }

@@ -7,8 +7,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ::http::{HeaderName, HeaderValue};
+use bytes::Bytes;
 
 use crate::config::receivers::{Receiver, ReceiverBody};
 use crate::journal::Position;
@@ -163,7 +163,9 @@ pub enum Cause {
 pub fn build(receiver: &Receiver) -> Result<AnySink, SinkError> {
     let named = |cause: Cause| SinkError { name: receiver.name.clone(), cause };
     Ok(match &receiver.body {
-        ReceiverBody::Stdout(_) => AnySink::Lines(stdout::sink(&receiver.name).map_err(|error| named(error.into()))?),
+        ReceiverBody::Stdout(_) => {
+            AnySink::Lines(stdout::sink(&receiver.name).map_err(|error| named(error.into()))?)
+        }
         ReceiverBody::File(config) => {
             AnySink::Lines(file::sink(&receiver.name, config).map_err(|error| named(error.into()))?)
         }

@@ -5,7 +5,6 @@
 //! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
 //! loop from delivering on, so that after a crash no more than one batch is sent again.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,13 +102,11 @@ where
             let now = Instant::now().into_std();
             let stopping = stop.is_cancelled();
             self.tell_lag(&state);
-            if let Some((cursor, dead)) = state.queue.commit(now, stopping) {
-                if !self.commit(&mut state, cursor, dead, &stop).await? {
-                    if stopping {
-                        return Ok(());
-                    }
-                    continue;
-                }
+            if let Some((cursor, dead)) = state.queue.commit(now, stopping)
+                && !self.commit(&mut state, cursor, dead, &stop).await?
+                && !stopping
+            {
+                continue;
             }
             if stopping {
                 return Ok(());
@@ -125,7 +122,8 @@ where
                 self.fill(&mut state, head, &stop).await?;
                 continue;
             }
-            let wake = state.queue.wake(now).map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
+            let wake =
+                state.queue.wake(now).map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -135,7 +133,7 @@ where
     }
 
     /// Finds the place to start from; none: stopped before it was found.
-    async fn begin(&self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
+    async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
         let mut trouble = Backoff::default();
         let cursor = loop {
             match self.journal.cursor(&consumer(&self.name)).await {
@@ -171,7 +169,12 @@ where
     }
 
     /// Reads on, routes and renders.
-    async fn fill(&mut self, state: &mut State, head: Position, stop: &CancellationToken) -> Result<(), JournalError> {
+    async fn fill(
+        &mut self,
+        state: &mut State,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<(), JournalError> {
         let after = state.queue.read();
         let entries = match self.journal.read_from(after, CHUNK).await {
             Ok(entries) => entries,
@@ -244,7 +247,12 @@ where
         }
         let records = last.0.saturating_sub(after.0);
         self.metrics.missed.inc_by(records);
-        tracing::error!(sink = self.name, records, after = after.0, "the journal dropped records that the sink had not got");
+        tracing::error!(
+            sink = self.name,
+            records,
+            after = after.0,
+            "the journal dropped records that the sink had not got"
+        );
     }
 
     /// Tries a batch.
@@ -297,7 +305,9 @@ where
                     "delivery failed"
                 );
             }
-            None if failures > 0 => tracing::info!(sink = self.name, failures, "the sink takes records again"),
+            None if failures > 0 => {
+                tracing::info!(sink = self.name, failures, "the sink takes records again")
+            }
             None => {}
         }
     }
@@ -335,7 +345,8 @@ fn tell_lag(metrics: &SinkMetrics, state: &State) {
     let head = *state.head.borrow();
     let behind = head.0.saturating_sub(state.queue.cursor().0);
     metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-    let oldest = state.queue.oldest_ns().or((head > state.queue.read() && state.read_ns > 0).then_some(state.read_ns));
+    let oldest =
+        state.queue.oldest_ns().or((head > state.queue.read() && state.read_ns > 0).then_some(state.read_ns));
     let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
     metrics.lag_seconds.set(seconds);
 }
@@ -347,11 +358,9 @@ async fn rest(trouble: &mut Backoff, stop: &CancellationToken) -> bool {
 }
 
 /// Ends so long after `stop`.
-fn stopped(stop: &CancellationToken, grace: Duration) -> impl Future<Output = ()> + '_ {
-    async move {
-        stop.cancelled().await;
-        tokio::time::sleep(grace).await;
-    }
+async fn stopped(stop: &CancellationToken, grace: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
 }
 
 #[cfg(test)]

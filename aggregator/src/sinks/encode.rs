@@ -85,7 +85,12 @@ impl Encoder {
     ///
     /// # Errors
     /// Where a template of the layout or of a label cannot be rendered for it.
-    pub fn encode(&mut self, face: &Face<'_>, position: Position, taken_ns: i64) -> Result<Delivery, EncodeError> {
+    pub fn encode(
+        &mut self,
+        face: &Face<'_>,
+        position: Position,
+        taken_ns: i64,
+    ) -> Result<Delivery, EncodeError> {
         let body = if self.de_dot { de_dotted(face, |face| self.body(face))? } else { self.body(face)? };
         Ok(Delivery {
             position,
@@ -113,10 +118,7 @@ impl Encoder {
         let rendered = |template: &Template| {
             template.render(face).ok().and_then(|text| value(&text)).or_else(|| value(template.source()))
         };
-        self.headers
-            .iter()
-            .filter_map(|(name, template)| Some((name.clone(), rendered(template)?)))
-            .collect()
+        self.headers.iter().filter_map(|(name, template)| Some((name.clone(), rendered(template)?))).collect()
     }
 
     fn labels(&mut self, face: &Face<'_>) -> Result<Vec<(String, String)>, EncodeError> {
@@ -141,7 +143,10 @@ impl Encoder {
             } else {
                 if !self.overflowed {
                     self.overflowed = true;
-                    tracing::warn!(streams = MAX_STREAMS, "labels make too many streams; further ones share one");
+                    tracing::warn!(
+                        streams = MAX_STREAMS,
+                        "labels make too many streams; further ones share one"
+                    );
                 }
                 for (label, value) in &mut labels {
                     if templates.iter().any(|(name, template)| name == label && !template.is_literal()) {

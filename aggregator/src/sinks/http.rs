@@ -181,7 +181,8 @@ fn address(uri: &Uri) -> Result<(Uri, Option<HeaderValue>), AddressError> {
     parts.authority = Some(host.parse().map_err(|_| no_host())?);
     let bare = Uri::from_parts(parts).map_err(|_| no_host())?;
     let secret = base64::encode(&base64::percent_decoded(user));
-    let mut value = HeaderValue::try_from(format!("Basic {secret}")).map_err(|_| AddressError::UserInfo(bare.clone()))?;
+    let mut value =
+        HeaderValue::try_from(format!("Basic {secret}")).map_err(|_| AddressError::UserInfo(bare.clone()))?;
     value.set_sensitive(true);
     Ok((bare, Some(value)))
 }

@@ -71,11 +71,16 @@ impl Sink for LineSink {
     }
 
     async fn deliver(&mut self, batch: &[Delivery], report: &mut Report) {
-        let lines = batch.iter().map(|delivery| Line { id: delivery.id.clone(), body: delivery.body.clone() }).collect();
+        let lines = batch
+            .iter()
+            .map(|delivery| Line { id: delivery.id.clone(), body: delivery.body.clone() })
+            .collect();
         let (done, written) = oneshot::channel();
         let sent = self.jobs.try_send(Job { lines, done });
         let result = match sent {
-            Ok(()) => written.await.unwrap_or_else(|_| Err(io::Error::other("the writer's thread has ended"))),
+            Ok(()) => {
+                written.await.unwrap_or_else(|_| Err(io::Error::other("the writer's thread has ended")))
+            }
             Err(error) => Err(io::Error::other(error.to_string())),
         };
         let outcome = match result {

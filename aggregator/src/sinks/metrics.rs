@@ -75,18 +75,28 @@ impl Metrics {
             lag_records: Family::default(),
             lag_seconds: Family::default(),
             batch_records: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 4.0, 7))),
-            request_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 9))),
+            request_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 4.0, 9))
+            }),
             last_success: Family::default(),
         };
         let m = &metrics;
         registry.register("nodetap_sink_delivered", "Records that the sink took", m.delivered.clone());
-        registry.register("nodetap_sink_failed_attempts", "Attempts to deliver that failed, by reason", m.failed.clone());
+        registry.register(
+            "nodetap_sink_failed_attempts",
+            "Attempts to deliver that failed, by reason",
+            m.failed.clone(),
+        );
         registry.register(
             "nodetap_sink_dead_letters",
             "Records that the sink refused for good, or that could not be rendered for it",
             m.dead_letters.clone(),
         );
-        registry.register("nodetap_sink_retried", "Deliveries that failed and are tried again", m.retried.clone());
+        registry.register(
+            "nodetap_sink_retried",
+            "Deliveries that failed and are tried again",
+            m.retried.clone(),
+        );
         registry.register(
             "nodetap_sink_missed",
             "Records that the journal dropped before the sink had them",

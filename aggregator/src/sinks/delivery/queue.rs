@@ -226,7 +226,8 @@ impl Queue {
             let filled = if first.tried { now } else { first.since + self.limits.wait };
             self.not_before.map_or(filled, |at| at.max(filled))
         });
-        let commit = (self.cursor() > self.committed || !self.dead.is_empty()).then(|| self.committed_at + IDLE_TIME);
+        let commit =
+            (self.cursor() > self.committed || !self.dead.is_empty()).then(|| self.committed_at + IDLE_TIME);
         [send, commit].into_iter().flatten().min()
     }
 

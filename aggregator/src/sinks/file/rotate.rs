@@ -79,6 +79,7 @@ impl Rotation {
 fn parts(path: &Path) -> (PathBuf, String, String) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let extension = path.extension().map_or(String::new(), |extension| format!(".{}", extension.to_string_lossy()));
+    let extension =
+        path.extension().map_or(String::new(), |extension| format!(".{}", extension.to_string_lossy()));
     (folder.to_owned(), text(path.file_stem()), extension)
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::at;
 use super::repair::{Known, TAIL, cut_torn_line, tail};
 use super::rotate::{Rotation, backup_name, backups};
-use super::at;
 use crate::sinks::lines::{Line, WriteLines};
 
 /// Lines after which what was in the file before it was opened cannot come again: more than two batches.
@@ -161,7 +161,8 @@ impl FileWriter {
 
     /// So that names, too, survive a crash.
     fn sync_folder(&self) -> io::Result<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()
     }
 

@@ -59,7 +59,8 @@ struct Anyone(Arc<CryptoProvider>);
 /// What a sink called `name` connects with.
 pub(super) fn client(name: &str, config: &TlsConfig) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if config.insecure_skip_verify {
         tracing::warn!(sink = name, "tls.insecureSkipVerify: whoever answers is taken for the sink");
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
@@ -72,8 +73,11 @@ pub(super) fn client(name: &str, config: &TlsConfig) -> Result<ClientConfig, Tls
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(certificate), Some(key)) => {
             let chain = certificates("certFile", certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|cause| TlsError::File { field: "keyFile", path: key.clone(), cause })?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::File {
+                field: "keyFile",
+                path: key.clone(),
+                cause,
+            })?;
             builder.with_client_auth_cert(chain, key).map_err(|error| TlsError::Pair(error.to_string()))
         }
         _ => Err(TlsError::Pair("one is given without the other".to_owned())),
@@ -82,7 +86,8 @@ pub(super) fn client(name: &str, config: &TlsConfig) -> Result<ClientConfig, Tls
 
 /// The name that the sink's certificate must carry, where it is not the host's.
 pub(super) fn server_name(config: &TlsConfig) -> Result<Option<ServerName<'static>>, TlsError> {
-    let parse = |name: &String| ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()));
+    let parse =
+        |name: &String| ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()));
     config.server_name.as_ref().map(parse).transpose()
 }
 
