@@ -1,1 +1,250 @@
 //! The client of the API server, shared by what watches events and what taps the node.
+//!
+//! Retries nothing by itself: whoever asks decides when to ask again. Connecting has a timeout here; the time until an
+//! answer begins, and between its parts, is the asker's to bound.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use rustls_pki_types::CertificateDer;
+
+/// A connection that is not there by then is tried anew.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request is a few hundred bytes: a peer that does not take them is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the kubelet and kubectl set in every pod.
+const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+
+/// How to reach the cluster, and as whom.
+#[derive(Clone)]
+pub struct KubernetesAccess {
+    /// Speaks to the API server.
+    pub client: Client,
+    config: Config,
+    token: Arc<Token>,
+}
+
+/// Whom a server must prove to be.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The cluster's CA, as for the API server; read again when its file changes.
+    Cluster,
+    /// One of the CAs of this PEM bundle.
+    Bundle(Vec<u8>),
+    /// Anybody at all.
+    Anybody,
+}
+
+/// Why the cluster cannot be reached as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// No kubeconfig, and no service account either.
+    #[error("not in a cluster ({SERVICE_HOST} is not set): name a kubeconfig with --kubeconfig")]
+    Nowhere,
+    /// The service account's files or variables cannot be used.
+    #[error("the pod's service account cannot be used: {0}")]
+    InCluster(#[from] InClusterError),
+    /// The kubeconfig cannot be used.
+    #[error("kubeconfig {path} cannot be used: {error}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<KubeconfigError>,
+    },
+    /// TLS or credentials do not make a client.
+    #[error("no client can be made for {url}: {error}")]
+    Client {
+        /// The server.
+        url: String,
+        /// What is wrong.
+        error: Box<kube::Error>,
+    },
+    /// A file of credentials or trust cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A bundle without a certificate.
+    #[error("a CA bundle without a PEM certificate: {0}")]
+    NoCertificate(String),
+}
+
+/// Where the bearer token comes from.
+enum Token {
+    /// The user has none: a client certificate, an exec plugin, or nobody.
+    None,
+    Fixed(String),
+    /// Rotated by the kubelet; the last one read goes on counting while the file cannot be read.
+    File {
+        path: PathBuf,
+        last: Mutex<String>,
+    },
+}
+
+// === impl KubernetesAccess ===
+
+impl KubernetesAccess {
+    /// From a kubeconfig where one is named, else from the pod's service account.
+    ///
+    /// # Errors
+    /// Where neither is there, or what is there cannot be used.
+    pub async fn new(kubeconfig: Option<&Path>) -> Result<Self, AccessError> {
+        let config = match kubeconfig {
+            Some(path) => read_kubeconfig(path)
+                .await
+                .map_err(|error| AccessError::Kubeconfig { path: path.to_owned(), error })?,
+            None if std::env::var_os(SERVICE_HOST).is_some() => Config::incluster_env()?,
+            None => return Err(AccessError::Nowhere),
+        };
+        Self::from_config(config)
+    }
+
+    /// From a kube configuration, as tests and tools make one.
+    ///
+    /// # Errors
+    /// Where its TLS settings, credentials or files cannot be used.
+    pub fn from_config(mut config: Config) -> Result<Self, AccessError> {
+        config.default_retry = false;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.write_timeout = Some(WRITE_TIMEOUT);
+        config.read_timeout = None;
+        let token = Arc::new(Token::of(&config)?);
+        Ok(Self { client: client(config.clone())?, config, token })
+    }
+
+    /// A client for another server of the cluster, such as a kubelet, with the same credentials.
+    ///
+    /// # Errors
+    /// Where the trust or the credentials do not make a client.
+    pub fn client_at(&self, server: http::Uri, trust: &Trust) -> Result<Client, AccessError> {
+        let mut config = self.config.clone();
+        config.cluster_url = server;
+        config.tls_server_name = None;
+        config.proxy_url = None;
+        match trust {
+            // Whether the API server is verified says nothing about this server.
+            Trust::Cluster => config.accept_invalid_certs = false,
+            Trust::Bundle(pem) => {
+                config.root_cert = Some(certificates(pem)?.iter().map(|der| der.to_vec()).collect());
+                config.root_cert_file = None;
+                config.accept_invalid_certs = false;
+            }
+            Trust::Anybody => config.accept_invalid_certs = true,
+        }
+        client(config)
+    }
+
+    /// The cluster's CA bundle in PEM, as it is now; `None` where the configuration names none.
+    ///
+    /// # Errors
+    /// Where its file cannot be read.
+    pub fn ca_pem(&self) -> Result<Option<Vec<u8>>, AccessError> {
+        if let Some(path) = &self.config.root_cert_file {
+            let read = std::fs::read(path);
+            return read.map(Some).map_err(|error| AccessError::Unreadable { path: path.clone(), error });
+        }
+        Ok(self.config.root_cert.as_ref().map(|certificates| to_pem(certificates)))
+    }
+
+    /// The bearer token, as it is now; `None` where the user has none of its own (a client certificate, an exec plugin).
+    pub fn token(&self) -> Option<String> {
+        match &*self.token {
+            Token::None => None,
+            Token::Fixed(token) => Some(token.clone()),
+            Token::File { path, last } => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Ok(token) = std::fs::read_to_string(path) {
+                    token.trim().clone_into(&mut last);
+                }
+                Some(last.clone())
+            }
+        }
+    }
+
+    /// The API server's address.
+    pub fn server(&self) -> &http::Uri {
+        &self.config.cluster_url
+    }
+}
+
+impl std::fmt::Debug for KubernetesAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubernetesAccess").field("server", self.server()).finish_non_exhaustive()
+    }
+}
+
+// === impl Token ===
+
+impl Token {
+    fn of(config: &Config) -> Result<Self, AccessError> {
+        // kube gives a secret away only to a serializer.
+        let user = serde_json::to_value(&config.auth_info).unwrap_or_default();
+        if let Some(token) = user.get("token").and_then(|token| token.as_str()) {
+            return Ok(Self::Fixed(token.trim().to_owned()));
+        }
+        let Some(path) = config.auth_info.token_file.as_ref().map(PathBuf::from) else {
+            return Ok(Self::None);
+        };
+        match std::fs::read_to_string(&path) {
+            Ok(token) => Ok(Self::File { path, last: Mutex::new(token.trim().to_owned()) }),
+            Err(error) => Err(AccessError::Unreadable { path, error }),
+        }
+    }
+}
+
+/// Several files, separated as in `PATH`, are merged as kubectl does.
+async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
+    let mut merged = Kubeconfig::default();
+    for path in std::env::split_paths(path) {
+        merged = merged.merge(Kubeconfig::read_from(path)?)?;
+    }
+    Ok(Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await?)
+}
+
+fn client(config: Config) -> Result<Client, AccessError> {
+    let url = config.cluster_url.to_string();
+    Client::try_from(config).map_err(|error| AccessError::Client { url, error: Box::new(error) })
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AccessError> {
+    use rustls_pki_types::pem::PemObject;
+
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match read {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(AccessError::NoCertificate("it has none".to_owned()))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(AccessError::NoCertificate(error.to_string())),
+    }
+}
+
+fn to_pem(certificates: &[Vec<u8>]) -> Vec<u8> {
+    let mut pem = String::new();
+    for der in certificates {
+        let base64 = serde_json::to_value(ByteString(der.clone())).unwrap_or_default();
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        // RFC 7468: lines of 64.
+        for (place, character) in base64.as_str().unwrap_or_default().chars().enumerate() {
+            if place > 0 && place % 64 == 0 {
+                pem.push('\n');
+            }
+            pem.push(character);
+        }
+        pem.push_str("\n-----END CERTIFICATE-----\n");
+    }
+    pem.into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

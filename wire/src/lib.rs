@@ -11,6 +11,8 @@ pub mod resource_version;
 pub mod time;
 pub mod tls;
 
+mod kept;
+
 mod proto {
     #![allow(missing_docs, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/nodetap.v1.rs"));

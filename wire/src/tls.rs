@@ -156,7 +156,8 @@ impl Files {
         let ca = certificates("CA file", &self.ca, &contents.ca)?;
         let chain = certificates("certificate", &self.certificate, &contents.certificate)?;
         let path = || self.certificate.display().to_string();
-        let unreadable = |reason: String| FileError::NotCertificate { what: "certificate", path: path(), reason };
+        let unreadable =
+            |reason: String| FileError::NotCertificate { what: "certificate", path: path(), reason };
         let leaf = chain.first().ok_or_else(|| unreadable("it is empty".to_owned()))?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| unreadable(error.to_string()))?;
         let (not_before, not_after) =
@@ -212,7 +213,10 @@ fn moment(seconds: i64) -> String {
 impl fmt::Debug for Contents {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key stays out of every log.
-        formatter.debug_struct("Contents").field("certificate", &self.certificate.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Contents")
+            .field("certificate", &self.certificate.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,81 @@
+use std::fs;
+
+use super::*;
+
+fn authority() -> (String, Vec<u8>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["cluster".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (certificate.pem(), certificate.der().to_vec())
+}
+
+fn config() -> Config {
+    Config::new("https://127.0.0.1:6443".parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_kubeconfig_gives_the_server_the_token_and_the_ca() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pem, der) = authority();
+    fs::write(folder.path().join("ca.crt"), pem).unwrap();
+    fs::write(
+        folder.path().join("config"),
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         contexts: [{name: c, context: {cluster: k, user: u}}]\n\
+         clusters: [{name: k, cluster: {server: 'https://127.0.0.1:6443', certificate-authority: ca.crt}}]\n\
+         users: [{name: u, user: {token: abc}}]\n",
+    )
+    .unwrap();
+
+    let access = KubernetesAccess::new(Some(&folder.path().join("config"))).await.unwrap();
+
+    assert_eq!(access.server(), "https://127.0.0.1:6443/");
+    assert_eq!(access.token().as_deref(), Some("abc"));
+    let ca = certificates(&access.ca_pem().unwrap().unwrap()).unwrap();
+    assert_eq!(ca, vec![CertificateDer::from(der)]);
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_not_there_is_refused_by_name() {
+    let error = KubernetesAccess::new(Some(Path::new("/nowhere/config"))).await.unwrap_err();
+    assert!(error.to_string().starts_with("kubeconfig /nowhere/config cannot be used: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_file_is_read_again_and_its_last_token_outlives_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, "first\n").unwrap();
+    let mut config = config();
+    config.auth_info.token_file = Some(path.to_string_lossy().into_owned());
+    let access = KubernetesAccess::from_config(config).unwrap();
+
+    assert_eq!(access.token().as_deref(), Some("first"));
+    fs::write(&path, "second\n").unwrap();
+    assert_eq!(access.token().as_deref(), Some("second"));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(access.token().as_deref(), Some("second"));
+}
+
+#[tokio::test]
+async fn a_token_file_that_cannot_be_read_at_start_is_refused_by_name() {
+    let mut config = config();
+    config.auth_info.token_file = Some("/nowhere/token".to_owned());
+    let error = KubernetesAccess::from_config(config).unwrap_err();
+    assert!(error.to_string().starts_with("/nowhere/token cannot be read: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_bundle_without_a_certificate_makes_no_client() {
+    let access = KubernetesAccess::from_config(config()).unwrap();
+    let server: http::Uri = "https://127.0.0.1:10250".parse().unwrap();
+    assert!(access.client_at(server.clone(), &Trust::Bundle(b"nothing".to_vec())).is_err());
+    assert!(access.client_at(server, &Trust::Bundle(authority().0.into_bytes())).is_ok());
+}
+
+#[tokio::test]
+async fn nothing_is_tried_again_unasked() {
+    let access = KubernetesAccess::from_config(config()).unwrap();
+    assert!(!access.config.default_retry);
+    assert_eq!(access.config.read_timeout, None);
+}

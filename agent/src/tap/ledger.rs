@@ -1,0 +1,238 @@
+//! What this node's containers have done so far: turns what is observed into deaths, each exactly once.
+//!
+//! Pure: no clock, no I/O. It may be shown any subset of a pod's states, from any source, also one that lags behind another.
+//! What it promises:
+//! - a terminated state that it is shown is reported once, however often, and by which source, it is shown again;
+//! - of the deaths that nobody showed it, those that left a log file are reported by their ordinal and the others counted;
+//! - the same death has the same identity after a restart of the agent, since identity is never completed from memory.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use nodetap_wire::{ContainerDied, ContainerKind, Source};
+
+use crate::tap::pods::Pod;
+
+use container::Container;
+
+mod container;
+
+/// A pod that is gone may still be shown by a source that lags, so its end is judged this much later.
+const SETTLES_NS: i64 = 60 * 1_000_000_000;
+
+/// A kubelet that starts lists few pods for a while: what was known of the others is kept so long.
+const FORGOTTEN_NS: i64 = 15 * 60 * 1_000_000_000;
+
+/// Pods that are gone and remembered: past this the oldest are forgotten. A node runs 110 to 500.
+const GONE_PODS: usize = 1024;
+
+/// Containers of one pod: past this they are not followed. The API server refuses pods long before.
+const CONTAINERS: usize = 512;
+
+/// Pods whose log folders were seen before the pods were.
+const LOG_PODS: usize = 2048;
+
+/// Ordinals remembered for one container: the kubelet keeps one or two files of it.
+const LOG_ORDINALS: usize = 16;
+
+/// The deaths of a node's containers.
+#[derive(Debug)]
+pub struct Ledger {
+    node: String,
+    began_ns: i64,
+    primed: bool,
+    pods: HashMap<String, Followed>,
+    /// Log files seen: pod uid, container, ordinals.
+    logs: HashMap<String, HashMap<String, BTreeSet<u32>>>,
+}
+
+/// How and when something was observed.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Nanoseconds since 1970.
+    pub at_ns: i64,
+    /// Where from.
+    pub source: Source,
+}
+
+/// What one observation told.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Deaths not reported before, oldest first; without log lines.
+    pub deaths: Vec<ContainerDied>,
+    /// Deaths that nobody could see, in addition.
+    pub missed: u64,
+}
+
+/// A log file that is, or was, there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSeen {
+    /// The pod's uid.
+    pub pod_uid: String,
+    /// The container's name.
+    pub container: String,
+    /// The instance that wrote it.
+    pub ordinal: u32,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    containers: HashMap<String, Container>,
+    gone: Option<Gone>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    since_ns: i64,
+    judged: bool,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// An empty ledger of `node`, begun now: pods older than that may have died unseen before, and that is not its to count.
+    pub fn new(node: impl Into<String>, began_ns: i64) -> Self {
+        Self { node: node.into(), began_ns, primed: false, pods: HashMap::new(), logs: HashMap::new() }
+    }
+
+    /// Takes one state of one pod.
+    pub fn observe(&mut self, pod: &Pod, seen: Seen) -> Told {
+        let uid = pod.uid();
+        let mut told = Told::default();
+        if uid.is_empty() {
+            return told;
+        }
+        let from_birth = self.primed && pod.created_ns().is_none_or(|created| created >= self.began_ns);
+        if !self.pods.contains_key(uid) {
+            self.pods.insert(uid.to_owned(), Followed::default());
+        }
+        let Some(followed) = self.pods.get_mut(uid) else { return told };
+        followed.gone = None;
+
+        let sidecars: HashSet<&str> = pod
+            .spec
+            .init_containers
+            .iter()
+            .filter(|container| container.restart_policy == "Always")
+            .map(|container| container.name.as_str())
+            .collect();
+        let status = &pod.status;
+        let lists = [
+            (ContainerKind::Init, &status.init_container_statuses),
+            (ContainerKind::App, &status.container_statuses),
+            (ContainerKind::Ephemeral, &status.ephemeral_container_statuses),
+        ];
+        let mut logs = self.logs.get_mut(uid);
+        for (kind, statuses) in lists {
+            for status in statuses {
+                let kind = match kind {
+                    ContainerKind::Init if sidecars.contains(status.name.as_str()) => ContainerKind::Sidecar,
+                    kind => kind,
+                };
+                if !followed.containers.contains_key(&status.name) {
+                    if followed.containers.len() >= CONTAINERS {
+                        continue;
+                    }
+                    followed.containers.insert(status.name.clone(), Container::default());
+                }
+                let Some(container) = followed.containers.get_mut(&status.name) else { continue };
+                let mut none = BTreeSet::new();
+                let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
+                let changed = container.observe(status, from_birth, pod.is_terminating(), ordinals);
+                told.missed += changed.missed;
+                for end in changed.ends {
+                    told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));
+                }
+            }
+        }
+        told
+    }
+
+    /// Ends a snapshot: what it did not show is gone.
+    pub fn end_snapshot(&mut self, present: &HashSet<String>, now_ns: i64) {
+        self.primed = true;
+        for (uid, followed) in &mut self.pods {
+            if !present.contains(uid) && followed.gone.is_none() {
+                followed.gone = Some(Gone { since_ns: now_ns, judged: false });
+            }
+        }
+    }
+
+    /// Takes it that a pod is gone; what its last state told must have been observed before.
+    pub fn gone(&mut self, uid: &str, now_ns: i64) {
+        if let Some(followed) = self.pods.get_mut(uid)
+            && followed.gone.is_none()
+        {
+            followed.gone = Some(Gone { since_ns: now_ns, judged: false });
+        }
+    }
+
+    /// Judges the pods that have been gone for long enough: how many containers were running when they were last seen, and
+    /// whose end nobody saw. Forgets what is long gone.
+    pub fn settle(&mut self, now_ns: i64) -> u64 {
+        let mut unseen = 0;
+        for followed in self.pods.values_mut() {
+            if let Some(gone) = &mut followed.gone
+                && !gone.judged
+                && now_ns.saturating_sub(gone.since_ns) >= SETTLES_NS
+            {
+                gone.judged = true;
+                unseen += followed.containers.values_mut().filter_map(Container::give_up).count() as u64;
+            }
+        }
+        let mut gone: Vec<i64> =
+            self.pods.values().filter_map(|pod| pod.gone.map(|gone| gone.since_ns)).collect();
+        let mut oldest = now_ns.saturating_sub(FORGOTTEN_NS);
+        if gone.len() > GONE_PODS {
+            gone.sort_unstable();
+            oldest = oldest.max(gone.get(gone.len() - GONE_PODS).copied().unwrap_or(oldest));
+        }
+        let logs = &mut self.logs;
+        self.pods.retain(|uid, followed| {
+            let keep = followed.gone.is_none_or(|gone| !gone.judged || gone.since_ns > oldest);
+            if !keep {
+                logs.remove(uid);
+            }
+            keep
+        });
+        unseen
+    }
+
+    /// Takes it that a log file is there, or was.
+    pub fn log_seen(&mut self, seen: LogSeen) {
+        if !self.logs.contains_key(&seen.pod_uid) && self.logs.len() >= LOG_PODS {
+            // Folders of pods that were never seen: left over by a kubelet that died.
+            let pods = &self.pods;
+            self.logs.retain(|uid, _| pods.contains_key(uid));
+            if self.logs.len() >= LOG_PODS {
+                return;
+            }
+        }
+        let containers = self.logs.entry(seen.pod_uid).or_default();
+        if containers.len() >= CONTAINERS && !containers.contains_key(&seen.container) {
+            return;
+        }
+        let ordinals = containers.entry(seen.container).or_default();
+        ordinals.insert(seen.ordinal);
+        if ordinals.len() > LOG_ORDINALS {
+            ordinals.pop_first();
+        }
+    }
+
+    /// Whether a whole snapshot has been taken.
+    pub fn is_primed(&self) -> bool {
+        self.primed
+    }
+
+    /// Pods followed, those remembered after they were gone included.
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// Whether no pod is followed.
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! One container's instances, and which of their deaths are accounted for.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use nodetap_wire::{ContainerDied, ContainerKind, Source, time};
+
+use super::Seen;
+use crate::tap::pods::{ContainerStatus, Pod, Terminated};
+
+/// Ids remembered: a status names at most two, and a source that lags by a few restarts is still recognised.
+const IDS: usize = 8;
+
+/// What the kubelet reports for a container that its runtime has lost. Source: `pkg/kubelet/container/runtime.go`.
+const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// What is known of one container.
+#[derive(Debug, Default)]
+pub(super) struct Container {
+    current: Option<Instance>,
+    /// Deaths of this count's ordinals below it are accounted for: reported, counted as missed, or before our time.
+    accounted: u32,
+    /// Deaths counted as missed and not yet said by a death that was reported.
+    missed: u32,
+    /// Ids seen, with their ordinals, and whether their death is accounted for; newest last.
+    ids: VecDeque<Id>,
+    /// Whether a death without an id was reported.
+    reported_unknown: bool,
+}
+
+/// The latest instance: what the next status is compared with.
+#[derive(Debug)]
+struct Instance {
+    ordinal: u32,
+    /// Empty: not created as far as is known.
+    id: String,
+    running: bool,
+}
+
+#[derive(Debug)]
+struct Id {
+    id: String,
+    ordinal: u32,
+    accounted: bool,
+}
+
+/// What a status told.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    pub(super) ends: Vec<End>,
+    pub(super) missed: u64,
+}
+
+/// One end of one instance.
+#[derive(Debug)]
+pub(super) struct End {
+    ordinal: u32,
+    container_id: String,
+    /// `None`: seen by its log file alone.
+    terminated: Option<Terminated>,
+    missed_before: u32,
+}
+
+/// A terminated state that a status shows.
+struct Shown<'a> {
+    /// `None`: of a time before the count fell.
+    ordinal: Option<u32>,
+    id: &'a str,
+    terminated: &'a Terminated,
+}
+
+// === impl Container ===
+
+impl Container {
+    /// Compares a status with what is known. `from_birth`: the container began in our time, so all its ordinals count.
+    pub(super) fn observe(
+        &mut self,
+        status: &ContainerStatus,
+        from_birth: bool,
+        terminating: bool,
+        logs: &mut BTreeSet<u32>,
+    ) -> Changed {
+        let mut changed = Changed::default();
+        let count = status.restart_count;
+        let id = status.container_id.as_str();
+        let mut shown = self.shown(status, terminating);
+
+        match &self.current {
+            None if !from_birth => {
+                self.accounted = shown.iter().filter_map(|shown| shown.ordinal).min().unwrap_or(count);
+            }
+            None => {}
+            Some(current) => {
+                let behind = count < current.ordinal;
+                let other = !id.is_empty() && !current.id.is_empty() && id != current.id;
+                let known = id.is_empty() || self.ids.iter().any(|known| known.id == id);
+                if behind && known || (count == current.ordinal && other && known) {
+                    // Of a source that lags behind what was seen already: its deaths are accounted for.
+                    return changed;
+                }
+                if behind || (count == current.ordinal && other) {
+                    self.begin_anew(&mut shown, &mut changed);
+                    logs.clear();
+                }
+            }
+        }
+
+        for Shown { ordinal, id, terminated } in shown {
+            let Some(ordinal) = ordinal else {
+                self.report_older(id, terminated, &mut changed);
+                continue;
+            };
+            if ordinal < self.accounted {
+                continue;
+            }
+            self.pass_over(ordinal, logs, &mut changed);
+            self.report(ordinal, id, terminated, &mut changed);
+            self.accounted = ordinal.saturating_add(1);
+        }
+        // Whatever the count says, each instance before this one has ended.
+        self.pass_over(count, logs, &mut changed);
+        self.remember(id, count);
+        self.current =
+            Some(Instance { ordinal: count, id: id.to_owned(), running: status.state.running.is_some() });
+        while logs.first().is_some_and(|ordinal| *ordinal < self.accounted) {
+            logs.pop_first();
+        }
+        changed
+    }
+
+    /// The pod is gone: `Some` where this container was running when last seen. Its end is not reported any more.
+    pub(super) fn give_up(&mut self) -> Option<()> {
+        let current = self.current.as_mut()?;
+        if !current.running || current.ordinal < self.accounted {
+            return None;
+        }
+        current.running = false;
+        Some(())
+    }
+
+    /// The terminated states of a status, with the ordinals of the instances that they tell of, oldest first.
+    fn shown<'a>(&self, status: &'a ContainerStatus, terminating: bool) -> Vec<Shown<'a>> {
+        let count = status.restart_count;
+        let mut shown = Vec::with_capacity(2);
+        if let Some(terminated) = &status.last_state.terminated {
+            let id = terminated.container_id.as_str();
+            let created = !status.container_id.is_empty() && status.container_id != id;
+            let ordinal = if let Some(known) = self.ids.iter().find(|known| !id.is_empty() && known.id == id)
+            {
+                Some(known.ordinal)
+            } else if created && count == 0 {
+                None
+            } else if created {
+                Some(count - 1)
+            } else if !id.is_empty() {
+                // In back-off the status is still that of the dead instance: its id, its count. Source:
+                // `convertToAPIContainerStatuses` in `pkg/kubelet/kubelet_pods.go`.
+                Some(count)
+            } else if terminating && terminated.reason == STATUS_UNKNOWN {
+                // The kubelet does not raise the count of a pod that is being deleted.
+                Some(count)
+            } else {
+                Some(count.saturating_sub(1))
+            };
+            shown.push(Shown { ordinal, id, terminated });
+        }
+        if let Some(terminated) = &status.state.terminated {
+            let id = match terminated.container_id.as_str() {
+                "" => status.container_id.as_str(),
+                id => id,
+            };
+            shown.push(Shown { ordinal: Some(count), id, terminated });
+        }
+        shown
+    }
+
+    /// The count fell, or another instance has the same one: the kubelet lost its state and counts from 0 again.
+    fn begin_anew(&mut self, shown: &mut Vec<Shown<'_>>, changed: &mut Changed) {
+        if let Some(current) = self.current.take() {
+            let end = if current.id.is_empty() { current.ordinal } else { current.ordinal.saturating_add(1) };
+            let ended = shown.iter().position(|shown| !shown.id.is_empty() && shown.id == current.id);
+            if let Some(ended) = ended
+                && current.ordinal >= self.accounted
+            {
+                let Shown { id, terminated, .. } = shown.remove(ended);
+                self.miss(u64::from(current.ordinal - self.accounted), changed);
+                self.report(current.ordinal, id, terminated, changed);
+            } else {
+                self.miss(u64::from(end.saturating_sub(self.accounted)), changed);
+            }
+        }
+        self.accounted = 0;
+        // Of the old count: told by their ids alone from here on.
+        for shown in shown {
+            if self.ids.iter().any(|known| known.id == shown.id) {
+                shown.ordinal = None;
+            }
+        }
+    }
+
+    fn report_older(&mut self, id: &str, terminated: &Terminated, changed: &mut Changed) {
+        let accounted = if id.is_empty() {
+            self.reported_unknown
+        } else {
+            self.ids.iter().any(|known| known.id == id && known.accounted)
+        };
+        if !accounted {
+            self.report(0, id, terminated, changed);
+        }
+    }
+
+    fn report(&mut self, ordinal: u32, id: &str, terminated: &Terminated, changed: &mut Changed) {
+        if id.is_empty() {
+            self.reported_unknown = true;
+        } else {
+            self.remember(id, ordinal);
+            if let Some(known) = self.ids.iter_mut().find(|known| known.id == id) {
+                known.accounted = true;
+            }
+        }
+        changed.ends.push(End {
+            ordinal,
+            container_id: id.to_owned(),
+            terminated: Some(terminated.clone()),
+            missed_before: std::mem::take(&mut self.missed),
+        });
+    }
+
+    /// Accounts for the instances below `ordinal`, none of which a status showed: by their log files, else as missed.
+    fn pass_over(&mut self, ordinal: u32, logs: &BTreeSet<u32>, changed: &mut Changed) {
+        if self.accounted >= ordinal {
+            return;
+        }
+        let mut next = self.accounted;
+        for &logged in logs.range(self.accounted..ordinal) {
+            self.miss(u64::from(logged - next), changed);
+            changed.ends.push(End {
+                ordinal: logged,
+                container_id: String::new(),
+                terminated: None,
+                missed_before: std::mem::take(&mut self.missed),
+            });
+            next = logged + 1;
+        }
+        self.miss(u64::from(ordinal - next), changed);
+        self.accounted = ordinal;
+    }
+
+    fn miss(&mut self, deaths: u64, changed: &mut Changed) {
+        self.missed = self.missed.saturating_add(u32::try_from(deaths).unwrap_or(u32::MAX));
+        changed.missed += deaths;
+    }
+
+    fn remember(&mut self, id: &str, ordinal: u32) {
+        if id.is_empty() || self.ids.iter().any(|known| known.id == id) {
+            return;
+        }
+        if self.ids.len() >= IDS {
+            self.ids.pop_front();
+        }
+        self.ids.push_back(Id { id: id.to_owned(), ordinal, accounted: false });
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// The record of it, without log lines.
+    pub(super) fn into_death(
+        self,
+        pod: &Pod,
+        status: &ContainerStatus,
+        kind: ContainerKind,
+        node: &str,
+        seen: Seen,
+    ) -> ContainerDied {
+        let source = if self.terminated.is_some() { seen.source } else { Source::LogOrdinal };
+        let exit_code = self.terminated.as_ref().map(|terminated| terminated.exit_code);
+        let Terminated { signal, reason, message, started_at, finished_at, .. } =
+            self.terminated.unwrap_or_default();
+        // ContainerCreating and its like are no back-off.
+        let waiting = status.state.waiting.as_ref().map(|waiting| waiting.reason.as_str());
+        let back_off = waiting.filter(|reason| reason.ends_with("BackOff")).unwrap_or_default().to_owned();
+        ContainerDied {
+            namespace: pod.metadata.namespace.clone(),
+            pod: pod.metadata.name.clone(),
+            pod_uid: pod.uid().to_owned(),
+            node: node.to_owned(),
+            container: status.name.clone(),
+            container_kind: kind.into(),
+            ordinal: self.ordinal,
+            container_id: self.container_id,
+            image: status.image.clone(),
+            image_id: status.image_id.clone(),
+            exit_code,
+            signal,
+            reason,
+            message,
+            started_ns: time::parse_ns(&started_at).unwrap_or_default(),
+            finished_ns: time::parse_ns(&finished_at).unwrap_or_default(),
+            back_off,
+            owners: pod.owners(),
+            last_lines: Vec::new(),
+            seen_ns: seen.at_ns,
+            source: source.into(),
+            missed_before: self.missed_before,
+            labels: pod.metadata.labels.clone(),
+            annotations: pod.annotations(),
+            pod_resource_version: pod.metadata.resource_version.clone(),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The last lines of a container's log, from the files that the runtime writes below `/var/log/pods`.
+//!
+//! `NAMESPACE_POD_UID/CONTAINER/ORDINAL.log`, a line a record: `TIME stdout|stderr P|F TEXT` (CRI). Read from the end, in blocks, and
+//! never further back than [`WINDOW`], however long the file or its lines.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nodetap_wire::{LogLine, time};
+
+/// Lines of a death, at most.
+pub const LINES: usize = 50;
+
+/// Bytes of text of a death's lines, at most.
+pub const BYTES: usize = 16 * 1024;
+
+/// Read from the end of one file, at most: what fifty lines of a few records each take.
+const WINDOW: u64 = 256 * 1024;
+
+/// Read at once.
+const BLOCK: u64 = 32 * 1024;
+
+/// Whose log.
+#[derive(Clone, Copy, Debug)]
+pub struct Log<'a> {
+    /// The pod's namespace.
+    pub namespace: &'a str,
+    /// The pod's name.
+    pub pod: &'a str,
+    /// The pod's uid, as the kubelet has it.
+    pub pod_uid: &'a str,
+    /// The container's name.
+    pub container: &'a str,
+    /// The instance.
+    pub ordinal: u32,
+}
+
+/// Why there are no lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The pod log folder is not there, or not given.
+    NoFolder,
+    /// The runtime has removed the file, or never made it.
+    NoFile,
+    /// It wrote nothing.
+    Empty,
+    /// It cannot be read.
+    Unreadable,
+    /// Its namespace is not to be read.
+    OptedOut,
+    /// A name that cannot be part of a path.
+    Name,
+}
+
+/// A record of the file, joined with the parts before it.
+struct Joined {
+    line: LogLine,
+    open: bool,
+}
+
+// === impl Missing ===
+
+impl Missing {
+    /// As a label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoFolder => "no_folder",
+            Self::NoFile => "no_file",
+            Self::Empty => "empty",
+            Self::Unreadable => "unreadable",
+            Self::OptedOut => "opted_out",
+            Self::Name => "name",
+        }
+    }
+}
+
+// === impl Log ===
+
+impl Log<'_> {
+    /// The container's folder below `root`; `None` where a name is not one that Kubernetes gives.
+    pub fn folder(&self, root: &Path) -> Option<PathBuf> {
+        let parts = [self.namespace, self.pod, self.pod_uid, self.container];
+        let plain = |part: &&str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+        };
+        parts.iter().all(plain).then(|| {
+            root.join(format!("{}_{}_{}", self.namespace, self.pod, self.pod_uid)).join(self.container)
+        })
+    }
+
+    /// The last lines, oldest first: somewhat more than a death is to carry, so that [`fit`] cuts after redaction and not before.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn last_lines(&self, root: &Path) -> Result<Vec<LogLine>, Missing> {
+        let folder = self.folder(root).ok_or(Missing::Name)?;
+        if !root.is_dir() {
+            return Err(Missing::NoFolder);
+        }
+        let name = format!("{}.log", self.ordinal);
+        let current = open(&folder.join(&name)).and_then(|mut file| tail(&mut file));
+        let mut lines = match current {
+            Ok(lines) => lines,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(_) => return Err(Missing::Unreadable),
+        };
+        let rotated = rotated(&folder, &name);
+        if lines.is_empty() && rotated.is_none() && !folder.join(&name).exists() {
+            return Err(Missing::NoFile);
+        }
+        if !enough(&lines)
+            && let Some(rotated) = rotated
+            && let Ok(before) = open(&rotated).and_then(|mut file| tail(&mut file))
+        {
+            lines.splice(0..0, before);
+        }
+        if lines.is_empty() { Err(Missing::Empty) } else { Ok(lines) }
+    }
+}
+
+/// Cuts to what a death carries: the last [`LINES`] lines and [`BYTES`] bytes; a line that is too long alone keeps its end.
+pub fn fit(lines: &mut Vec<LogLine>) {
+    if lines.len() > LINES {
+        lines.drain(..lines.len() - LINES);
+    }
+    let mut bytes = 0;
+    let mut first = lines.len();
+    for (index, line) in lines.iter().enumerate().rev() {
+        bytes += line.text.len();
+        if bytes > BYTES {
+            break;
+        }
+        first = index;
+    }
+    if first == lines.len()
+        && let Some(last) = lines.last_mut()
+    {
+        cut(&mut last.text, BYTES);
+        first = lines.len() - 1;
+    }
+    lines.drain(..first);
+}
+
+/// Keeps the end of `text`, at most `bytes` of it, with a sign that there was more.
+fn cut(text: &mut String, bytes: usize) {
+    const CUT: &str = "...";
+    if text.len() <= bytes {
+        return;
+    }
+    let mut at = text.len() - bytes.saturating_sub(CUT.len());
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    text.replace_range(..at, CUT);
+}
+
+/// Never a symbolic link, a pipe or a device: the folder is written by the runtime alone, and this stays so if it is not.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+/// The newest predecessor of a log that was rotated, where it is not compressed: `0.log.20261122-001500`.
+fn rotated(folder: &Path, name: &str) -> Option<PathBuf> {
+    let names =
+        std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|entry| {
+            entry.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).is_some_and(|stamp| {
+                !stamp.is_empty() && stamp.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+            })
+        })
+        .max()
+        .map(|name| folder.join(name))
+}
+
+/// The lines at the end of a file.
+fn tail(file: &mut File) -> io::Result<Vec<LogLine>> {
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut start = end;
+    let mut window: Vec<u8> = Vec::new();
+    loop {
+        let block = BLOCK.min(start).min(WINDOW - (end - start));
+        if block == 0 {
+            break;
+        }
+        start -= block;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::with_capacity(usize::try_from(block).unwrap_or_default() + window.len());
+        file.by_ref().take(block).read_to_end(&mut bytes)?;
+        bytes.append(&mut window);
+        window = bytes;
+        // One more than is wanted, since the first may be cut.
+        if memchr::memchr_iter(b'\n', &window).count() > LINES + 10 && enough(&join(&window, start > 0)) {
+            break;
+        }
+    }
+    Ok(join(&window, start > 0))
+}
+
+fn enough(lines: &[LogLine]) -> bool {
+    lines.len() > LINES + 5 || lines.iter().map(|line| line.text.len()).sum::<usize>() > 2 * BYTES
+}
+
+/// Joins the records of a window; the first is left out where it is `cut`, unless nothing else is there.
+fn join(window: &[u8], cut: bool) -> Vec<LogLine> {
+    let mut records = window.split(|byte| *byte == b'\n');
+    if cut && memchr::memchr(b'\n', window).is_some_and(|at| at + 1 < window.len()) {
+        records.next();
+    }
+    let mut joined: Vec<Joined> = Vec::new();
+    for record in records.filter(|record| !record.is_empty()) {
+        let (time_ns, stderr, partial, text) = parse(record);
+        let text = String::from_utf8_lossy(text);
+        let open = joined.iter_mut().rev().find(|line| line.open && line.line.stderr == stderr);
+        if let Some(before) = open {
+            before.line.text.push_str(&text);
+            before.open = partial;
+            if before.line.text.len() > 4 * BYTES {
+                self::cut(&mut before.line.text, 2 * BYTES);
+            }
+        } else {
+            joined.push(Joined { line: LogLine { time_ns, stderr, text: text.into_owned() }, open: partial });
+        }
+    }
+    for line in &mut joined {
+        self::cut(&mut line.line.text, 2 * BYTES);
+    }
+    joined.into_iter().map(|joined| joined.line).collect()
+}
+
+/// Time, whether it is stderr, whether more of the line follows, and the text. What is not CRI is text as it is.
+fn parse(record: &[u8]) -> (i64, bool, bool, &[u8]) {
+    let mut parts = record.splitn(4, |byte| *byte == b' ');
+    if let (Some(stamp), Some(stream), Some(tags)) = (parts.next(), parts.next(), parts.next())
+        && let Some(time_ns) = std::str::from_utf8(stamp).ok().and_then(time::parse_ns)
+        && matches!(stream, b"stdout" | b"stderr")
+    {
+        let partial = tags.split(|byte| *byte == b':').next() == Some(b"P".as_slice());
+        return (time_ns, stream == b"stderr", partial, parts.next().unwrap_or_default());
+    }
+    (0, false, false, record)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! What the tap counts, and whether it is well.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use nodetap_wire::time;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::logs::Missing;
+use super::redact::Kind;
+
+/// The tap's metrics; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    snapshots: Family<SnapshotLabels, Counter>,
+    deaths: Family<DeathLabels, Counter>,
+    missed: Counter,
+    unseen: Counter,
+    last_snapshot: Gauge<f64, AtomicU64>,
+    lines: Counter,
+    lines_missing: Family<MissingLabels, Counter>,
+    redactions: Family<RedactionLabels, Counter>,
+    source: Family<SourceLabels, Gauge<i64, AtomicI64>>,
+    bad_pods: Counter,
+    pods: Gauge<i64, AtomicI64>,
+    stirs: Counter,
+    rescans: Counter,
+    folders: Gauge<i64, AtomicI64>,
+    folders_unwatched: Gauge<i64, AtomicI64>,
+    pod_log_folder: Gauge<i64, AtomicI64>,
+}
+
+/// Where the tap takes the state of pods from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum SourceName {
+    /// `GET /pods` of the kubelet.
+    kubelet,
+    /// The pod watch with `spec.nodeName`.
+    pod_watch,
+    /// The ordinals of log files.
+    log_ordinal,
+}
+
+/// What became of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Outcome {
+    /// Taken.
+    ok,
+    /// No connection, or it broke.
+    unreachable,
+    /// The server's certificate is not trusted.
+    certificate,
+    /// 401.
+    unauthorized,
+    /// 403.
+    forbidden,
+    /// 404.
+    not_found,
+    /// Another status.
+    status,
+    /// No answer in time.
+    timeout,
+    /// A longer answer than is taken.
+    too_large,
+    /// Not a list of pods.
+    garbage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SnapshotLabels {
+    source: SourceName,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeathLabels {
+    source: SourceName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MissingLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RedactionLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: SourceName,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Names the families in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let Self {
+            snapshots,
+            deaths,
+            missed,
+            unseen,
+            last_snapshot,
+            lines,
+            lines_missing,
+            redactions,
+            source,
+            bad_pods,
+            pods,
+            stirs,
+            rescans,
+            folders,
+            folders_unwatched,
+            pod_log_folder,
+        } = self.clone();
+        let registry = registry.sub_registry_with_prefix("nodetap_agent_tap");
+        registry.register("snapshots", "Snapshots of this node's pods, by source and outcome", snapshots);
+        registry.register("deaths", "Container deaths reported, by how they were seen", deaths);
+        registry.register(
+            "missed_deaths",
+            "Container deaths that nobody could see, known by restart counts",
+            missed,
+        );
+        registry.register(
+            "unseen_ends",
+            "Containers that were running when their pod was last seen, and whose end was not seen",
+            unseen,
+        );
+        registry.register(
+            "last_snapshot_timestamp_seconds",
+            "When pods were last seen, in seconds since 1970",
+            last_snapshot,
+        );
+        registry.register("log_lines", "Last log lines taken", lines);
+        registry.register(
+            "log_lines_missing",
+            "Deaths with a non-zero exit that go without log lines, by reason",
+            lines_missing,
+        );
+        registry.register("redactions", "Secrets taken out of log lines and messages, by kind", redactions);
+        registry.register("source", "1 for the source in use", source);
+        registry.register("bad_pods", "Pods of a snapshot or watch that could not be read", bad_pods);
+        registry.register("pods", "Pods in the last snapshot", pods);
+        registry.register("log_folder_stirs", "Times the pod log folder stirred", stirs);
+        registry.register("log_folder_rescans", "Times the pod log folder was read anew", rescans);
+        registry.register("log_folders_watched", "Folders watched below the pod log folder", folders);
+        registry.register(
+            "log_folders_unwatched",
+            "Folders that are not watched because there are too many",
+            folders_unwatched,
+        );
+        registry.register("pod_log_folder", "1 where the pod log folder is there", pod_log_folder);
+        for name in [SourceName::kubelet, SourceName::pod_watch] {
+            self.source.get_or_create(&SourceLabels { source: name }).set(0);
+        }
+    }
+
+    /// When pods were last seen, in seconds since 1970; 0: never. What readiness asks.
+    pub fn last_snapshot_seconds(&self) -> f64 {
+        self.last_snapshot.get()
+    }
+
+    /// Deaths that nobody could see.
+    pub fn missed_deaths(&self) -> u64 {
+        self.missed.get()
+    }
+
+    /// Containers whose end was not seen.
+    pub fn unseen_ends(&self) -> u64 {
+        self.unseen.get()
+    }
+
+    pub(super) fn snapshot(&self, source: SourceName, outcome: Outcome) {
+        self.snapshots.get_or_create(&SnapshotLabels { source, outcome }).inc();
+        if outcome == Outcome::ok {
+            self.heard();
+        }
+    }
+
+    /// Pods have been seen now, or a watch has told that nothing changed.
+    pub(super) fn heard(&self) {
+        #[allow(clippy::cast_precision_loss)]
+        self.last_snapshot.set(time::now_ns() as f64 / 1e9);
+    }
+
+    pub(super) fn death(&self, source: SourceName) {
+        self.deaths.get_or_create(&DeathLabels { source }).inc();
+    }
+
+    pub(super) fn missed(&self, deaths: u64) {
+        self.missed.inc_by(deaths);
+    }
+
+    pub(super) fn unseen(&self, ends: u64) {
+        self.unseen.inc_by(ends);
+    }
+
+    pub(super) fn lines(&self, lines: usize) {
+        self.lines.inc_by(lines as u64);
+    }
+
+    pub(super) fn lines_missing(&self, reason: Missing) {
+        self.lines_missing.get_or_create(&MissingLabels { reason: reason.name() }).inc();
+    }
+
+    pub(super) fn redacted(&self, kind: Kind, times: u64) {
+        self.redactions.get_or_create(&RedactionLabels { kind: kind.name() }).inc_by(times);
+    }
+
+    pub(super) fn in_use(&self, source: SourceName) {
+        for name in [SourceName::kubelet, SourceName::pod_watch] {
+            self.source.get_or_create(&SourceLabels { source: name }).set(i64::from(name == source));
+        }
+    }
+
+    pub(super) fn bad_pod(&self) {
+        self.bad_pods.inc();
+    }
+
+    pub(super) fn pods(&self, pods: usize) {
+        self.pods.set(pods as i64);
+    }
+
+    pub(super) fn stirred(&self) {
+        self.stirs.inc();
+    }
+
+    pub(super) fn rescanned(&self) {
+        self.rescans.inc();
+    }
+
+    pub(super) fn watched(&self, folders: usize, unwatched: usize) {
+        self.folders.set(folders as i64);
+        self.folders_unwatched.set(unwatched as i64);
+    }
+
+    pub(super) fn pod_log_folder(&self, there: bool) {
+        self.pod_log_folder.set(i64::from(there));
+    }
+}

@@ -1,0 +1,268 @@
+//! This node's pods as they are known: what is new of them goes to the outbox, with the last lines of what died.
+//!
+//! A pod that is as it was is not parsed: a kubelet lists its pods in any order, so each is told by a hash of its JSON.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nodetap_wire::{ContainerDied, PodFacts, Record, Source, record, time};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::outbox::{Closed, Intake, Taken};
+
+use super::ledger::{Ledger, LogSeen, Seen};
+use super::logs::{self, Log, Missing};
+use super::metrics::{Metrics, SourceName};
+use super::pods::Pod;
+use super::redact::{Counts, Redactor};
+
+/// What the node needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node's name.
+    pub node: String,
+    /// Such as /var/log/pods.
+    pub pod_logs: PathBuf,
+    /// Namespaces whose logs are not read.
+    pub skip_namespaces: BTreeSet<String>,
+}
+
+/// This node's pods.
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    intake: Intake,
+    metrics: Metrics,
+    redactor: Arc<Redactor>,
+    ledger: Ledger,
+    known: HashMap<String, Known>,
+    hasher: RandomState,
+    /// The last snapshot: the hash of each pod's JSON, and its uid.
+    hashes: HashMap<u64, String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    facts: PodFacts,
+    /// Being deleted, and some container of it is still running.
+    terminating: Option<Instant>,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Nothing is known yet.
+    ///
+    /// # Errors
+    /// Where redaction cannot be set up.
+    pub fn new(
+        settings: Settings,
+        intake: Intake,
+        metrics: Metrics,
+        now_ns: i64,
+    ) -> Result<Self, regex::Error> {
+        Ok(Self {
+            ledger: Ledger::new(settings.node.clone(), now_ns),
+            settings,
+            intake,
+            metrics,
+            redactor: Arc::new(Redactor::new()?),
+            known: HashMap::new(),
+            hasher: RandomState::new(),
+            hashes: HashMap::new(),
+        })
+    }
+
+    /// Takes all pods of the node: what is not among them is gone.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn snapshot(&mut self, pods: &[&RawValue], source: Source) -> Result<(), Closed> {
+        let mut hashes = HashMap::with_capacity(pods.len());
+        let mut present = HashSet::with_capacity(pods.len());
+        let mut whole = true;
+        for pod in pods {
+            let hash = self.hasher.hash_one(pod.get());
+            let uid = match self.hashes.remove(&hash) {
+                Some(uid) => Some(uid),
+                None => self.pod(pod, source).await?,
+            };
+            match uid {
+                Some(uid) => {
+                    present.insert(uid.clone());
+                    hashes.insert(hash, uid);
+                }
+                None => whole = false,
+            }
+        }
+        self.hashes = hashes;
+        self.metrics.pods(pods.len());
+        // A pod that could not be read may be any of those that seem to be gone.
+        if whole {
+            self.ledger.end_snapshot(&present, time::now_ns());
+            let gone: Vec<String> =
+                self.known.keys().filter(|uid| !present.contains(*uid)).cloned().collect();
+            for uid in gone {
+                self.forget(&uid).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one state of one pod, and gives its uid; `None` where it cannot be read, which is counted.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn pod(&mut self, raw: &RawValue, source: Source) -> Result<Option<String>, Closed> {
+        let pod: Pod = match serde_json::from_str(raw.get()) {
+            Ok(pod) => pod,
+            Err(error) => {
+                self.metrics.bad_pod();
+                tracing::debug!(%error, "a pod cannot be read");
+                return Ok(None);
+            }
+        };
+        let uid = pod.uid().to_owned();
+        if uid.is_empty() {
+            self.metrics.bad_pod();
+            return Ok(None);
+        }
+        let told = self.ledger.observe(&pod, Seen { at_ns: time::now_ns(), source });
+        self.metrics.missed(told.missed);
+        // The lines first: a log can be gone while the outbox is full.
+        let mut deaths = Vec::with_capacity(told.deaths.len());
+        for death in told.deaths {
+            deaths.push(self.complete(death).await);
+        }
+        self.announce(&pod, &uid).await?;
+        for death in deaths {
+            self.metrics.death(match death.source() {
+                Source::LogOrdinal => SourceName::log_ordinal,
+                Source::PodWatch => SourceName::pod_watch,
+                _ => SourceName::kubelet,
+            });
+            self.hand_over(record::Kind::Death(death)).await?;
+        }
+        Ok(Some(uid))
+    }
+
+    /// Takes it that a pod is gone, by its last state.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn gone(&mut self, raw: &RawValue) -> Result<(), Closed> {
+        let Ok(pod) = serde_json::from_str::<Pod>(raw.get()) else { return Ok(()) };
+        // A mirror pod is made anew while the static pod behind it runs on.
+        if pod.uid() != pod.metadata.uid {
+            return Ok(());
+        }
+        self.ledger.gone(pod.uid(), time::now_ns());
+        self.forget(pod.uid()).await
+    }
+
+    /// Takes it that a log file is there, or was.
+    pub fn log_seen(&mut self, seen: LogSeen) {
+        self.ledger.log_seen(seen);
+    }
+
+    /// Judges what has been gone for long enough.
+    pub fn settle(&mut self, now_ns: i64) {
+        self.metrics.unseen(self.ledger.settle(now_ns));
+    }
+
+    /// Whether some pod is being deleted whose containers have not all ended.
+    pub fn is_terminating(&self) -> bool {
+        self.known.values().any(|known| known.terminating.is_some())
+    }
+
+    /// The same, of those for which it began at most so long ago.
+    pub fn is_terminating_since(&self, within: Duration) -> bool {
+        self.known.values().filter_map(|known| known.terminating).any(|since| since.elapsed() < within)
+    }
+
+    /// Sends what enrichment needs to know of a pod, when it is new or has changed.
+    async fn announce(&mut self, pod: &Pod, uid: &str) -> Result<(), Closed> {
+        let mut counts = Counts::new();
+        let metadata = &pod.metadata;
+        let mut facts = PodFacts {
+            uid: uid.to_owned(),
+            resource_version: metadata.resource_version.clone(),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            labels: metadata.labels.clone(),
+            annotations: pod.annotations(),
+            owners: pod.owners(),
+            deleted: pod.is_terminating(),
+        };
+        self.redactor.values(&mut facts.annotations, &mut counts);
+        let known = self.known.get(uid);
+        let was = known.and_then(|known| known.terminating);
+        let terminating =
+            (pod.is_terminating() && pod.has_running()).then(|| was.unwrap_or_else(Instant::now));
+        let changed = known.is_none_or(|known| known.facts != facts);
+        self.known.insert(uid.to_owned(), Known { facts: facts.clone(), terminating });
+        if changed {
+            self.count(&counts);
+            self.hand_over(record::Kind::Pod(facts)).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, uid: &str) -> Result<(), Closed> {
+        if let Some(Known { mut facts, .. }) = self.known.remove(uid) {
+            facts.deleted = true;
+            self.hand_over(record::Kind::Pod(facts)).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the last lines, and takes out secrets.
+    async fn complete(&self, mut death: ContainerDied) -> ContainerDied {
+        let mut counts = Counts::new();
+        if death.exit_code != Some(0) {
+            match self.last_lines(&death).await {
+                Ok(lines) => death.last_lines = lines,
+                Err(missing) => self.metrics.lines_missing(missing),
+            }
+        }
+        self.redactor.lines(&mut death.last_lines, &mut counts);
+        logs::fit(&mut death.last_lines);
+        self.metrics.lines(death.last_lines.len());
+        if let std::borrow::Cow::Owned(message) = self.redactor.text(&death.message, &mut counts) {
+            death.message = message;
+        }
+        self.redactor.values(&mut death.annotations, &mut counts);
+        self.count(&counts);
+        death
+    }
+
+    async fn last_lines(&self, death: &ContainerDied) -> Result<Vec<nodetap_wire::LogLine>, Missing> {
+        if self.settings.skip_namespaces.contains(&death.namespace) {
+            return Err(Missing::OptedOut);
+        }
+        let root = self.settings.pod_logs.clone();
+        let ContainerDied { namespace, pod, pod_uid, container, ordinal, .. } = death;
+        let (namespace, pod, pod_uid, container, ordinal) =
+            (namespace.clone(), pod.clone(), pod_uid.clone(), container.clone(), *ordinal);
+        let read = tokio::task::spawn_blocking(move || {
+            let log =
+                Log { namespace: &namespace, pod: &pod, pod_uid: &pod_uid, container: &container, ordinal };
+            log.last_lines(&root)
+        });
+        read.await.unwrap_or(Err(Missing::Unreadable))
+    }
+
+    fn count(&self, counts: &Counts) {
+        for (kind, times) in counts {
+            self.metrics.redacted(*kind, *times);
+        }
+    }
+
+    async fn hand_over(&self, kind: record::Kind) -> Result<(), Closed> {
+        self.intake.take(Taken::Record(Record { kind: Some(kind) })).await
+    }
+}
