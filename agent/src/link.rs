@@ -143,13 +143,13 @@ pub async fn run(
     let mut reporting = true;
     let mut farewell: Option<Instant> = None;
     loop {
+        if !taking {
+            link.close();
+        }
         link.pump();
         link.observe();
         if !taking || stop.is_cancelled() {
             let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
-            if !taking {
-                link.close();
-            }
             if (!taking && link.queue.is_empty()) || Instant::now() >= until {
                 let records = link.queue.records();
                 if records > 0 {

@@ -161,7 +161,10 @@ impl Refused {
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                     ConnectionReason::certificate_expired
                 }
-                CertificateError::UnknownIssuer => ConnectionReason::certificate_unknown_ca,
+                // The latter where another CA has the same name, as one that was made anew does.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    ConnectionReason::certificate_unknown_ca
+                }
                 _ => ConnectionReason::certificate_bad,
             },
             _ => ConnectionReason::tls,
