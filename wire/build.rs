@@ -1,11 +1,23 @@
 //! Compiles `proto/nodetap.proto` with a compiler in Rust, so that no `protoc` is needed.
 
+const KEPT: &str =
+    "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default, rename_all = \"camelCase\")]";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto/nodetap.proto");
     let descriptors = protox::compile(["proto/nodetap.proto"], ["proto"])?;
     prost_build::Config::new()
         .bytes([".nodetap.v1.Batch.payload", ".nodetap.v1.EventSeen.raw"])
         .btree_map(["."])
+        // What the journal keeps as JSON, so that a death can be read with the sqlite3 shell.
+        .type_attribute(".nodetap.v1.ContainerDied", KEPT)
+        .type_attribute(".nodetap.v1.LogLine", KEPT)
+        .type_attribute(".nodetap.v1.Owner", KEPT)
+        .field_attribute(
+            ".nodetap.v1.ContainerDied.container_kind",
+            "#[serde(with = \"crate::kept::container_kind\")]",
+        )
+        .field_attribute(".nodetap.v1.ContainerDied.source", "#[serde(with = \"crate::kept::source\")]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! nodetap-agent: runs on every node, holds the event watches it is given, taps the kubelet for container deaths, and sends
 //! what it takes to the aggregator over one mTLS stream.
 
+pub mod app;
 pub mod config;
 pub mod http;
 pub mod kubernetes;

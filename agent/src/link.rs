@@ -1,1 +1,444 @@
 //! The stream to the aggregator: sends batches, takes acknowledgements and assignments, reconnects.
+//!
+//! One task owns the outbox and the connection, so that there is nothing to lock. While there is no connection it goes on taking
+//! until the outbox is full, and the watches that this agent holds stay as they are until the aggregator says otherwise.
+
+pub mod backoff;
+mod connect;
+pub mod metrics;
+pub mod tls;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use nodetap_wire::time::now_ns;
+use nodetap_wire::{Assignment, FromAgent, HeldWatch, Hello, WatchReport, WatchState, from_agent, to_agent};
+use rustls::crypto::aws_lc_rs::default_provider;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::backoff::Backoff;
+pub use self::connect::LinkError;
+use self::connect::Stream;
+use self::metrics::{Metrics, Reason};
+use self::tls::Credentials;
+use crate::outbox;
+use crate::outbox::Taken;
+use crate::outbox::queue::{Bounds, Queue, Refused};
+
+/// Batches on their way: enough for 10,000 records a second at an aggregator that answers after 0.8 s.
+const WINDOW: usize = 16;
+
+/// How long a stopping agent waits for the last acknowledgements.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A stream that has lasted this long was a good one, though nothing was sent on it.
+const GOOD: Duration = Duration::from_secs(30);
+
+/// What is taken in one go before the connection gets its turn.
+const TURN: usize = 512;
+
+/// Who this agent is and where the aggregator is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node's name.
+    pub node: String,
+    /// This agent's version, for people.
+    pub version: String,
+    /// HOST:PORT.
+    pub aggregator: String,
+    /// Bounds of the outbox.
+    pub bounds: Bounds,
+}
+
+/// The ends that other parts of the agent hold the other end of.
+#[derive(Debug)]
+pub struct Ends {
+    /// What the watches and the tap took.
+    pub taken: mpsc::Receiver<Taken>,
+    /// How the watches fare.
+    pub reports: mpsc::Receiver<WatchReport>,
+    /// What the watches are to hold.
+    pub assignments: watch::Sender<Assignment>,
+    /// How the link fares.
+    pub health: watch::Sender<Health>,
+}
+
+/// How the link fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// A stream is open, and the aggregator has said what this agent is to watch.
+    pub connected: bool,
+    /// When the last acknowledgement came, in nanoseconds since 1970; 0: none yet.
+    pub acknowledged_ns: i64,
+    /// Nothing more is taken, because the outbox is full.
+    pub full: bool,
+}
+
+/// Reasons for a new try, or a stream.
+enum Connection {
+    Opening(Pin<Box<dyn Future<Output = Result<Stream, LinkError>> + Send>>),
+    Open { stream: Stream, since: Instant, greeted: bool },
+    Waiting(Pin<Box<Sleep>>),
+}
+
+enum Happened {
+    Opened(Stream),
+    Frame(to_agent::Frame),
+    Failed(LinkError),
+    Retry,
+}
+
+/// The last report of each watch, and whether the aggregator has it.
+#[derive(Debug, Default)]
+struct Reports {
+    last: Vec<(WatchReport, bool)>,
+}
+
+struct Link {
+    settings: Settings,
+    credentials: Credentials,
+    instance: String,
+    queue: Queue,
+    outgoing: Option<mpsc::Sender<FromAgent>>,
+    reports: Reports,
+    backoff: Backoff,
+    full_since: Option<Instant>,
+    assignments: watch::Sender<Assignment>,
+    health: watch::Sender<Health>,
+    metrics: Metrics,
+    outbox: outbox::metrics::Metrics,
+}
+
+/// Runs the link until it is told to stop; then sends what it has, within a bound.
+pub async fn run(
+    settings: Settings,
+    credentials: Credentials,
+    ends: Ends,
+    metrics: Metrics,
+    outbox: outbox::metrics::Metrics,
+    stop: CancellationToken,
+) {
+    let Ends { mut taken, mut reports, assignments, health } = ends;
+    let mut link = Link {
+        queue: Queue::new(settings.bounds),
+        settings,
+        credentials: credentials.clone(),
+        instance: instance(),
+        outgoing: None,
+        reports: Reports::default(),
+        backoff: Backoff::default(),
+        full_since: None,
+        assignments,
+        health,
+        metrics,
+        outbox,
+    };
+    let mut connection = link.connect();
+    let follow = credentials.follow();
+    tokio::pin!(follow);
+    let mut following = true;
+    let mut taking = true;
+    let mut reporting = true;
+    let mut farewell: Option<Instant> = None;
+    loop {
+        link.pump();
+        link.observe();
+        if !taking || stop.is_cancelled() {
+            let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
+            if !taking {
+                link.close();
+            }
+            if (!taking && link.queue.is_empty()) || Instant::now() >= until {
+                let records = link.queue.records();
+                if records > 0 {
+                    tracing::warn!(records, "stopping before the aggregator acknowledged everything");
+                }
+                return;
+            }
+        }
+        let closes_at = link.queue.closes_at().map(Instant::from_std);
+        let outgoing = link.outgoing.clone();
+        tokio::select! {
+            happened = connection.next() => connection = link.happened(connection, happened),
+            received = taken.recv(), if taking && link.queue.has_room() => match received {
+                Some(first) => link.take(first, &mut taken),
+                None => taking = false,
+            },
+            () = until(closes_at) => link.close_due(),
+            report = reports.recv(), if reporting => match report {
+                Some(report) => link.reports.put(report),
+                None => reporting = false,
+            },
+            // Only to come round again once there is room for a report.
+            _ = ready(outgoing), if link.reports.wait() => {}
+            () = stop.cancelled(), if !taken.is_closed() => taken.close(),
+            () = until(farewell) => {}
+            () = &mut follow, if following => following = false,
+        }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ready(outgoing: Option<mpsc::Sender<FromAgent>>) {
+    match outgoing {
+        Some(outgoing) if !outgoing.is_closed() => drop(outgoing.reserve().await),
+        _ => std::future::pending().await,
+    }
+}
+
+/// Tells a restart of this process from a new connection.
+fn instance() -> String {
+    let mut bytes = [0_u8; 16];
+    if default_provider().secure_random.fill(&mut bytes).is_err() {
+        // No two starts of one node fall on the same nanosecond.
+        bytes[..8].copy_from_slice(&now_ns().to_be_bytes());
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn random() -> u64 {
+    let mut bytes = [0_u8; 8];
+    if default_provider().secure_random.fill(&mut bytes).is_err() {
+        return now_ns().unsigned_abs();
+    }
+    u64::from_le_bytes(bytes)
+}
+
+// === impl Link ===
+
+impl Link {
+    fn connect(&self) -> Connection {
+        let watches = &self.assignments.borrow().watches;
+        let held = watches.iter().map(|watch| HeldWatch { shard: watch.shard.clone(), epoch: watch.epoch });
+        let hello = Hello {
+            node: self.settings.node.clone(),
+            version: self.settings.version.clone(),
+            instance: self.instance.clone(),
+            held: held.collect(),
+        };
+        let opening = connect::open(self.settings.aggregator.clone(), self.credentials.clone(), hello);
+        Connection::Opening(Box::pin(opening))
+    }
+
+    fn happened(&mut self, connection: Connection, happened: Happened) -> Connection {
+        match (happened, connection) {
+            (Happened::Opened(stream), _) => {
+                self.queue.rewind();
+                self.reports.again();
+                self.outgoing = Some(stream.outgoing.clone());
+                Connection::Open { stream, since: Instant::now(), greeted: false }
+            }
+            (Happened::Frame(frame), Connection::Open { stream, since, greeted }) => {
+                if let Err(error) = self.take_frame(frame, greeted) {
+                    return self.lost(&error, Some(since));
+                }
+                Connection::Open { stream, since, greeted: true }
+            }
+            (Happened::Failed(error), Connection::Open { since, .. }) => self.lost(&error, Some(since)),
+            (Happened::Failed(error), _) => self.lost(&error, None),
+            (Happened::Retry | Happened::Frame(_), _) => self.connect(),
+        }
+    }
+
+    fn lost(&mut self, error: &LinkError, since: Option<Instant>) -> Connection {
+        self.outgoing = None;
+        self.metrics.connected.set(0);
+        self.health.send_if_modified(|health| std::mem::replace(&mut health.connected, false));
+        let reason = error.reason();
+        self.metrics.disconnected(reason);
+        if since.is_some_and(|since| since.elapsed() >= GOOD) {
+            self.backoff.reset();
+        }
+        if reason == Reason::replaced {
+            // Another agent says it is this node: two that fight for it must not do so at full speed.
+            self.backoff.longest();
+        }
+        let wait = self.backoff.next(random());
+        tracing::warn!(%error, ?reason, retry_in = ?wait, unacknowledged = self.queue.records(), "no stream to the aggregator");
+        Connection::Waiting(Box::pin(tokio::time::sleep(wait)))
+    }
+
+    fn take_frame(&mut self, frame: to_agent::Frame, greeted: bool) -> Result<(), LinkError> {
+        if !greeted {
+            self.metrics.connected.set(1);
+            self.health.send_if_modified(|health| !std::mem::replace(&mut health.connected, true));
+            tracing::info!(aggregator = self.settings.aggregator, "stream to the aggregator is open");
+        }
+        match frame {
+            to_agent::Frame::Ack(ack) => {
+                let acknowledged = self.queue.acknowledge(ack.sequence)?;
+                self.backoff.reset();
+                self.metrics.acknowledged.inc_by(acknowledged.batches as u64);
+                let now = now_ns();
+                self.metrics.last_acknowledged.set(now.div_euclid(1_000_000_000));
+                self.health.send_modify(|health| health.acknowledged_ns = now);
+            }
+            to_agent::Frame::Assignment(assignment) => {
+                self.metrics.watches.set(i64::try_from(assignment.watches.len()).unwrap_or(i64::MAX));
+                let changed = self.assignments.send_if_modified(|current| {
+                    let changed = *current != assignment;
+                    current.clone_from(&assignment);
+                    changed
+                });
+                if changed {
+                    tracing::info!(watches = assignment.watches.len(), "assignment taken");
+                }
+                self.reports.keep(&assignment);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the window and the connection have room for.
+    fn pump(&mut self) {
+        let Some(outgoing) = &self.outgoing else { return };
+        while outgoing.capacity() > 0 {
+            let frame = match self.reports.take() {
+                Some(report) => from_agent::Frame::WatchReport(report),
+                None => match self.queue.send(WINDOW) {
+                    Some(sent) => {
+                        self.metrics.batches.inc();
+                        self.metrics.records.inc_by(u64::from(sent.batch.records));
+                        self.metrics.bytes.inc_by(sent.batch.payload.len() as u64);
+                        self.metrics.resent.inc_by(u64::from(sent.again));
+                        from_agent::Frame::Batch(sent.batch)
+                    }
+                    None => return,
+                },
+            };
+            if outgoing.try_send(FromAgent { frame: Some(frame) }).is_err() {
+                // The stream has ended: the connection says so next, and everything is sent again on another.
+                self.outgoing = None;
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, first: Taken, taken: &mut mpsc::Receiver<Taken>) {
+        let now = Instant::now().into_std();
+        let mut next = Some(first);
+        for _ in 0..TURN {
+            let Some(taken_now) = next else { return };
+            let refused = self.queue.take(now, taken_now);
+            self.refused(refused);
+            if !self.queue.has_room() {
+                return;
+            }
+            next = taken.try_recv().ok();
+        }
+        if let Some(last) = next {
+            let refused = self.queue.take(now, last);
+            self.refused(refused);
+        }
+    }
+
+    fn close_due(&mut self) {
+        let refused = self.queue.close_due(Instant::now().into_std());
+        self.refused(refused);
+    }
+
+    fn close(&mut self) {
+        let refused = self.queue.close(Instant::now().into_std());
+        self.refused(refused);
+    }
+
+    fn refused(&self, refused: Result<(), Refused>) {
+        if let Err(error) = refused {
+            self.outbox.count(&error);
+            tracing::warn!(%error, "a record is not sent");
+        }
+    }
+
+    fn observe(&mut self) {
+        self.outbox.bytes.set(i64::try_from(self.queue.bytes()).unwrap_or(i64::MAX));
+        self.outbox.records.set(i64::try_from(self.queue.records()).unwrap_or(i64::MAX));
+        let full = !self.queue.has_room();
+        let now = Instant::now();
+        if let Some(since) = self.full_since {
+            self.outbox.full.inc_by(now.duration_since(since).as_secs_f64());
+        }
+        if full && self.full_since.is_none() {
+            tracing::warn!(bytes = self.queue.bytes(), "the outbox is full: the watches and the tap wait");
+        }
+        self.full_since = full.then_some(now);
+        self.health.send_if_modified(|health| std::mem::replace(&mut health.full, full) != full);
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// May be dropped and called again.
+    async fn next(&mut self) -> Happened {
+        match self {
+            Self::Opening(opening) => match opening.await {
+                Ok(stream) => Happened::Opened(stream),
+                Err(error) => Happened::Failed(error),
+            },
+            Self::Open { stream, .. } => loop {
+                match stream.next().await {
+                    Ok(frame) => match frame.frame {
+                        Some(frame) => return Happened::Frame(frame),
+                        // Of a newer aggregator.
+                        None => continue,
+                    },
+                    Err(error) => return Happened::Failed(error),
+                }
+            },
+            Self::Waiting(sleep) => {
+                sleep.await;
+                Happened::Retry
+            }
+        }
+    }
+}
+
+// === impl Reports ===
+
+impl Reports {
+    fn put(&mut self, report: WatchReport) {
+        match self.last.iter_mut().find(|(known, _)| known.shard == report.shard) {
+            Some(known) => *known = (report, false),
+            None => self.last.push((report, false)),
+        }
+    }
+
+    /// The next one that the aggregator does not have. One of a watch let go is not kept.
+    fn take(&mut self) -> Option<WatchReport> {
+        let at = self.last.iter().position(|(_, sent)| !sent)?;
+        let (report, sent) = self.last.get_mut(at)?;
+        *sent = true;
+        let report = report.clone();
+        if report.state() == WatchState::Released {
+            self.last.remove(at);
+        }
+        Some(report)
+    }
+
+    fn wait(&self) -> bool {
+        self.last.iter().any(|(_, sent)| !sent)
+    }
+
+    /// Another stream: the aggregator may be another one too.
+    fn again(&mut self) {
+        self.last.iter_mut().for_each(|(_, sent)| *sent = false);
+    }
+
+    /// Drops what the aggregator has of watches that are no longer assigned.
+    fn keep(&mut self, assignment: &Assignment) {
+        self.last.retain(|(report, sent)| {
+            !sent || assignment.watches.iter().any(|watch| watch.shard == report.shard)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

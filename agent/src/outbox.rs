@@ -1,5 +1,8 @@
 //! What was taken and is not acknowledged yet. Bounded; full, it holds back whoever takes more, and drops nothing.
 
+pub mod metrics;
+pub mod queue;
+
 use nodetap_wire::{Checkpoint, Record};
 use tokio::sync::mpsc;
 

@@ -1,1 +1,100 @@
 //! Who may connect, and what it may say.
+//!
+//! An agent is who its certificate says it is: TLS 1.3 with a certificate on both sides, the agent's naming its node. What it
+//! sends is checked record by record, and acknowledged once it is durable.
+
+pub mod check;
+pub mod connection;
+pub mod metrics;
+mod stream;
+pub mod tls;
+
+use std::time::Duration;
+
+use nodetap_wire::frame::MAX_MESSAGE_BYTES;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use self::generated::link_server::LinkServer;
+use self::metrics::Metrics;
+use self::tls::Credentials;
+use crate::assign::Assigner;
+use crate::journal::Journal;
+
+mod generated {
+    #![allow(missing_docs, unreachable_pub, clippy::all)]
+    tonic::include_proto!("nodetap.v1.Link");
+}
+
+/// How many and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Agents connected at once: Kubernetes supports clusters of a third of this.
+    pub agents: usize,
+    /// Handshakes at once: each takes a millisecond of a core.
+    pub handshakes: usize,
+    /// For one handshake.
+    pub handshake: Duration,
+    /// How long an agent may be silent before it is asked for a sign of life. With the time that it has to answer, and the
+    /// second that a holder has to come back, this makes the 5 s after which a holder is replaced.
+    pub keep_alive: Duration,
+    /// How long it has to answer.
+    pub keep_alive_timeout: Duration,
+}
+
+/// Streams of one connection: an agent has one, and for a moment a second.
+const STREAMS: u32 = 4;
+
+/// How long streams have to end when the aggregator stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            agents: 15_000,
+            handshakes: 256,
+            handshake: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(2),
+            keep_alive_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Serves agents on a listener until it is told to stop.
+///
+/// # Errors
+/// Where the server cannot go on.
+pub async fn run<J: Journal>(
+    listener: TcpListener,
+    credentials: Credentials,
+    limits: Limits,
+    journal: J,
+    assigner: Assigner,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let mut connections =
+        connection::accept(listener, credentials.clone(), limits, metrics.clone(), stop.clone()).await;
+    let incoming = futures_util::stream::poll_fn(move |context| connections.poll_recv(context));
+    let admission = stream::admission(journal, assigner, metrics, stop.clone());
+    let service = LinkServer::from_arc(admission).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(limits.keep_alive))
+        .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
+        .max_concurrent_streams(STREAMS)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = credentials.follow() => Ok(()),
+        // An agent that does not let go of its connection must not hold up the end.
+        () = stopped => Ok(()),
+    }
+}

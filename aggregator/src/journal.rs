@@ -2,6 +2,9 @@
 //!
 //! The trait is narrow on purpose (append, read from, commit), so that a replicated log can stand in for the embedded one.
 
+pub mod metrics;
+pub mod sqlite;
+
 use std::future::Future;
 
 use bytes::Bytes;
@@ -108,6 +111,26 @@ pub trait Journal: Clone + Send + Sync + 'static {
 
     /// The last checkpoint of each shard.
     fn checkpoints(&self) -> impl Future<Output = Result<Vec<Checkpoint>, JournalError>> + Send;
+}
+
+/// Told of every record by the journal's own thread, once it is durable. Must not block: nothing is journalled meanwhile.
+pub trait Observer: Send + 'static {
+    /// A record that was new, and the entry that it became.
+    fn appended(&mut self, entry: &Entry, record: &Record);
+
+    /// A record that the journal had already.
+    fn duplicate(&mut self, record: &Record);
+
+    /// What is known of a pod, which is not journalled.
+    fn pod(&mut self, _record: &Record) {}
+}
+
+// === impl Observer ===
+
+impl Observer for () {
+    fn appended(&mut self, _: &Entry, _: &Record) {}
+
+    fn duplicate(&mut self, _: &Record) {}
 }
 
 // === impl Entry ===

@@ -1,1 +1,169 @@
-//! The aggregator's metric families, with a bound on every label.
+//! What happens in the cluster, as counters that outlive the events, with a bound on every family.
+//!
+//! The families of kubernetes-event-exporter, event_exporter and eventrouter are in `compatibility`.
+
+pub mod compatibility;
+
+use std::sync::Arc;
+
+use nodetap_runtime::bounded::{BoundedCounter, OVERFLOW};
+use nodetap_wire::record::Kind;
+use nodetap_wire::{ContainerDied, EventSeen, Record};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use compatibility::Compatibility;
+
+/// Label sets of `nodetap_events_total`: with the deaths' and our own, all series stay below 5,000 at any cluster size.
+const EVENT_SERIES: usize = 2_500;
+
+/// Label sets of `nodetap_container_deaths_total`.
+const DEATH_SERIES: usize = 1_500;
+
+/// Counts what was journalled.
+#[derive(Clone, Debug)]
+pub struct ClusterMetrics {
+    families: Arc<Families>,
+}
+
+#[derive(Debug)]
+struct Families {
+    events: BoundedCounter<EventLabels>,
+    deaths: BoundedCounter<DeathLabels>,
+    missed_deaths: Counter,
+    compatibility: Compatibility,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    namespace: String,
+    kind: String,
+    reason: String,
+    r#type: EventType,
+}
+
+/// `type` of an Event: the API server takes nothing but the first two (core/v1 validation of events.k8s.io writers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum EventType {
+    Normal,
+    Warning,
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeathLabels {
+    namespace: String,
+    container: String,
+    reason: String,
+    exit: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    family: &'static str,
+}
+
+// === impl ClusterMetrics ===
+
+impl ClusterMetrics {
+    /// Registers the families; `compatibility` are those of other exporters that are switched on.
+    pub fn register(registry: &mut Registry, compatibility: compatibility::Switches) -> Self {
+        let overflowed = Family::<FamilyLabels, Counter>::default();
+        let overflow_of = |family| overflowed.get_or_create_owned(&FamilyLabels { family });
+        let other = || OVERFLOW.to_owned();
+        let events = BoundedCounter::new(
+            EVENT_SERIES,
+            EventLabels { namespace: other(), kind: other(), reason: other(), r#type: EventType::Other },
+            overflow_of("nodetap_events"),
+        );
+        events.register(registry, "nodetap_events", "Occurrences of events, each recurrence counted");
+        let deaths = BoundedCounter::new(
+            DEATH_SERIES,
+            DeathLabels { namespace: other(), container: other(), reason: other(), exit: other() },
+            overflow_of("nodetap_container_deaths"),
+        );
+        deaths.register(registry, "nodetap_container_deaths", "Deaths of containers");
+        let missed_deaths = Counter::default();
+        registry.register(
+            "nodetap_container_deaths_missed",
+            "Deaths of containers that nobody could see, known by the next one's restart count",
+            missed_deaths.clone(),
+        );
+        let compatibility = Compatibility::register(registry, compatibility, overflow_of);
+        registry.register(
+            "nodetap_label_overflow",
+            "Increments that a full family counted under the label value _other",
+            overflowed,
+        );
+        Self { families: Arc::new(Families { events, deaths, missed_deaths, compatibility }) }
+    }
+
+    /// Counts a record that was new to the journal, and that happened so often since it was last seen.
+    pub fn count(&self, record: &Record, occurrences: u64) {
+        match &record.kind {
+            Some(Kind::Event(event)) => {
+                self.families.events.inc_by(EventLabels::of(event), occurrences);
+                self.families.compatibility.count(event, occurrences);
+            }
+            Some(Kind::Death(death)) => {
+                self.families.deaths.inc_by(DeathLabels::of(death), 1);
+                self.families.missed_deaths.inc_by(u64::from(death.missed_before));
+            }
+            Some(Kind::Pod(_)) | None => {}
+        }
+    }
+}
+
+// === impl EventLabels ===
+
+impl EventLabels {
+    fn of(event: &EventSeen) -> Self {
+        Self {
+            namespace: event.namespace.clone(),
+            kind: event.kind.clone(),
+            reason: event.reason.clone(),
+            r#type: EventType::of(&event.r#type),
+        }
+    }
+}
+
+// === impl EventType ===
+
+impl EventType {
+    fn of(text: &str) -> Self {
+        match text {
+            "Normal" => Self::Normal,
+            "Warning" => Self::Warning,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl EncodeLabelValue for EventType {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+            Self::Other => OVERFLOW,
+        };
+        text.encode(encoder)
+    }
+}
+
+// === impl DeathLabels ===
+
+impl DeathLabels {
+    fn of(death: &ContainerDied) -> Self {
+        Self {
+            namespace: death.namespace.clone(),
+            container: death.container.clone(),
+            reason: death.reason.clone(),
+            exit: death.exit_code.map_or_else(|| "unknown".to_owned(), |code| code.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

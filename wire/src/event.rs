@@ -247,7 +247,10 @@ fn without_managed_fields<'a>(json: &'a str, value: Option<&RawValue>) -> Cow<'a
         return Cow::Borrowed(json.as_bytes());
     }
     let (before, after) = (&json[..start], &json[end..]);
-    let key = before.trim_end().strip_suffix(':').and_then(|before| before.trim_end().strip_suffix("\"managedFields\""));
+    let key = before
+        .trim_end()
+        .strip_suffix(':')
+        .and_then(|before| before.trim_end().strip_suffix("\"managedFields\""));
     match key.map(str::trim_end) {
         Some(before) => match before.strip_suffix(',') {
             Some(before) => Cow::Owned([before, after].concat().into_bytes()),

@@ -5,20 +5,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventSource, ObjectReference, Pairs, Series, Text, null_if_unknown_time};
 use crate::identity::Identity;
 use crate::{ContainerDied, ContainerKind, Owner, Source, time};
 
-/// What is known of the object that a record is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of the object that a record is about. Its JSON is what the journal keeps beside an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Object {
     /// `metadata.labels`
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`
     pub annotations: BTreeMap<String, String>,
     /// `metadata.ownerReferences`
+    #[serde(rename = "ownerReferences")]
     pub owners: Vec<Owner>,
     /// It is gone, or about to go.
     pub deleted: bool,
@@ -199,7 +201,12 @@ pub struct Container<'a> {
 
 impl<'a> Face<'a> {
     /// The face of a state of an Event. `event` was read from its JSON, which is why it is borrowed and not `EventSeen`.
-    pub fn of_event(event: Event<'a>, cluster: &'a str, object: Option<&'a Object>, occurrences: u64) -> Self {
+    pub fn of_event(
+        event: Event<'a>,
+        cluster: &'a str,
+        object: Option<&'a Object>,
+        occurrences: u64,
+    ) -> Self {
         let time_ns = event.time_ns();
         let Event { metadata, involved_object, .. } = event;
         Self {
@@ -302,7 +309,8 @@ impl<'a> InvolvedObject<'a> {
                 deleted: false,
             };
         };
-        let borrow = |map: &'a BTreeMap<String, String>| map.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let borrow =
+            |map: &'a BTreeMap<String, String>| map.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         Self {
             reference,
             labels: borrow(&object.labels),
@@ -387,7 +395,9 @@ impl ContainerDied {
     fn sentence(&self) -> String {
         let mut sentence = format!("Container {} ", self.container);
         match self.exit_code {
-            Some(code) if self.is_oom_kill() => sentence += &format!("was killed for want of memory (exit code {code})"),
+            Some(code) if self.is_oom_kill() => {
+                sentence += &format!("was killed for want of memory (exit code {code})")
+            }
             Some(code) => sentence += &format!("ended with exit code {code}"),
             None => sentence += "ended, with an exit code that nobody saw",
         }
@@ -400,7 +410,9 @@ impl ContainerDied {
         if let Some(seconds) = self.run_seconds() {
             sentence += &format!(", after {seconds:.1} s");
         }
-        if let Some(last) = self.last_lines.iter().rev().map(|line| line.text.trim()).find(|text| !text.is_empty()) {
+        if let Some(last) =
+            self.last_lines.iter().rev().map(|line| line.text.trim()).find(|text| !text.is_empty())
+        {
             sentence += &format!("; last line: {last}");
         }
         sentence

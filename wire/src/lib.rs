@@ -9,6 +9,9 @@ pub mod frame;
 pub mod identity;
 pub mod resource_version;
 pub mod time;
+pub mod tls;
+
+mod kept;
 
 mod proto {
     #![allow(missing_docs, clippy::all)]

@@ -1,0 +1,269 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use nodetap_wire::shard::Share;
+use nodetap_wire::{Checkpoint, EventSeen, PodFacts, Record, Shard, WholeCluster, frame, record};
+use proptest::prelude::*;
+
+use super::{Acknowledged, Bounds, NotSent, Queue, Refused};
+use crate::outbox::Taken;
+
+fn event(number: usize, length: usize) -> Taken {
+    let event = EventSeen { uid: number.to_string(), raw: vec![b'x'; length].into(), ..EventSeen::default() };
+    Taken::Record(Record { kind: Some(record::Kind::Event(event)) })
+}
+
+fn cluster() -> Shard {
+    Shard { share: Some(Share::Cluster(WholeCluster {})) }
+}
+
+fn checkpoint(number: usize) -> Taken {
+    Taken::Checkpoint(Checkpoint { shard: Some(cluster()), epoch: 1, resource_version: number.to_string() })
+}
+
+fn uids(batch: &nodetap_wire::Batch) -> Vec<usize> {
+    let records = frame::decode(batch).unwrap().records;
+    let uid = |record: Record| match record.kind {
+        Some(record::Kind::Event(event)) => event.uid.parse().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    records.into_iter().map(uid).collect()
+}
+
+#[test]
+fn a_batch_closes_at_512_records() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    for number in 0..511 {
+        queue.take(now, event(number, 10)).unwrap();
+    }
+    assert!(!queue.can_send(1));
+    queue.take(now, event(511, 10)).unwrap();
+    let outgoing = queue.send(1).unwrap();
+    assert_eq!((outgoing.batch.sequence, outgoing.batch.records, outgoing.again), (1, 512, false));
+    assert_eq!(queue.closes_at(), None);
+}
+
+#[test]
+fn a_batch_closes_50_ms_after_its_first_record() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.take(now, event(1, 10)).unwrap();
+    queue.take(now + Duration::from_millis(40), event(2, 10)).unwrap();
+    assert_eq!(queue.closes_at(), Some(now + Duration::from_millis(50)));
+    queue.close_due(now + Duration::from_millis(49)).unwrap();
+    assert!(queue.send(1).is_none());
+    queue.close_due(now + Duration::from_millis(50)).unwrap();
+    assert_eq!(uids(&queue.send(1).unwrap().batch), [1, 2]);
+}
+
+#[test]
+fn a_batch_closes_by_size_before_it_passes_the_aggregators_bound() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds { held_bytes: 64 << 20, ..Bounds::default() });
+    for number in 0..4 {
+        queue.take(now, event(number, frame::MAX_EVENT_BYTES)).unwrap();
+    }
+    queue.close(now).unwrap();
+    let batches: Vec<_> =
+        std::iter::from_fn(|| queue.send(9)).map(|outgoing| uids(&outgoing.batch)).collect();
+    assert_eq!(batches, [vec![0, 1], vec![2, 3]]);
+}
+
+#[test]
+fn the_checkpoints_of_one_shard_collapse_to_the_last() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    for number in 1..4 {
+        queue.take(now, event(number, 10)).unwrap();
+        queue.take(now, checkpoint(number)).unwrap();
+    }
+    queue.close(now).unwrap();
+    let records = frame::decode(&queue.send(1).unwrap().batch).unwrap();
+    assert_eq!(records.records.len(), 3);
+    let versions: Vec<_> = records.checkpoints.iter().map(|found| found.resource_version.as_str()).collect();
+    assert_eq!(versions, ["3"]);
+}
+
+#[test]
+fn checkpoints_alone_are_sent_but_not_each_in_a_batch_of_its_own() {
+    let start = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.take(start, checkpoint(1)).unwrap();
+    let closes_at = queue.closes_at().unwrap();
+    assert_eq!(closes_at, start + Duration::from_millis(50));
+    queue.close_due(closes_at).unwrap();
+    assert_eq!(queue.send(9).unwrap().batch.records, 0);
+
+    queue.take(closes_at, checkpoint(2)).unwrap();
+    assert_eq!(queue.closes_at(), Some(closes_at + Duration::from_secs(5)));
+    // A record does not wait for that, and takes the checkpoint along.
+    queue.take(closes_at, event(1, 10)).unwrap();
+    assert_eq!(queue.closes_at(), Some(closes_at + Duration::from_millis(50)));
+}
+
+#[test]
+fn a_record_that_is_too_large_is_refused_and_the_next_one_taken() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    let refused = queue.take(now, event(1, frame::MAX_RECORD_BYTES + 1)).unwrap_err();
+    assert!(matches!(refused, Refused::TooLarge(_)));
+    assert!(
+        refused.to_string().ends_with("at most 2162688 are taken of an event, 524288 of another"),
+        "{refused}"
+    );
+    let facts = PodFacts { name: "x".repeat(frame::MAX_SMALL_RECORD_BYTES), ..PodFacts::default() };
+    let facts = Taken::Record(Record { kind: Some(record::Kind::Pod(facts)) });
+    assert!(matches!(queue.take(now, facts).unwrap_err(), Refused::TooLarge(_)));
+    assert!(matches!(queue.take(now, Taken::Record(Record::default())).unwrap_err(), Refused::Empty));
+    queue.take(now, event(2, 10)).unwrap();
+    queue.close(now).unwrap();
+    assert_eq!(uids(&queue.send(1).unwrap().batch), [2]);
+}
+
+#[test]
+fn after_a_cut_what_is_not_acknowledged_is_sent_again_byte_for_byte() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds { records: 1, ..Bounds::default() });
+    for number in 1..4 {
+        queue.take(now, event(number, 10)).unwrap();
+    }
+    let first: Vec<_> = std::iter::from_fn(|| queue.send(9)).collect();
+    assert_eq!(queue.acknowledge(1).unwrap(), Acknowledged { batches: 1, records: 1 });
+    queue.rewind();
+    let second: Vec<_> = std::iter::from_fn(|| queue.send(9)).collect();
+    assert!(second.iter().all(|outgoing| outgoing.again));
+    let batches =
+        |sent: &[super::Outgoing]| sent.iter().map(|outgoing| outgoing.batch.clone()).collect::<Vec<_>>();
+    assert_eq!(batches(&second), batches(&first)[1..]);
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_not_sent_lets_go_of_nothing() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds { records: 1, ..Bounds::default() });
+    queue.take(now, event(1, 10)).unwrap();
+    queue.take(now, event(2, 10)).unwrap();
+    assert_eq!(queue.acknowledge(1), Err(NotSent { sequence: 1, sent: 0 }));
+    queue.send(1).unwrap();
+    assert_eq!(queue.acknowledge(2), Err(NotSent { sequence: 2, sent: 1 }));
+    assert_eq!(queue.records(), 2);
+    assert_eq!(queue.acknowledge(0), Ok(Acknowledged::default()));
+    queue.acknowledge(1).unwrap();
+    assert_eq!(queue.acknowledge(2), Err(NotSent { sequence: 2, sent: 1 }));
+}
+
+#[test]
+fn no_more_than_the_window_is_on_its_way() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds { records: 1, ..Bounds::default() });
+    for number in 1..4 {
+        queue.take(now, event(number, 10)).unwrap();
+    }
+    assert!(queue.send(2).is_some() && queue.send(2).is_some());
+    assert!(queue.send(2).is_none() && !queue.can_send(2));
+    queue.acknowledge(1).unwrap();
+    assert_eq!(queue.send(2).unwrap().batch.sequence, 3);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Take(usize),
+    Checkpoint,
+    Wait(u64),
+    Send,
+    Arrive,
+    Acknowledge,
+    Cut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_usize..3_000).prop_map(Step::Take),
+        1 => Just(Step::Checkpoint),
+        2 => (0_u64..100).prop_map(Step::Wait),
+        4 => Just(Step::Send),
+        4 => Just(Step::Arrive),
+        2 => Just(Step::Acknowledge),
+        1 => Just(Step::Cut),
+    ]
+}
+
+/// The other side: takes batches in order, acknowledges the last.
+#[derive(Default)]
+struct Aggregator {
+    on_the_way: VecDeque<nodetap_wire::Batch>,
+    taken: Vec<usize>,
+    checkpoint: usize,
+    last: u64,
+}
+
+impl Aggregator {
+    fn arrive(&mut self) {
+        let Some(batch) = self.on_the_way.pop_front() else { return };
+        assert!(batch.sequence <= self.last + 1, "a batch is missing before {}", batch.sequence);
+        if batch.sequence <= self.last {
+            return;
+        }
+        self.last = batch.sequence;
+        self.taken.extend(uids(&batch));
+        for checkpoint in frame::decode(&batch).unwrap().checkpoints {
+            let covers: usize = checkpoint.resource_version.parse().unwrap();
+            assert!(covers >= self.checkpoint, "a checkpoint went back");
+            assert!(self.taken.len() >= covers, "a checkpoint came before what it covers");
+            self.checkpoint = covers;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_on_the_way_order_is_kept_nothing_is_lost_and_the_bound_holds(
+        steps in proptest::collection::vec(step(), 1..300),
+    ) {
+        let bounds = Bounds { records: 4, raw_bytes: 4_000, held_bytes: 9_000, ..Bounds::default() };
+        let mut queue = Queue::new(bounds);
+        let mut now = Instant::now();
+        let mut aggregator = Aggregator::default();
+        let mut taken = 0;
+        for step in steps {
+            match step {
+                Step::Take(length) if queue.has_room() => {
+                    queue.take(now, event(taken, length)).unwrap();
+                    taken += 1;
+                }
+                Step::Checkpoint if queue.has_room() => queue.take(now, checkpoint(taken)).unwrap(),
+                Step::Take(_) | Step::Checkpoint => {}
+                Step::Wait(millis) => {
+                    now += Duration::from_millis(millis);
+                    queue.close_due(now).unwrap();
+                }
+                Step::Send => aggregator.on_the_way.extend(queue.send(3).map(|outgoing| outgoing.batch)),
+                Step::Arrive => aggregator.arrive(),
+                Step::Acknowledge => {
+                    // Of an earlier stream it never comes: the stream is gone.
+                    let sent = aggregator.last.min(queue.before_first() + queue.in_flight() as u64);
+                    queue.acknowledge(sent).unwrap();
+                }
+                Step::Cut => {
+                    aggregator.on_the_way.clear();
+                    queue.rewind();
+                }
+            }
+            prop_assert!(queue.bytes() <= bounds.held_bytes + 3_200);
+            prop_assert!(queue.in_flight() <= 3);
+        }
+        queue.close(now).unwrap();
+        aggregator.on_the_way.clear();
+        queue.rewind();
+        while !queue.is_empty() {
+            aggregator.on_the_way.extend(queue.send(3).map(|outgoing| outgoing.batch));
+            aggregator.arrive();
+            queue.acknowledge(aggregator.last.min(queue.before_first() + queue.in_flight() as u64)).unwrap();
+        }
+        prop_assert_eq!(aggregator.taken, (0..taken).collect::<Vec<_>>());
+        prop_assert_eq!((queue.bytes(), queue.records()), (0, 0));
+    }
+}

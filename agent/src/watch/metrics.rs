@@ -1,0 +1,200 @@
+//! What the watches count. Every label is one of a fixed few.
+
+use nodetap_wire::{Shard, WatchState, shard::Share};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::machine::Lost;
+
+/// Counters and gauges of all watches of this agent.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    frames: Family<FrameLabels, Counter>,
+    records: Counter,
+    refused: Family<ReasonLabels, Counter>,
+    lost: Family<ReasonLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    watches: Family<WatchLabels, Gauge>,
+    last_event: Family<ShareLabels, Gauge>,
+    last_progress: Family<ShareLabels, Gauge>,
+}
+
+/// What came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// An item of a list.
+    Listed,
+    /// ADDED
+    Added,
+    /// MODIFIED
+    Modified,
+    /// DELETED
+    Deleted,
+    /// BOOKMARK
+    Bookmark,
+    /// ERROR
+    Error,
+    /// Any other type.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FrameLabels {
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    resource: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    share: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShareLabels {
+    share: &'static str,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Names the families in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "nodetap_agent_watch_frames",
+            "Frames of event watches and items of event lists, by type",
+            self.frames.clone(),
+        );
+        registry.register(
+            "nodetap_agent_watch_records",
+            "Records that the event watches handed over to the outbox",
+            self.records.clone(),
+        );
+        registry.register(
+            "nodetap_agent_watch_refused",
+            "What the API server sent and the event watches did not take, by reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "nodetap_agent_watch_reconnects",
+            "Requests for events that had to be made anew, by what ended the one before",
+            self.lost.clone(),
+        );
+        registry.register(
+            "nodetap_agent_api_requests",
+            "Requests to the API server, by verb, resource and class of the answer's status",
+            self.requests.clone(),
+        );
+        registry.register(
+            "nodetap_agent_watches",
+            "Event watches that this agent holds, by kind of share and state",
+            self.watches.clone(),
+        );
+        registry.register_with_unit(
+            "nodetap_agent_watch_last_event_timestamp",
+            "When an event watch last took an event, in seconds since 1970",
+            Unit::Seconds,
+            self.last_event.clone(),
+        );
+        registry.register_with_unit(
+            "nodetap_agent_watch_last_progress_timestamp",
+            "When an event watch was last served, if with nothing, in seconds since 1970",
+            Unit::Seconds,
+            self.last_progress.clone(),
+        );
+    }
+
+    pub(super) fn frame(&self, kind: FrameKind) {
+        self.frames.get_or_create(&FrameLabels { r#type: kind.as_str() }).inc();
+    }
+
+    pub(super) fn record(&self, share: &'static str) {
+        self.records.inc();
+        self.last_event.get_or_create(&ShareLabels { share }).set(now());
+    }
+
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(super) fn lost(&self, lost: Lost) {
+        self.lost.get_or_create(&ReasonLabels { reason: lost.as_str() }).inc();
+    }
+
+    /// `code`: the status of the answer; `None` where there was none.
+    pub(super) fn request(&self, verb: &'static str, code: Option<u16>) {
+        let code = match code {
+            Some(200..300) => "2xx",
+            Some(300..400) => "3xx",
+            Some(400..500) => "4xx",
+            Some(_) => "5xx",
+            None => "none",
+        };
+        self.requests.get_or_create(&RequestLabels { verb, resource: "events", code }).inc();
+    }
+
+    pub(super) fn progress(&self, share: &'static str) {
+        self.last_progress.get_or_create(&ShareLabels { share }).set(now());
+    }
+
+    pub(super) fn changed(&self, share: &'static str, from: WatchState, to: WatchState) {
+        for (state, by) in [(from, -1), (to, 1)] {
+            if let Some(state) = name_of(state) {
+                self.watches.get_or_create(&WatchLabels { share, state }).inc_by(by);
+            }
+        }
+    }
+}
+
+// === impl FrameKind ===
+
+impl FrameKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Added => "added",
+            Self::Modified => "modified",
+            Self::Deleted => "deleted",
+            Self::Bookmark => "bookmark",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The kind of a shard, as a label.
+pub(super) fn share_of(shard: &Shard) -> &'static str {
+    match shard.share {
+        Some(Share::Cluster(_)) => "cluster",
+        Some(Share::Namespace(_)) => "namespace",
+        None => "unknown",
+    }
+}
+
+/// A watch that is not held counts nowhere.
+fn name_of(state: WatchState) -> Option<&'static str> {
+    match state {
+        WatchState::Listing => Some("listing"),
+        WatchState::Watching => Some("watching"),
+        WatchState::BackingOff => Some("backing_off"),
+        WatchState::Unspecified | WatchState::Released => None,
+    }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}

@@ -1,0 +1,597 @@
+//! The runner against an API server that answers by script, in virtual time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use kube::client::Body;
+use nodetap_wire::record::Kind;
+use nodetap_wire::shard::Share;
+use nodetap_wire::{Change, Shard, WatchState, WholeCluster};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tonic::codegen::Service;
+
+use super::*;
+use crate::outbox::{Taken, intake};
+
+const STREAMED_LIST: &str = "sendInitialEvents=true";
+
+/// What the API server does with one request.
+enum Reply {
+    Refusal(u16, Option<&'static str>, &'static str),
+    Parts(Vec<Part>),
+    Silence,
+}
+
+/// What a body is made of; it ends as it should after the last one.
+enum Part {
+    Bytes(Vec<u8>),
+    Cut,
+    Silence,
+}
+
+#[derive(Clone, Default)]
+struct Server {
+    script: Arc<Mutex<VecDeque<Reply>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Service<Request<Body>> for Server {
+    type Response = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        assert_eq!(request.headers()["accept-encoding"], "identity");
+        self.asked.lock().unwrap().push(request.uri().to_string());
+        let reply = self.script.lock().unwrap().pop_front().unwrap_or(Reply::Silence);
+        Box::pin(async move {
+            let (status, retry_after, parts) = match reply {
+                Reply::Refusal(status, retry_after, body) => {
+                    (status, retry_after, vec![Part::Bytes(body.as_bytes().to_vec())])
+                }
+                Reply::Parts(parts) => (200, None, parts),
+                Reply::Silence => std::future::pending().await,
+            };
+            let parts = stream::iter(parts).then(|part| async move {
+                match part {
+                    Part::Bytes(bytes) => Ok(Frame::data(Bytes::from(bytes))),
+                    Part::Cut => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+                    Part::Silence => std::future::pending().await,
+                }
+            });
+            let mut response = Response::builder().status(status);
+            if let Some(retry_after) = retry_after {
+                response = response.header("retry-after", retry_after);
+            }
+            Ok(response.body(StreamBody::new(parts).boxed_unsync()).unwrap())
+        })
+    }
+}
+
+/// What came out, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Out {
+    Event(String, Change),
+    Checkpoint(String, u64),
+}
+
+struct Bench {
+    server: Server,
+    assignments: watch::Sender<Assignment>,
+    taken: mpsc::Receiver<Taken>,
+    reports: mpsc::Receiver<WatchReport>,
+    progress: Progress,
+    metrics: Metrics,
+    cancel: CancellationToken,
+    runner: JoinHandle<()>,
+}
+
+impl Bench {
+    fn start(assignment: Assignment, script: Vec<Reply>) -> Self {
+        let server = Server { script: Arc::new(Mutex::new(script.into())), ..Server::default() };
+        let (assignments, receiver) = watch::channel(assignment);
+        let (intake, taken) = intake();
+        let (report_to, reports) = mpsc::channel(1);
+        let (progress, metrics, cancel) = (Progress::default(), Metrics::default(), CancellationToken::new());
+        let wiring = Wiring {
+            assignments: receiver,
+            intake,
+            reports: report_to,
+            metrics: metrics.clone(),
+            progress: progress.clone(),
+        };
+        let client = Client::new(server.clone(), "default");
+        let runner = tokio::spawn(run(client, wiring, cancel.clone()));
+        Self { server, assignments, taken, reports, progress, metrics, cancel, runner }
+    }
+
+    async fn next(&mut self) -> Out {
+        match self.taken.recv().await.expect("the runner has ended") {
+            Taken::Record(record) => match record.kind {
+                Some(Kind::Event(event)) => Out::Event(event.resource_version.clone(), event.change()),
+                other => panic!("{other:?}"),
+            },
+            Taken::Checkpoint(checkpoint) => Out::Checkpoint(checkpoint.resource_version, checkpoint.epoch),
+        }
+    }
+
+    async fn expect(&mut self, outs: &[Out]) {
+        for (place, out) in outs.iter().enumerate() {
+            assert_eq!(self.next().await, *out, "{place} of {outs:?}");
+        }
+    }
+
+    async fn report(&mut self) -> (WatchState, u64, String) {
+        let report = self.reports.recv().await.expect("the runner has ended");
+        (report.state(), report.epoch, report.failure)
+    }
+
+    async fn reported(&mut self, state: WatchState) -> String {
+        loop {
+            let (reported, _, failure) = self.report().await;
+            if reported == state {
+                return failure;
+            }
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.server.asked.lock().unwrap().clone()
+    }
+
+    async fn asked_times(&self, times: usize) -> Vec<String> {
+        while self.asked().len() < times {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.asked()
+    }
+
+    fn exposed(&self) -> String {
+        let mut registry = Registry::default();
+        self.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.runner.await.unwrap();
+    }
+}
+
+fn cluster() -> Shard {
+    Shard { share: Some(Share::Cluster(WholeCluster {})) }
+}
+
+fn namespace(name: &str) -> Shard {
+    Shard { share: Some(Share::Namespace(name.to_owned())) }
+}
+
+fn assigned(watches: &[(Shard, u64, &str)]) -> Assignment {
+    let watches = watches.iter().map(|(shard, epoch, resource_version)| AssignedWatch {
+        shard: Some(shard.clone()),
+        epoch: *epoch,
+        resource_version: (*resource_version).to_owned(),
+    });
+    Assignment { watches: watches.collect() }
+}
+
+fn from(resource_version: &str) -> Assignment {
+    assigned(&[(cluster(), 1, resource_version)])
+}
+
+fn event(version: u64) -> String {
+    format!(
+        r#"{{"metadata":{{"name":"e{version}","namespace":"n","uid":"u{version}","resourceVersion":"{version}"}}}}"#
+    )
+}
+
+fn frame(kind: &str, object: &str) -> Vec<u8> {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into_bytes()
+}
+
+fn added(version: u64) -> Vec<u8> {
+    frame("ADDED", &event(version))
+}
+
+fn end_of_list(version: u64) -> Vec<u8> {
+    frame(
+        "BOOKMARK",
+        &format!(
+            r#"{{"metadata":{{"resourceVersion":"{version}","annotations":{{"k8s.io/initial-events-end":"true"}}}}}}"#
+        ),
+    )
+}
+
+fn page(version: u64, next: &str, items: &[u64]) -> Reply {
+    let items: Vec<_> = items.iter().map(|version| event(*version)).collect();
+    let body = format!(
+        r#"{{"kind":"EventList","metadata":{{"resourceVersion":"{version}","continue":"{next}"}},"items":[{}]}}"#,
+        items.join(",")
+    );
+    Reply::Parts(vec![Part::Bytes(body.into_bytes())])
+}
+
+/// A stream of these frames, each in a chunk of its own, which then is silent.
+fn open(frames: Vec<Vec<u8>>) -> Reply {
+    Reply::Parts(frames.into_iter().map(Part::Bytes).chain([Part::Silence]).collect())
+}
+
+fn cut(frames: Vec<Vec<u8>>) -> Reply {
+    Reply::Parts(frames.into_iter().map(Part::Bytes).chain([Part::Cut]).collect())
+}
+
+fn listed(version: u64) -> Out {
+    Out::Event(version.to_string(), Change::Listed)
+}
+
+fn seen(version: u64) -> Out {
+    Out::Event(version.to_string(), Change::Added)
+}
+
+fn checkpoint(version: u64) -> Out {
+    Out::Checkpoint(version.to_string(), 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_list_and_its_watch_take_one_request() {
+    let stream = open(vec![
+        added(9),
+        added(4),
+        end_of_list(12),
+        added(13),
+        frame("MODIFIED", &event(14)),
+        frame("DELETED", &event(15)),
+    ]);
+    let mut bench = Bench::start(from(""), vec![stream]);
+    bench
+        .expect(&[
+            listed(9),
+            listed(4),
+            checkpoint(12),
+            seen(13),
+            checkpoint(13),
+            Out::Event("14".to_owned(), Change::Modified),
+            checkpoint(14),
+            checkpoint(15),
+        ])
+        .await;
+    let asked = bench.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].starts_with("/api/v1/events?") && asked[0].contains(STREAMED_LIST), "{asked:?}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_is_watched_from_with_no_list() {
+    let mut bench = Bench::start(from("41"), vec![open(vec![added(42)])]);
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    let asked = bench.asked();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].contains("resourceVersion=41") && !asked[0].contains(STREAMED_LIST), "{asked:?}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_streams_no_lists_is_paged_and_watched() {
+    let script = vec![
+        Reply::Refusal(
+            422,
+            None,
+            r#"{"kind":"Status","code":422,"message":"sendInitialEvents is forbidden"}"#,
+        ),
+        page(70, "next", &[3, 1]),
+        page(70, "", &[2]),
+        open(vec![added(71)]),
+    ];
+    let mut bench = Bench::start(from(""), script);
+    bench.expect(&[listed(3), listed(1), listed(2), checkpoint(70), seen(71), checkpoint(71)]).await;
+    let asked = bench.asked();
+    assert_eq!(asked[1..3], ["/api/v1/events?limit=500", "/api/v1/events?limit=500&continue=next"]);
+    assert!(asked[3].contains("resourceVersion=70"), "{asked:?}");
+    let exposed = bench.exposed();
+    for line in [
+        r#"nodetap_agent_api_requests_total{verb="list",resource="events",code="2xx"} 2"#,
+        r#"nodetap_agent_api_requests_total{verb="watch",resource="events",code="4xx"} 1"#,
+        r#"nodetap_agent_watches{share="cluster",state="watching"} 1"#,
+        r#"nodetap_agent_watches{share="cluster",state="listing"} 0"#,
+        r#"nodetap_agent_watch_frames_total{type="listed"} 3"#,
+        "nodetap_agent_watch_records_total 4",
+    ] {
+        assert!(exposed.contains(line), "{line} is not in {exposed}");
+    }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_cut_within_a_line_loses_and_doubles_nothing() {
+    let half = added(43)[..20].to_vec();
+    let script = vec![cut(vec![added(42), half]), open(vec![added(43), added(44)])];
+    let mut bench = Bench::start(from("41"), script);
+    bench.expect(&[seen(42), checkpoint(42), seen(43), checkpoint(43), seen(44), checkpoint(44)]).await;
+    let asked = bench.asked();
+    assert!(asked[1].contains("resourceVersion=42"), "{asked:?}");
+    assert!(bench.exposed().contains(r#"nodetap_agent_watch_refused_total{reason="cut_line"} 1"#));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_after_a_410_is_tried_until_it_works() {
+    let gone = r#"{"kind":"Status","message":"too old resource version","reason":"Expired","code":410}"#;
+    let mut script = vec![open(vec![added(42), frame("ERROR", gone)])];
+    script.extend((0..5).map(|_| Reply::Refusal(500, None, "internal")));
+    script.push(open(vec![added(44), end_of_list(50), added(51)]));
+    let mut bench = Bench::start(from("41"), script);
+    bench.expect(&[seen(42), checkpoint(42), listed(44), checkpoint(50), seen(51), checkpoint(51)]).await;
+    assert_eq!(bench.asked().len(), 7);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_410_lists_again() {
+    let script = vec![Reply::Refusal(410, None, "gone"), open(vec![added(44), end_of_list(50)])];
+    let mut bench = Bench::start(from("41"), script);
+    let started = Instant::now();
+    bench.expect(&[listed(44), checkpoint(50)]).await;
+    assert_eq!(started.elapsed(), Duration::ZERO, "the first time there is no wait");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_honoured_and_reported() {
+    let script = vec![Reply::Refusal(429, Some("7"), "slow down"), open(vec![added(42)])];
+    let mut bench = Bench::start(from("41"), script);
+    let started = Instant::now();
+    assert_eq!(bench.report().await, (WatchState::BackingOff, 1, "429 slow down".to_owned()));
+    assert_eq!(bench.progress.shards()["cluster"].state, WatchState::BackingOff);
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    assert!(started.elapsed() >= Duration::from_secs(7), "{:?}", started.elapsed());
+    assert_eq!(bench.reported(WatchState::Watching).await, "");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_taken_is_counted_and_the_rest_is_taken() {
+    let long =
+        format!(r#"{{"metadata":{{"uid":"u","resourceVersion":"43"}},"message":"{}"}}"#, "x".repeat(3 << 20));
+    let mut body: Vec<u8> = [
+        added(42),
+        frame("ADDED", &long),
+        b"garbage\n".to_vec(),
+        b"{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"uid\":\"\xff\"}}}\n".to_vec(),
+        frame("ADDED", r#"{"metadata":{"uid":"u","uid":"u","resourceVersion":"44"}}"#),
+        frame("ADDED", r#"{"metadata":{"resourceVersion":"44"}}"#),
+        frame("NOVEL", "{}"),
+    ]
+    .concat();
+    body.extend(added(45));
+    let chunks = body.chunks(100_003).map(<[u8]>::to_vec).collect();
+    let mut bench = Bench::start(from("41"), vec![open(chunks)]);
+    bench.expect(&[seen(42), checkpoint(42), seen(45), checkpoint(45)]).await;
+    let exposed = bench.exposed();
+    for reason in
+        ["too_long", "malformed_frame", "not_utf8", "malformed_event", "no_identity", "unknown_type"]
+    {
+        let line = format!(r#"nodetap_agent_watch_refused_total{{reason="{reason}"}} 1"#);
+        assert!(exposed.contains(&line), "{line} is not in {exposed}");
+    }
+    assert_eq!(bench.asked().len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_item_of_a_page_costs_no_other() {
+    let body = format!(
+        r#"{{"metadata":{{"resourceVersion":"70"}},"items":[{},{{"metadata":{{"name":"bad"}}}},{}]}}"#,
+        event(1),
+        event(2)
+    );
+    let script = vec![
+        Reply::Refusal(400, None, ""),
+        Reply::Parts(vec![Part::Bytes(b"{\"items\":[".to_vec())]),
+        Reply::Parts(vec![Part::Bytes(body.into_bytes())]),
+    ];
+    let mut bench = Bench::start(from(""), script);
+    bench.expect(&[listed(1), listed(2), checkpoint(70)]).await;
+    let exposed = bench.exposed();
+    assert!(exposed.contains(r#"nodetap_agent_watch_refused_total{reason="no_identity"} 1"#), "{exposed}");
+    assert!(exposed.contains(r#"nodetap_agent_watch_refused_total{reason="malformed_page"} 1"#), "{exposed}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_too_many_bytes_is_asked_for_in_halves() {
+    let chunk = || Part::Bytes(vec![b' '; 4 << 20]);
+    let script = vec![
+        Reply::Refusal(400, None, ""),
+        Reply::Parts((0..5).map(|_| chunk()).collect()),
+        page(70, "", &[1]),
+    ];
+    let mut bench = Bench::start(from(""), script);
+    bench.expect(&[listed(1), checkpoint(70)]).await;
+    assert!(bench.asked()[2].ends_with("limit=250"), "{:?}", bench.asked());
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_given_up_and_resumed() {
+    let script = vec![open(vec![added(42)]), Reply::Silence, open(vec![added(43)])];
+    let mut bench = Bench::start(from("41"), script);
+    let started = Instant::now();
+    bench.expect(&[seen(42), checkpoint(42), seen(43), checkpoint(43)]).await;
+    assert!(started.elapsed() < Duration::from_secs(310 + 30 + 65 + 2), "{:?}", started.elapsed());
+    assert!(bench.asked()[2].contains("resourceVersion=42"));
+    let exposed = bench.exposed();
+    for reason in ["idle", "unanswered"] {
+        let line = format!(r#"nodetap_agent_watch_reconnects_total{{reason="{reason}"}} 1"#);
+        assert!(exposed.contains(&line), "{line} is not in {exposed}");
+    }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_makes_one_checkpoint_for_every_256_records() {
+    let burst: Vec<u8> = (1..=600).flat_map(added).collect();
+    let mut bench = Bench::start(from("0"), vec![open(vec![burst])]);
+    let mut outs = Vec::new();
+    while outs.last() != Some(&checkpoint(600)) {
+        outs.push(bench.next().await);
+    }
+    let checkpoints: Vec<_> = outs.iter().filter(|out| matches!(out, Out::Checkpoint(..))).cloned().collect();
+    assert_eq!(checkpoints, [checkpoint(256), checkpoint(512), checkpoint(600)]);
+    assert_eq!(outs.len(), 603);
+    let mut last = 0;
+    for out in outs {
+        match out {
+            Out::Event(version, _) => last = version.parse().unwrap(),
+            Out::Checkpoint(version, _) => assert_eq!(version, last.to_string()),
+        }
+    }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_assigned_any_more_is_let_go_of_and_the_rest_goes_on() {
+    let both = assigned(&[(namespace("a"), 1, "41"), (namespace("b"), 1, "41")]);
+    let script = vec![open(vec![]), open(vec![])];
+    let mut bench = Bench::start(both, script);
+    bench.asked_times(2).await;
+    bench.assignments.send(assigned(&[(namespace("b"), 1, "41")])).unwrap();
+    loop {
+        let report = bench.reports.recv().await.unwrap();
+        if report.state() == WatchState::Released {
+            assert_eq!(report.shard, Some(namespace("a")));
+            break;
+        }
+    }
+    assert_eq!(bench.progress.shards().keys().collect::<Vec<_>>(), ["namespace/b"]);
+    assert_eq!(bench.asked().len(), 2);
+    let exposed = bench.exposed();
+    assert!(exposed.contains(r#"nodetap_agent_watches{share="namespace",state="watching"} 1"#), "{exposed}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_keeps_the_stream_and_marks_what_comes_with_it() {
+    let mut bench = Bench::start(from("41"), vec![open(vec![added(42)])]);
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    bench.assignments.send(assigned(&[(cluster(), 2, "42")])).unwrap();
+    bench.expect(&[Out::Checkpoint("42".to_owned(), 2)]).await;
+    assert_eq!(bench.asked().len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_that_is_further_on_starts_again_from_there() {
+    let script = vec![open(vec![added(42)]), open(vec![added(61)])];
+    let mut bench = Bench::start(from("41"), script);
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    bench.assignments.send(assigned(&[(cluster(), 2, "60")])).unwrap();
+    bench.expect(&[seen(61), Out::Checkpoint("61".to_owned(), 2)]).await;
+    assert!(bench.asked()[1].contains("resourceVersion=60"), "{:?}", bench.asked());
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outbox_that_takes_nothing_holds_the_watch_back_and_not_its_release() {
+    let burst: Vec<u8> = (1..=600).flat_map(added).collect();
+    let bench = Bench::start(from("0"), vec![open(vec![burst])]);
+    while !bench.progress.shards().get("cluster").is_some_and(|shard| shard.held_back) {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(bench.progress.stalled(Duration::from_secs(600)).is_empty());
+    assert_eq!(bench.asked().len(), 1, "who waits for the outbox is not idle");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_nobody_reads_hold_up_nothing_and_the_newest_wins() {
+    let mut script: Vec<_> = (0..20).map(|_| Reply::Refusal(500, None, "internal")).collect();
+    script.push(open(vec![added(42)]));
+    let mut bench = Bench::start(from("41"), script);
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    let (first, ..) = bench.report().await;
+    assert_eq!(first, WatchState::BackingOff);
+    assert_eq!(bench.reported(WatchState::Watching).await, "");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_that_is_not_known_is_refused_and_the_others_are_held() {
+    let unknown = Shard { share: None };
+    let assignment = assigned(&[(unknown, 1, ""), (namespace("../x"), 1, ""), (namespace("a"), 1, "41")]);
+    let bench = Bench::start(assignment, vec![open(vec![])]);
+    let asked = bench.asked_times(1).await;
+    assert!(asked[0].starts_with("/api/v1/namespaces/a/events?"), "{asked:?}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_by_a_fault_is_listed_again_after_a_while() {
+    let server = Server::default();
+    let (intake, _taken) = intake();
+    let shared = Shared {
+        intake,
+        metrics: Metrics::default(),
+        progress: Progress::default(),
+        reports: Reports::default(),
+    };
+    let mut runner = Runner {
+        client: Client::new(server.clone(), "default"),
+        shared: shared.clone(),
+        shards: HashMap::new(),
+        tasks: JoinSet::new(),
+        cancel: CancellationToken::new(),
+    };
+    runner.hold(&from("41")).await;
+    while server.asked.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    runner.tasks.abort_all();
+    let ended = runner.tasks.join_next_with_id().await.unwrap();
+    assert!(ended.is_err());
+    assert!(shared.progress.shards().is_empty(), "it is released");
+    let before = Instant::now();
+    runner.ended(ended).unwrap();
+    while server.asked.lock().unwrap().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.asked.lock().unwrap()[1].contains(STREAMED_LIST));
+    assert!(before.elapsed() >= FAULT_WAIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watches_end_with_the_outbox() {
+    let bench = Bench::start(from("41"), vec![open(vec![added(42), added(43)])]);
+    let Bench { taken, runner, assignments, .. } = bench;
+    drop(taken);
+    runner.await.unwrap();
+    drop(assignments);
+}
+
+#[test]
+fn of_a_shard_that_stands_twice_the_newest_counts() {
+    let named = named(&assigned(&[(cluster(), 3, "5"), (cluster(), 7, "9"), (cluster(), 4, "6")]));
+    assert_eq!(named["cluster"].1.epoch, 7);
+    let many: Vec<_> = (0..2_000).map(|number| (namespace(&format!("n{number}")), 1, "")).collect();
+    assert_eq!(super::named(&assigned(&many)).len(), MAX_WATCHES);
+}

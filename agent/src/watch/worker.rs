@@ -1,0 +1,436 @@
+//! Drives the machine of one shard: makes its requests, hands over what comes, reports where it stands.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use kube::Client;
+use nodetap_wire::record::Kind;
+use nodetap_wire::{AssignedWatch, Change, Checkpoint, Record, WatchReport, WatchState};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::exchange::{Answer, Failure};
+use super::frame::{self, Frame, FrameError, MAX_LINE_BYTES, Page};
+use super::lines::{Line, Lines};
+use super::machine::{Break, Input, Machine, Next, Step};
+use super::metrics::{FrameKind, Metrics, share_of};
+use super::progress::Progress;
+use super::reports::Reports;
+use super::request::Request;
+use crate::outbox::{Closed, Intake, Taken};
+
+/// Records after which a checkpoint is due, though more are there already.
+const RECORDS_PER_CHECKPOINT: u32 = 256;
+
+/// A watch that the server was to end by now is dead.
+const IDLE_BEYOND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A streamed list that pauses for this long will not end: its server does not know what was asked for.
+const LIST_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Records that are refused are each counted, but not each logged.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) intake: Intake,
+    pub(super) metrics: Metrics,
+    pub(super) progress: Progress,
+    pub(super) reports: Reports,
+}
+
+/// The watch of one shard.
+pub(super) struct Worker {
+    client: Client,
+    /// The shard's name, for people.
+    name: String,
+    path: String,
+    /// The shard's kind, as a label.
+    share: &'static str,
+    /// The assignment that is held, and where a newer one of the same shard comes from.
+    held: AssignedWatch,
+    assigned: watch::Receiver<AssignedWatch>,
+    machine: Machine,
+    shared: Shared,
+    reported: (WatchState, String),
+    /// The state that the gauge counts it in.
+    counted: WatchState,
+    records: u32,
+    warned: Option<Instant>,
+    unwarned: u64,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn new(
+        client: Client,
+        name: String,
+        path: String,
+        mut assigned: watch::Receiver<AssignedWatch>,
+        seed: u64,
+        shared: Shared,
+    ) -> Self {
+        let held = assigned.borrow_and_update().clone();
+        Self {
+            client,
+            name,
+            path,
+            share: held.shard.as_ref().map_or("unknown", share_of),
+            machine: Machine::new(&held.resource_version, seed),
+            held,
+            assigned,
+            shared,
+            reported: (WatchState::Unspecified, String::new()),
+            counted: WatchState::Unspecified,
+            records: 0,
+            warned: None,
+            unwarned: 0,
+        }
+    }
+
+    /// Lists and watches for ever.
+    ///
+    /// # Errors
+    /// Once the outbox has ended.
+    pub(super) async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
+        let mut next = self.machine.start();
+        self.shared.progress.state(&self.name, self.machine.state(), "");
+        loop {
+            self.report();
+            next = match next {
+                Next::Send(request) => self.exchange(request).await?,
+                Next::Wait(wait) => tokio::select! {
+                    () = sleep(wait) => self.step(Input::TimeIsUp),
+                    () = renewed(&mut self.assigned) => match self.renew() {
+                        Some(next) => next,
+                        // Whoever assigns it anew wants it now.
+                        None => self.step(Input::TimeIsUp),
+                    },
+                },
+                Next::Read => self.step(Input::Broken {
+                    how: Break::Garbage,
+                    after: Duration::ZERO,
+                    message: "nothing to read from",
+                }),
+            };
+        }
+    }
+
+    /// Makes a request and serves it to its end.
+    async fn exchange(&mut self, request: Request) -> Result<Next, Closed> {
+        let uri = request.to_uri(&self.path);
+        let verb = match request {
+            Request::Page { .. } => "list",
+            Request::StreamedList { .. } | Request::Watch { .. } => "watch",
+        };
+        debug!(%uri, "asking for events");
+        let client = self.client.clone();
+        let mut asked = std::pin::pin!(Answer::to(&client, &uri));
+        let answer = loop {
+            tokio::select! {
+                answer = &mut asked => break answer,
+                () = renewed(&mut self.assigned) => if let Some(next) = self.renew() {
+                    return Ok(next);
+                },
+            }
+        };
+        self.shared.metrics.request(verb, answer.as_ref().map_or_else(Failure::code, |_| Some(200)));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => return Ok(self.failed(failure, Duration::ZERO)),
+        };
+        self.served(false);
+        self.step(Input::Begun);
+        self.report();
+        match request {
+            Request::Page { .. } => self.page(answer).await,
+            Request::StreamedList { timeout_seconds } | Request::Watch { timeout_seconds, .. } => {
+                self.stream(answer, Duration::from_secs(timeout_seconds.into()) + IDLE_BEYOND_TIMEOUT).await
+            }
+        }
+    }
+
+    async fn page(&mut self, answer: Answer) -> Result<Next, Closed> {
+        let body = match answer.page().await {
+            Ok(body) => body,
+            Err(Failure::TooLong) => return Ok(self.step(Input::PageTooLong)),
+            Err(failure) => return Ok(self.failed(failure, Duration::ZERO)),
+        };
+        self.served(true);
+        let text = String::from_utf8_lossy(&body);
+        if matches!(text, Cow::Owned(_)) {
+            // Whose bytes they are cannot be told before they are parsed: they are replaced, and nothing is lost.
+            self.shared.metrics.refused("not_utf8");
+            self.warn(
+                "a page of events is not UTF-8: the bytes that are not were replaced",
+                None,
+                &"not UTF-8",
+            );
+        }
+        let page: Page<'_> = match serde_json::from_str(&text) {
+            Ok(page) => page,
+            Err(error) => {
+                self.shared.metrics.refused("malformed_page");
+                let message = format!("not a list of events: {error}");
+                return Ok(self.step(Input::Broken {
+                    how: Break::Garbage,
+                    after: Duration::ZERO,
+                    message: &message,
+                }));
+            }
+        };
+        for item in page.items.unwrap_or_default() {
+            self.shared.metrics.frame(FrameKind::Listed);
+            self.take(item.get(), Change::Listed).await?;
+        }
+        let next = self.step(Input::Page {
+            resource_version: &page.metadata.resource_version,
+            continue_token: &page.metadata.continue_token,
+        });
+        self.checkpoint().await?;
+        self.served(false);
+        Ok(next)
+    }
+
+    async fn stream(&mut self, mut answer: Answer, idle: Duration) -> Result<Next, Closed> {
+        let mut lines = Lines::new(MAX_LINE_BYTES);
+        loop {
+            let idle = if self.machine.is_listing() { LIST_IDLE_TIMEOUT } else { idle };
+            let chunk = tokio::select! {
+                biased;
+                () = renewed(&mut self.assigned) => match self.renew() {
+                    Some(next) => return Ok(next),
+                    None => {
+                        self.checkpoint().await?;
+                        continue;
+                    }
+                },
+                chunk = answer.chunk(idle) => chunk,
+            };
+            match chunk {
+                Ok(Some(chunk)) => {
+                    self.served(true);
+                    lines.push(chunk);
+                    while let Some(line) = lines.next_line() {
+                        if let Some(next) = self.line(line).await? {
+                            return Ok(next);
+                        }
+                    }
+                    self.checkpoint().await?;
+                    self.served(false);
+                    self.report();
+                }
+                Ok(None) => {
+                    if lines.unfinished() > 0 {
+                        self.shared.metrics.refused("cut_line");
+                    }
+                    self.served(false);
+                    return Ok(self.step(Input::Ended { after: answer.age() }));
+                }
+                Err(failure) => {
+                    if lines.unfinished() > 0 {
+                        self.shared.metrics.refused("cut_line");
+                    }
+                    return Ok(self.failed(failure, answer.age()));
+                }
+            }
+        }
+    }
+
+    /// Takes one line of a watch; says what to do where that is not to read on.
+    async fn line(&mut self, line: Line<'_>) -> Result<Option<Next>, Closed> {
+        let frame = match line {
+            Line::Whole(line) => Frame::parse(line),
+            Line::TooLong(length) => Err(FrameError::TooLong(length)),
+        };
+        let metrics = &self.shared.metrics;
+        let next = match frame {
+            Ok(Frame::Added(object)) => {
+                metrics.frame(FrameKind::Added);
+                let change = if self.machine.is_listing() { Change::Listed } else { Change::Added };
+                self.take(object, change).await?;
+                Next::Read
+            }
+            Ok(Frame::Modified(object)) => {
+                metrics.frame(FrameKind::Modified);
+                self.take(object, Change::Modified).await?;
+                Next::Read
+            }
+            Ok(Frame::Deleted(object)) => {
+                metrics.frame(FrameKind::Deleted);
+                self.step(Input::Deleted { resource_version: object.resource_version() })
+            }
+            Ok(Frame::Bookmark(mark)) => {
+                metrics.frame(FrameKind::Bookmark);
+                self.step(Input::Bookmark {
+                    resource_version: mark.resource_version(),
+                    ends_list: mark.ends_initial_events(),
+                })
+            }
+            Ok(Frame::Error(status)) => {
+                metrics.frame(FrameKind::Error);
+                let message = status.to_message();
+                let retry_after = status.retry_after();
+                // What came before it was handed over, and its request is let go of now.
+                self.checkpoint().await?;
+                self.step(Input::Refused { code: status.code(), retry_after, message: &message })
+            }
+            Ok(Frame::Unknown(kind)) => {
+                metrics.frame(FrameKind::Unknown);
+                metrics.refused("unknown_type");
+                debug!(%kind, "a frame of an unknown type was skipped");
+                Next::Read
+            }
+            Err(error) => {
+                metrics.refused(error.reason());
+                self.warn("a frame of a watch was refused", None, &error);
+                Next::Read
+            }
+        };
+        Ok((next != Next::Read).then_some(next))
+    }
+
+    /// Hands over one Event, if it is one.
+    async fn take(&mut self, json: &str, change: Change) -> Result<(), Closed> {
+        let event = match frame::event(json, change) {
+            Ok(event) => event,
+            Err(error) => {
+                self.shared.metrics.refused(error.reason());
+                self.warn("an event was refused", frame::name_of(json), &error);
+                return Ok(());
+            }
+        };
+        let resource_version = event.resource_version.clone();
+        self.shared.intake.take(Taken::Record(Record { kind: Some(Kind::Event(event)) })).await?;
+        self.shared.metrics.record(self.share);
+        self.step(Input::Taken { resource_version: &resource_version });
+        self.records += 1;
+        if self.records >= RECORDS_PER_CHECKPOINT {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Says how far the watch has come, if it has come further.
+    async fn checkpoint(&mut self) -> Result<(), Closed> {
+        self.records = 0;
+        let Some(resource_version) = self.machine.checkpoint() else { return Ok(()) };
+        let checkpoint = Checkpoint {
+            shard: self.held.shard.clone(),
+            epoch: self.held.epoch,
+            resource_version: resource_version.to_owned(),
+        };
+        self.shared.intake.take(Taken::Checkpoint(checkpoint)).await
+    }
+
+    /// Takes a newer assignment of the shard; says what to do where the stream at hand does not serve it.
+    fn renew(&mut self) -> Option<Next> {
+        let assigned = self.assigned.borrow_and_update().clone();
+        if assigned.epoch == self.held.epoch {
+            return None;
+        }
+        let kept = self.machine.covers(&assigned.resource_version);
+        info!(shard = self.name, epoch = assigned.epoch, kept, "an event watch was assigned anew");
+        self.held = assigned;
+        // Each epoch is told where it stands.
+        self.reported = (WatchState::Unspecified, String::new());
+        let next = if kept {
+            self.machine.keep();
+            None
+        } else {
+            Some(self.machine.restart(&self.held.resource_version))
+        };
+        self.report();
+        next
+    }
+
+    fn failed(&mut self, failure: Failure, after: Duration) -> Next {
+        match failure {
+            Failure::Refused { code, retry_after, message } => {
+                self.step(Input::Refused { code, retry_after, message: &message })
+            }
+            Failure::Broken { how, message } => self.step(Input::Broken { how, after, message: &message }),
+            Failure::TooLong => self.step(Input::PageTooLong),
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Next {
+        let Step { next, lost } = self.machine.step(input);
+        if let Some(lost) = lost {
+            self.shared.metrics.lost(lost);
+            match &next {
+                Next::Wait(wait) => warn!(
+                    shard = self.name,
+                    reason = lost.as_str(),
+                    failure = self.machine.failure(),
+                    wait_ms = wait.as_millis() as u64,
+                    "an event watch failed and is tried again"
+                ),
+                _ => debug!(shard = self.name, reason = lost.as_str(), "an event watch is asked for again"),
+            }
+        }
+        next
+    }
+
+    fn served(&self, held_back: bool) {
+        self.shared.progress.served(&self.name, held_back);
+        self.shared.metrics.progress(self.share);
+    }
+
+    fn report(&mut self) {
+        let (state, failure) = (self.machine.state(), self.machine.failure());
+        if self.reported.0 != state || self.reported.1 != failure {
+            self.tell(state, failure.to_owned());
+        }
+    }
+
+    fn tell(&mut self, state: WatchState, failure: String) {
+        // A back-off was logged with its reason where it began.
+        if state != WatchState::BackingOff {
+            info!(
+                shard = self.name,
+                epoch = self.held.epoch,
+                state = state.as_str_name(),
+                failure,
+                "event watch"
+            );
+        }
+        self.shared.metrics.changed(self.share, std::mem::replace(&mut self.counted, state), state);
+        self.shared.progress.state(&self.name, state, &failure);
+        self.shared.reports.put(WatchReport {
+            shard: self.held.shard.clone(),
+            epoch: self.held.epoch,
+            state: state.into(),
+            failure: failure.clone(),
+        });
+        self.reported = (state, failure);
+    }
+
+    fn warn(&mut self, what: &'static str, object: Option<String>, error: &dyn std::fmt::Display) {
+        if self.warned.is_some_and(|warned| warned.elapsed() < WARN_EVERY) {
+            self.unwarned += 1;
+            return;
+        }
+        let unwarned = std::mem::take(&mut self.unwarned);
+        warn!(shard = self.name, object, %error, unlogged_before = unwarned, "{what}");
+        self.warned = Some(Instant::now());
+    }
+}
+
+/// However it ends, the shard is let go of.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tell(WatchState::Released, String::new());
+        self.shared.progress.released(&self.name);
+    }
+}
+
+/// Comes when there is a newer assignment; where there can be none any more, never.
+async fn renewed(assigned: &mut watch::Receiver<AssignedWatch>) {
+    if assigned.changed().await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,230 @@
+//! What admitting says of itself.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::check::Refused;
+
+/// Families of admitting.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Agents whose stream is open.
+    pub agents: Gauge,
+    /// Connections that did not come to a stream.
+    pub refused_connections: Family<ConnectionLabels, Counter>,
+    /// Streams that ended.
+    pub ended: Family<EndLabels, Counter>,
+    /// Records that were left out of their batch.
+    pub refused_records: Family<RecordLabels, Counter>,
+    /// Checkpoints that were left out of their batch.
+    pub refused_checkpoints: Family<CheckpointLabels, Counter>,
+    /// Batches taken.
+    pub batches: Counter,
+    /// Records taken, those that the journal has already among them.
+    pub records: Counter,
+    /// Payload bytes, compressed.
+    pub bytes: Counter,
+    /// When this aggregator's certificate ends, in seconds since 1970.
+    pub certificate_expires: Gauge,
+    /// Certificates taken after the first.
+    pub certificate_reloads: Counter,
+    /// Files that changed to something that cannot be used; counted at every look.
+    pub certificate_reload_failures: Counter,
+}
+
+/// Label of [`Metrics::refused_connections`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConnectionLabels {
+    /// Why.
+    pub reason: ConnectionReason,
+}
+
+/// Why a connection did not come to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the label's values")]
+pub enum ConnectionReason {
+    /// It presented no certificate.
+    certificate_missing,
+    /// Its certificate is over.
+    certificate_expired,
+    /// Its certificate is of another CA.
+    certificate_unknown_ca,
+    /// Its certificate cannot be used otherwise.
+    certificate_bad,
+    /// Its certificate names no node.
+    certificate_without_node,
+    /// TLS failed otherwise.
+    tls,
+    /// The handshake took too long.
+    timeout,
+    /// There are as many agents as are admitted.
+    too_many,
+    /// It said nothing for too long.
+    no_hello,
+    /// It said something else first.
+    not_hello,
+    /// Hello named another node than the certificate.
+    other_node,
+}
+
+/// Label of [`Metrics::ended`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndLabels {
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the label's values")]
+pub enum EndReason {
+    /// The agent ended it.
+    closed,
+    /// The connection broke.
+    cut,
+    /// Another stream of the node took its place.
+    replaced,
+    /// A batch could not be decoded.
+    bad_batch,
+    /// A frame came out of turn.
+    out_of_turn,
+    /// The journal could not take a batch.
+    journal,
+    /// The aggregator stops.
+    stopping,
+}
+
+/// Label of [`Metrics::refused_records`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RecordLabels {
+    /// Why.
+    pub reason: RecordReason,
+}
+
+/// Why a record was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the label's values")]
+pub enum RecordReason {
+    /// It claims another node.
+    other_node,
+    /// An event from an agent without a watch.
+    no_watch,
+    /// Of an unknown kind.
+    unknown_kind,
+    /// A field that identifies it is empty.
+    no_identity,
+    /// Too long.
+    too_long,
+    /// Not UTF-8.
+    not_utf8,
+    /// Not an Event's JSON.
+    not_event,
+    /// It contradicts itself.
+    contradicts,
+}
+
+/// Label of [`Metrics::refused_checkpoints`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CheckpointLabels {
+    /// Why.
+    pub reason: CheckpointReason,
+}
+
+/// Why a checkpoint was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the label's values")]
+pub enum CheckpointReason {
+    /// Its epoch is over.
+    old_epoch,
+    /// Its sender does not hold the shard.
+    not_holder,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers every family.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("nodetap_agents_connected", "Agents whose stream is open", self.agents.clone());
+        registry.register(
+            "nodetap_agent_connections_refused",
+            "Connections of agents that did not come to a stream, by reason",
+            self.refused_connections.clone(),
+        );
+        registry.register(
+            "nodetap_agent_streams_ended",
+            "Streams of agents that ended, by reason",
+            self.ended.clone(),
+        );
+        registry.register(
+            "nodetap_records_refused",
+            "Records that were left out of their batch, by reason",
+            self.refused_records.clone(),
+        );
+        registry.register(
+            "nodetap_checkpoints_refused",
+            "Checkpoints of watches that were left out of their batch, by reason",
+            self.refused_checkpoints.clone(),
+        );
+        registry.register(
+            "nodetap_batches_taken",
+            "Batches of agents that became durable",
+            self.batches.clone(),
+        );
+        registry.register(
+            "nodetap_records_taken",
+            "Records of agents that became durable, those that the journal had already among them",
+            self.records.clone(),
+        );
+        registry.register(
+            "nodetap_payload_bytes_taken",
+            "Bytes of batches received, compressed",
+            self.bytes.clone(),
+        );
+        registry.register(
+            "nodetap_certificate_expiry_timestamp_seconds",
+            "When the aggregator's certificate ends",
+            self.certificate_expires.clone(),
+        );
+        registry.register(
+            "nodetap_certificate_reloads",
+            "New certificates taken from the files",
+            self.certificate_reloads.clone(),
+        );
+        registry.register(
+            "nodetap_certificate_reload_failures",
+            "Looks at certificate files that cannot be used; the ones from before are kept",
+            self.certificate_reload_failures.clone(),
+        );
+    }
+
+    /// Counts a connection that did not come to a stream.
+    pub fn refuse(&self, reason: ConnectionReason) {
+        self.refused_connections.get_or_create_owned(&ConnectionLabels { reason }).inc();
+    }
+
+    /// Counts a stream's end.
+    pub fn end(&self, reason: EndReason) {
+        self.ended.get_or_create_owned(&EndLabels { reason }).inc();
+    }
+}
+
+// === impl RecordReason ===
+
+impl From<&Refused> for RecordReason {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::OtherNode { .. } => Self::other_node,
+            Refused::NoWatch(_) => Self::no_watch,
+            Refused::UnknownKind => Self::unknown_kind,
+            Refused::NoIdentity { .. } => Self::no_identity,
+            Refused::TooLong(_) => Self::too_long,
+            Refused::NotUtf8(_) => Self::not_utf8,
+            Refused::NotEvent(_) => Self::not_event,
+            Refused::Contradicts { .. } => Self::contradicts,
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! One agent's stream: Hello, then batches in order, each acknowledged once it is durable.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
+use nodetap_wire::{Ack, Assignment, Batch, FromAgent, Hello, ToAgent, frame, from_agent, to_agent};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
+
+use super::check::{self, Sender};
+use super::connection::Peer;
+use super::generated::link_server::Link;
+use super::metrics::{
+    CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, RecordLabels, RecordReason,
+};
+use crate::assign::{Assigner, Membership};
+use crate::journal::{Journal, JournalError};
+
+/// For the first frame; an agent sends it with its request.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Batches of one stream between decoding and durable: so many go into one commit of the journal.
+const APPENDS: usize = 8;
+
+/// Frames to an agent that are not on the wire yet: acknowledgements replace one another while they wait.
+const OUTGOING: usize = 4;
+
+/// The service: what tonic calls for each stream.
+#[derive(Debug)]
+pub(super) struct Admission<J> {
+    pub(super) journal: J,
+    pub(super) assigner: Assigner,
+    pub(super) metrics: Metrics,
+    pub(super) streams: AtomicU64,
+    pub(super) stop: CancellationToken,
+}
+
+/// One stream.
+struct Session<J> {
+    peer: Peer,
+    journal: J,
+    assigner: Assigner,
+    member: Membership,
+    metrics: Metrics,
+    stop: CancellationToken,
+    last_sequence: Option<u64>,
+}
+
+/// Why a stream ended, and what the agent is told; nothing where it is gone.
+struct End {
+    reason: EndReason,
+    status: Option<Status>,
+}
+
+/// What became of a batch.
+struct Appended {
+    sequence: u64,
+    records: u64,
+    result: Result<(), JournalError>,
+}
+
+type Appends = FuturesOrdered<Pin<Box<dyn Future<Output = Appended> + Send>>>;
+
+// === impl Admission ===
+
+#[tonic::async_trait]
+impl<J: Journal> Link for Admission<J> {
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<ToAgent, Status>> + Send>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<FromAgent>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Status::internal("a stream on a connection without a certificate"))?;
+        let mut incoming = request.into_inner();
+        let hello = match first(&peer, &mut incoming).await {
+            Ok(hello) => hello,
+            Err((reason, status)) => {
+                self.metrics.refuse(reason);
+                tracing::warn!(node = %peer.node, address = %peer.address, error = status.message(), "stream refused");
+                return Err(status);
+            }
+        };
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let member = self.assigner.join(&peer.node, stream, hello.held).await;
+        let member = member.map_err(|error| Status::unavailable(error.to_string()))?;
+        tracing::info!(
+            node = %peer.node,
+            address = %peer.address,
+            version = hello.version,
+            instance = hello.instance,
+            "agent connected"
+        );
+        let session = Session {
+            journal: self.journal.clone(),
+            assigner: self.assigner.clone(),
+            member,
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+            last_sequence: None,
+            peer,
+        };
+        let (outgoing, mut frames) = mpsc::channel(OUTGOING);
+        let span = tracing::info_span!("agent", node = %session.peer.node);
+        tokio::spawn(session.run(incoming, outgoing).instrument(span));
+        let frames = futures_util::stream::poll_fn(move |context| frames.poll_recv(context));
+        Ok(Response::new(Box::pin(frames)))
+    }
+}
+
+async fn first(
+    peer: &Peer,
+    incoming: &mut Streaming<FromAgent>,
+) -> Result<Hello, (ConnectionReason, Status)> {
+    let frame = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| {
+        let seconds = HELLO_TIMEOUT.as_secs();
+        (ConnectionReason::no_hello, Status::deadline_exceeded(format!("no Hello within {seconds} s")))
+    })?;
+    let frame = frame.map_err(|status| (ConnectionReason::no_hello, status))?;
+    let Some(FromAgent { frame: Some(from_agent::Frame::Hello(hello)) }) = frame else {
+        let status = Status::invalid_argument("the first frame of a stream must be Hello");
+        return Err((ConnectionReason::not_hello, status));
+    };
+    if hello.node != *peer.node {
+        let node: String = hello.node.chars().filter(|character| !character.is_control()).take(253).collect();
+        let status = Status::permission_denied(format!(
+            "Hello names node `{node}`, but the certificate names node `{}`: an agent needs the certificate of its own node",
+            peer.node
+        ));
+        return Err((ConnectionReason::other_node, status));
+    }
+    Ok(hello)
+}
+
+// === impl Session ===
+
+impl<J: Journal> Session<J> {
+    async fn run(
+        mut self,
+        mut incoming: Streaming<FromAgent>,
+        outgoing: mpsc::Sender<Result<ToAgent, Status>>,
+    ) {
+        self.metrics.agents.inc();
+        let end = self.serve(&mut incoming, &outgoing).await;
+        self.metrics.agents.dec();
+        self.metrics.end(end.reason);
+        let said = end.status.as_ref().map(|status| status.message().to_owned());
+        tracing::info!(address = %self.peer.address, reason = ?end.reason, said, "agent disconnected");
+        if let Some(status) = end.status {
+            // The agent may not be reading; then the connection's keep-alive ends it.
+            let _ = outgoing.try_send(Err(status));
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        incoming: &mut Streaming<FromAgent>,
+        outgoing: &mpsc::Sender<Result<ToAgent, Status>>,
+    ) -> End {
+        let mut appends = Appends::new();
+        let mut acknowledge: Option<u64> = None;
+        let mut assign: Option<Assignment> = Some(self.member.assignments.borrow_and_update().clone());
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                // Acknowledgements first: they make room on the other side.
+                biased;
+                () = stop.cancelled() => {
+                    return End::say(EndReason::stopping, Status::unavailable("the aggregator is stopping"));
+                }
+                changed = self.member.assignments.changed() => match changed {
+                    Ok(()) => assign = Some(self.member.assignments.borrow_and_update().clone()),
+                    Err(_) => {
+                        let node = &self.peer.node;
+                        let status = Status::aborted(format!("another stream of node `{node}` took the place of this one"));
+                        return End::say(EndReason::replaced, status);
+                    }
+                },
+                permit = outgoing.reserve(), if assign.is_some() || acknowledge.is_some() => {
+                    let Ok(permit) = permit else { return End { reason: EndReason::closed, status: None } };
+                    let frame = match assign.take() {
+                        Some(assignment) => Some(to_agent::Frame::Assignment(assignment)),
+                        None => acknowledge.take().map(|sequence| to_agent::Frame::Ack(Ack { sequence })),
+                    };
+                    permit.send(Ok(ToAgent { frame }));
+                }
+                Some(appended) = appends.next(), if !appends.is_empty() => {
+                    let mut next = Some(appended);
+                    // One acknowledgement for all that became durable together.
+                    while let Some(appended) = next {
+                        match self.appended(appended) {
+                            Ok(sequence) => acknowledge = Some(sequence),
+                            Err(end) => return end,
+                        }
+                        next = appends.next().now_or_never().flatten();
+                    }
+                }
+                frame = incoming.message(), if appends.len() < APPENDS => match frame {
+                    Ok(Some(frame)) => if let Err(end) = self.take(frame, &mut appends).await {
+                        return end;
+                    },
+                    Ok(None) => return End { reason: EndReason::closed, status: None },
+                    Err(status) => {
+                        tracing::debug!(error = %status, "stream broke");
+                        return End { reason: EndReason::cut, status: None };
+                    }
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, frame: FromAgent, appends: &mut Appends) -> Result<(), End> {
+        match frame.frame {
+            Some(from_agent::Frame::Batch(batch)) => self.take_batch(&batch, appends),
+            Some(from_agent::Frame::WatchReport(report)) => {
+                let stopping =
+                    |_| End::say(EndReason::stopping, Status::unavailable("the aggregator is stopping"));
+                self.member.report(report).await.map_err(stopping)
+            }
+            Some(from_agent::Frame::Hello(_)) => {
+                let status = Status::invalid_argument("a second Hello on one stream");
+                Err(End::say(EndReason::out_of_turn, status))
+            }
+            // Of a newer agent.
+            None => Ok(()),
+        }
+    }
+
+    fn take_batch(&mut self, batch: &Batch, appends: &mut Appends) -> Result<(), End> {
+        let sequence = batch.sequence;
+        let follows = self.last_sequence.map_or(sequence > 0, |last| last.checked_add(1) == Some(sequence));
+        if !follows {
+            let last = self.last_sequence.unwrap_or(0);
+            let status = Status::invalid_argument(format!("batch {sequence} does not follow batch {last}"));
+            return Err(End::say(EndReason::out_of_turn, status));
+        }
+        let records = frame::decode(batch).map_err(|error| {
+            tracing::warn!(sequence, %error, "batch refused");
+            let status = Status::invalid_argument(format!("batch {sequence} is refused: {error}"));
+            End::say(EndReason::bad_batch, status)
+        })?;
+        self.last_sequence = Some(sequence);
+        self.metrics.bytes.inc_by(batch.payload.len() as u64);
+        if !self.member.has_held {
+            self.member.has_held = !self.member.assignments.borrow().watches.is_empty();
+        }
+        let sender = Sender { node: &self.peer.node, has_held: self.member.has_held };
+        let checked = check::batch(sender, &self.assigner.holdings(), records);
+        self.count(sequence, &checked);
+        let journal = self.journal.clone();
+        let taken = checked.taken;
+        let records = taken.records.len() as u64;
+        appends.push_back(Box::pin(async move {
+            let nothing = taken.records.is_empty() && taken.checkpoints.is_empty();
+            let result = if nothing { Ok(()) } else { journal.append(taken).await.map(drop) };
+            Appended { sequence, records, result }
+        }));
+        Ok(())
+    }
+
+    fn count(&self, sequence: u64, checked: &check::Checked) {
+        for refused in &checked.refused {
+            let reason = RecordReason::from(refused);
+            self.metrics.refused_records.get_or_create_owned(&RecordLabels { reason }).inc();
+        }
+        if let Some(first) = checked.refused.first() {
+            tracing::warn!(sequence, records = checked.refused.len(), error = %first, "records refused");
+        }
+        let checkpoints = [
+            (CheckpointReason::old_epoch, checked.old_checkpoints),
+            (CheckpointReason::not_holder, checked.foreign_checkpoints),
+        ];
+        for (reason, count) in checkpoints.into_iter().filter(|(_, count)| *count > 0) {
+            self.metrics
+                .refused_checkpoints
+                .get_or_create_owned(&CheckpointLabels { reason })
+                .inc_by(count as u64);
+        }
+    }
+
+    fn appended(&self, appended: Appended) -> Result<u64, End> {
+        match appended.result {
+            Ok(()) => {
+                self.metrics.batches.inc();
+                self.metrics.records.inc_by(appended.records);
+                Ok(appended.sequence)
+            }
+            Err(error) => {
+                tracing::warn!(sequence = appended.sequence, %error, "batch not durable; the agent sends it again");
+                let status =
+                    Status::unavailable(format!("batch {} is not durable: {error}", appended.sequence));
+                Err(End::say(EndReason::journal, status))
+            }
+        }
+    }
+}
+
+// === impl End ===
+
+impl End {
+    fn say(reason: EndReason, status: Status) -> Self {
+        Self { reason, status: Some(status) }
+    }
+}
+
+/// Shared by all streams of one aggregator.
+pub(super) fn admission<J: Journal>(
+    journal: J,
+    assigner: Assigner,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Arc<Admission<J>> {
+    Arc::new(Admission { journal, assigner, metrics, streams: AtomicU64::new(0), stop })
+}

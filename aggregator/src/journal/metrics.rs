@@ -1,0 +1,190 @@
+//! What the journal counts of itself.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The journal's families. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct JournalMetrics {
+    /// Groups of batches made durable.
+    pub commits: Counter,
+    /// From the first batch of a group to its being durable, in seconds.
+    pub commit_duration: Histogram,
+    /// Records that were new.
+    pub records: Family<KindLabel, Counter>,
+    /// Records that were there already.
+    pub duplicates: Family<KindLabel, Counter>,
+    /// Records of a kind that only a newer agent knows, which were not kept.
+    pub unknown: Counter,
+    /// Batches that wait to be journalled.
+    pub queue: Gauge,
+    /// The last durable position.
+    pub head: Gauge<u64, AtomicU64>,
+    /// All files of the journal, in bytes.
+    pub bytes: Gauge,
+    /// Files, one a day.
+    pub files: Gauge,
+    /// When the oldest record was journalled, in seconds since 1970; 0: there is none.
+    pub oldest: Gauge<f64, AtomicU64>,
+    /// Files that could not be read and were put aside.
+    pub set_aside: Counter,
+    /// Records dropped with their files to stay within age and bytes.
+    pub dropped: Family<DroppedLabel, Counter>,
+    /// Of those, the ones that a consumer had not had yet.
+    pub undelivered: Family<ConsumerLabel, Counter>,
+    /// What failed.
+    pub errors: Family<ErrorLabel, Counter>,
+}
+
+/// Label: which kind of record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// `event` or `death`.
+    pub kind: Kind,
+}
+
+/// Kinds of records that are journalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A state of an Event.
+    Event,
+    /// A container's death.
+    Death,
+}
+
+/// Label: why records were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DroppedLabel {
+    /// `age` or `bytes`.
+    pub reason: Dropped,
+}
+
+/// Why retention dropped a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// All in it is older than the journal keeps.
+    Age,
+    /// The journal is larger than it may be.
+    Bytes,
+}
+
+/// Label: who did not get its records. Consumers are the configured sinks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConsumerLabel {
+    /// Its name.
+    pub consumer: String,
+    /// Always `retention`.
+    pub reason: &'static str,
+}
+
+/// Label: what failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ErrorLabel {
+    /// `full`, `corrupt` or `io`.
+    pub reason: Failed,
+}
+
+/// Ways in which storage fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failed {
+    /// No room on the disk.
+    Full,
+    /// A file that is not what was written.
+    Corrupt,
+    /// Any other failure of the disk or the database.
+    Io,
+}
+
+macro_rules! label_values {
+    ($($label:ty: $($variant:ident = $value:literal),+;)+) => {
+        $(impl EncodeLabelValue for $label {
+            fn encode(
+                &self,
+                encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+            ) -> Result<(), std::fmt::Error> {
+                EncodeLabelValue::encode(&match self { $(Self::$variant => $value),+ }, encoder)
+            }
+        })+
+    };
+}
+
+label_values! {
+    Kind: Event = "event", Death = "death";
+    Dropped: Age = "age", Bytes = "bytes";
+    Failed: Full = "full", Corrupt = "corrupt", Io = "io";
+}
+
+// === impl JournalMetrics ===
+
+impl JournalMetrics {
+    /// Adds the families to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("nodetap_journal");
+        registry.register("commits", "Groups of batches made durable", self.commits.clone());
+        registry.register_with_unit(
+            "commit_duration",
+            "From the first batch of a group to its being durable",
+            Unit::Seconds,
+            self.commit_duration.clone(),
+        );
+        registry.register("records", "Records journalled", self.records.clone());
+        registry.register("duplicates", "Records that the journal had already", self.duplicates.clone());
+        registry.register(
+            "unknown_records",
+            "Records of a kind that only a newer agent knows, which were not kept",
+            self.unknown.clone(),
+        );
+        registry.register("queue_batches", "Batches that wait to be journalled", self.queue.clone());
+        registry.register("head_position", "The last durable position", self.head.clone());
+        registry.register_with_unit("disk", "All files of the journal", Unit::Bytes, self.bytes.clone());
+        registry.register("files", "Files of the journal, one a day", self.files.clone());
+        registry.register(
+            "oldest_record_timestamp_seconds",
+            "When the oldest record was journalled, since 1970; 0 where there is none",
+            self.oldest.clone(),
+        );
+        registry.register(
+            "files_set_aside",
+            "Files that could not be read and were put aside",
+            self.set_aside.clone(),
+        );
+        registry.register("dropped_records", "Records dropped by retention", self.dropped.clone());
+        registry.register(
+            "undelivered_records",
+            "Records that retention dropped before a consumer had them",
+            self.undelivered.clone(),
+        );
+        registry.register("errors", "Failures of the disk or the database", self.errors.clone());
+    }
+}
+
+impl Default for JournalMetrics {
+    fn default() -> Self {
+        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+        Self {
+            commits: Counter::default(),
+            commit_duration: Histogram::new(buckets),
+            records: Family::default(),
+            duplicates: Family::default(),
+            unknown: Counter::default(),
+            queue: Gauge::default(),
+            head: Gauge::default(),
+            bytes: Gauge::default(),
+            files: Gauge::default(),
+            oldest: Gauge::default(),
+            set_aside: Counter::default(),
+            dropped: Family::default(),
+            undelivered: Family::default(),
+            errors: Family::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

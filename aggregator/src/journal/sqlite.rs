@@ -1,0 +1,333 @@
+//! The journal in SQLite: one file a day, one writer, open to the `sqlite3` shell.
+//!
+//! An append is answered once it is durable. A file that cannot be read is put aside and the rest is served; a disk without
+//! room refuses appends by name until there is room. The newest file has the checkpoints, watermarks and recurrences, each
+//! new one takes them over; cursors and dead letters are in `cursors.sqlite`.
+
+mod cursors;
+mod day;
+mod folder;
+mod lookup;
+mod memory;
+mod reader;
+mod recent;
+mod retention;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use nodetap_wire::{Checkpoint, Record, record, time};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::metrics::JournalMetrics;
+use super::{Appended, DeadLetter, Entry, Journal, JournalError, Observer, Position, Taken};
+use crate::enrich;
+use cursors::{Cursors, Request};
+use memory::Memory;
+use reader::{Read, Reader};
+use recent::Recent;
+use writer::{Append, Command, Writer};
+
+/// Most bytes of bodies in one answer to a read.
+const READ_BYTES: usize = 8 << 20;
+
+/// Batches on their way to the disk take at most 16 MiB together, in places of 16 KiB: what waits longer stays with the
+/// agents, who keep it until it is acknowledged.
+const APPEND_PLACES: usize = 1_024;
+const PLACE_BYTES: usize = 16 << 10;
+
+/// Reads, and commits of cursors, that wait: one a sink is usual, and each waits for its answer.
+const REQUEST_PLACES: usize = 256;
+
+/// Two, so that a sink far behind does not hold up the next.
+const READERS: usize = 2;
+
+/// Longest wait for another connection's transaction: two connections write to the cursors, shortly.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The present, in nanoseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// How the journal is kept.
+#[derive(Clone)]
+pub struct Settings {
+    /// Its folder; made where it is not there.
+    pub path: PathBuf,
+    /// How long records are kept, to the day.
+    pub max_age: Duration,
+    /// Most bytes on disk; the newest day's file is kept whatever it takes.
+    pub max_bytes: u64,
+    /// Whether a record that was acknowledged survives the loss of power.
+    pub synchronous: Synchronous,
+    /// How much is remembered of pods.
+    pub pods: enrich::Bounds,
+    /// What tells the time.
+    pub clock: Clock,
+}
+
+/// SQLite's `synchronous`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Each commit is on the disk: survives the loss of power.
+    #[default]
+    Full,
+    /// Survives the end of the process, not the loss of power.
+    Normal,
+}
+
+/// A handle of the journal. The threads end when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct SqliteJournal {
+    writer: Sender<Command>,
+    append_places: Arc<Semaphore>,
+    readers: Sender<Read>,
+    read_places: Arc<Semaphore>,
+    cursors: Sender<Request>,
+    cursor_places: Arc<Semaphore>,
+    shared: Shared,
+    head: watch::Receiver<Position>,
+}
+
+/// What the writer shows to others.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    files: folder::Files,
+    recent: Recent,
+    checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
+    failure: Arc<Mutex<Option<JournalError>>>,
+}
+
+// === impl SqliteJournal ===
+
+impl SqliteJournal {
+    /// Opens the journal and starts its threads. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Where the folder cannot be had, belongs to another process, or what is in it can neither be opened nor put aside; the
+    /// message names the path and the way out.
+    pub fn open(
+        settings: Settings,
+        metrics: JournalMetrics,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, JournalError> {
+        let lock = lock(&settings)?;
+        let shared = Shared::default();
+        let (to_head, head) = watch::channel(Position::default());
+        // As many places as the semaphores in front have, so that sending never waits; a few more for the writer, which
+        // readers tell of files that they cannot read.
+        let (writer, commands) = bounded(APPEND_PLACES + READERS);
+        let (readers, reads) = bounded(REQUEST_PLACES);
+        let (cursors, requests) = bounded(REQUEST_PLACES);
+        let state = Writer::open(settings.clone(), metrics.clone(), observer, shared.clone(), to_head)?;
+        spawn("journal-writer", move || state.run(&commands, lock))?;
+        for number in 0..READERS {
+            let reader = Reader {
+                files: shared.files.clone(),
+                metrics: metrics.clone(),
+                writer: writer.clone(),
+                connections: HashMap::new(),
+            };
+            let reads = reads.clone();
+            spawn(&format!("journal-reader{number}"), move || reader.run(&reads))?;
+        }
+        let state = Cursors::new(&settings.path, settings.synchronous);
+        spawn("journal-cursors", move || state.run(&requests, &metrics, &settings.clock))?;
+        Ok(Self {
+            writer,
+            append_places: Arc::new(Semaphore::new(APPEND_PLACES)),
+            readers,
+            read_places: Arc::new(Semaphore::new(REQUEST_PLACES)),
+            cursors,
+            cursor_places: Arc::new(Semaphore::new(REQUEST_PLACES)),
+            shared,
+            head,
+        })
+    }
+
+    /// Why the last append failed; `None` where it did not. What readiness asks.
+    pub fn failure(&self) -> Option<JournalError> {
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer
+    /// [`JournalError::Stopped`].
+    pub async fn close(&self) {
+        let (answer, stopped) = oneshot::channel();
+        // With all places taken, nothing else is in the queue's way.
+        let Ok(place) = place(&self.append_places, APPEND_PLACES).await else { return };
+        if self.writer.try_send(Command::Stop(answer)).is_ok() {
+            // An error: it has ended already.
+            let _ = stopped.await;
+        }
+        self.append_places.close();
+        drop(place);
+    }
+}
+
+impl Journal for SqliteJournal {
+    async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
+        let bytes = size(&taken);
+        let place = place(&self.append_places, bytes.div_ceil(PLACE_BYTES)).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.writer, Command::Append(Append { taken, bytes, answer, place }))?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        if let Some(entries) = self.shared.recent.read(after, limit, READ_BYTES) {
+            return Ok(entries);
+        }
+        let place = place(&self.read_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.readers, Read { after, limit, answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.head.clone()
+    }
+
+    async fn cursor(&self, consumer: &str) -> Result<Option<Position>, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Cursor { consumer: consumer.to_owned(), answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn commit(
+        &self,
+        consumer: &str,
+        cursor: Position,
+        dead: Vec<DeadLetter>,
+    ) -> Result<(), JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Commit { consumer: consumer.to_owned(), cursor, dead, answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
+        Ok(self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn set_checkpoints(&self, memory: &Memory) {
+        let checkpoints = memory.checkpoints.values().cloned().collect();
+        *self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner) = checkpoints;
+    }
+
+    fn set_failure(&self, failure: Option<JournalError>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
+// === impl Synchronous ===
+
+impl Synchronous {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+        }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Seven days or 10 GiB in a folder.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_age: Duration::from_secs(7 * 86_400),
+            max_bytes: 10 << 30,
+            synchronous: Synchronous::Full,
+            pods: enrich::Bounds::default(),
+            clock: Arc::new(time::now_ns),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, max_age, max_bytes, synchronous, pods, clock: _ } = self;
+        f.debug_struct("Settings")
+            .field("path", path)
+            .field("max_age", max_age)
+            .field("max_bytes", max_bytes)
+            .field("synchronous", synchronous)
+            .field("pods", pods)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes the folder and takes its lock, so that no two processes write one journal.
+fn lock(settings: &Settings) -> Result<std::fs::File, JournalError> {
+    let path = settings.path.display();
+    std::fs::create_dir_all(&settings.path).map_err(|error| {
+        JournalError::Storage(format!(
+            "{path}: cannot be made: {error}; set journal.path to a folder on a volume"
+        ))
+    })?;
+    let folder = std::fs::File::open(&settings.path).map_err(|error| {
+        JournalError::Storage(format!("{path}: cannot be opened: {error}; set journal.path"))
+    })?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(std::fs::TryLockError::WouldBlock) => Err(JournalError::Storage(format!(
+            "{path}: in use by another process; end it, or set journal.path to a folder of its own"
+        ))),
+        // A filesystem without locks: SQLite's own keep the files whole.
+        Err(std::fs::TryLockError::Error(error)) => {
+            tracing::warn!(%path, %error, "journal's folder cannot be locked");
+            Ok(folder)
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), JournalError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map(drop)
+        .map_err(|error| JournalError::Storage(format!("thread {name} cannot be started: {error}")))
+}
+
+async fn place(places: &Arc<Semaphore>, number: usize) -> Result<OwnedSemaphorePermit, JournalError> {
+    let number = u32::try_from(number.clamp(1, APPEND_PLACES)).unwrap_or(u32::MAX);
+    places.clone().acquire_many_owned(number).await.map_err(|_| JournalError::Stopped)
+}
+
+fn send<T>(sender: &Sender<T>, message: T) -> Result<(), JournalError> {
+    sender.try_send(message).map_err(|error| match error {
+        TrySendError::Disconnected(_) => JournalError::Stopped,
+        TrySendError::Full(_) => JournalError::Storage("more requests than places".to_owned()),
+    })
+}
+
+/// About what a batch takes in memory, in bytes.
+fn size(taken: &Taken) -> usize {
+    let record = |record: &Record| match &record.kind {
+        Some(record::Kind::Event(event)) => 512 + event.raw.len(),
+        Some(record::Kind::Death(death)) => {
+            2_048
+                + death.message.len()
+                + death.last_lines.iter().map(|line| 64 + line.text.len()).sum::<usize>()
+        }
+        Some(record::Kind::Pod(_)) => 2_048,
+        None => 0,
+    };
+    taken.records.iter().map(record).sum()
+}
+
+#[cfg(test)]
+mod tests;

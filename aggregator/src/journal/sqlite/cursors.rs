@@ -1,0 +1,217 @@
+//! Cursors and dead letters: a database of their own, which outlives the days' files, on a thread of its own, so that a sink's
+//! commit does not wait for records.
+
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::Receiver;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::day::{signed, unsigned};
+use super::folder::Failure;
+use super::{Synchronous, folder};
+use crate::journal::metrics::{ErrorLabel, JournalMetrics};
+use crate::journal::{DeadLetter, JournalError, Position};
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS cursor (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letter (
+    consumer TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    at_ns INTEGER NOT NULL,
+    PRIMARY KEY (consumer, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS head (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    committed INTEGER NOT NULL,
+    reserved INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO head VALUES (1, 0, 0);
+";
+
+/// Most commits in one transaction: there is one a sink at a time.
+const GROUP: usize = 256;
+
+/// What a consumer asks.
+#[derive(Debug)]
+pub(super) enum Request {
+    Cursor {
+        consumer: String,
+        answer: oneshot::Sender<Result<Option<Position>, JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
+    Commit {
+        consumer: String,
+        cursor: Position,
+        dead: Vec<DeadLetter>,
+        answer: oneshot::Sender<Result<(), JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
+}
+
+/// The database, opened when it is needed and again after it failed.
+#[derive(Debug)]
+pub(super) struct Cursors {
+    path: PathBuf,
+    synchronous: Synchronous,
+    connection: Option<Connection>,
+}
+
+/// Up to where positions may have been given out, whatever the files say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct KnownHead {
+    /// Certainly given out.
+    pub(super) committed: u64,
+    /// Certainly not given out beyond.
+    pub(super) reserved: u64,
+}
+
+// === impl Cursors ===
+
+impl Cursors {
+    pub(super) fn new(folder: &Path, synchronous: Synchronous) -> Self {
+        Self { path: folder.join(folder::CURSORS), synchronous, connection: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is known of the head, without making anything.
+    pub(super) fn read_head(&self) -> Result<KnownHead, Failure> {
+        let read = || {
+            let (connection, _) = folder::open_to_read(&self.path)?;
+            let head = connection
+                .query_row("SELECT committed, reserved FROM head", [], |row| {
+                    Ok(KnownHead { committed: unsigned(row.get(0)?), reserved: unsigned(row.get(1)?) })
+                })
+                .optional()?
+                .unwrap_or_default();
+            let cursor: Option<i64> =
+                connection.query_row("SELECT max(position) FROM cursor", [], |row| row.get(0))?;
+            Ok(KnownHead { committed: head.committed.max(cursor.map_or(0, unsigned)), ..head })
+        };
+        read().map_err(Failure::at(&self.path))
+    }
+
+    pub(super) fn write_head(&mut self, head: KnownHead) -> Result<(), Failure> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("UPDATE head SET committed = ?1, reserved = ?2")?
+                .execute(params![signed(head.committed), signed(head.reserved)])?;
+            Ok(())
+        })
+    }
+
+    /// All cursors.
+    pub(super) fn all(&mut self) -> Result<Vec<(String, u64)>, Failure> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT consumer, position FROM cursor")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+            rows.collect()
+        })
+    }
+
+    /// Opens it, and makes it where it is not there.
+    pub(super) fn open(&mut self) -> Result<(), Failure> {
+        self.with(|_| Ok(()))
+    }
+
+    fn with<T>(
+        &mut self,
+        run: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, Failure> {
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.connect(),
+        };
+        let result = connection.and_then(|mut connection| {
+            let result = run(&mut connection)?;
+            self.connection = Some(connection);
+            Ok(result)
+        });
+        result.map_err(Failure::at(&self.path))
+    }
+
+    fn connect(&self) -> Result<Connection, rusqlite::Error> {
+        let connection = Connection::open(&self.path)?;
+        connection.busy_timeout(super::BUSY_TIMEOUT)?;
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", self.synchronous.name())?;
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+        Ok(connection)
+    }
+
+    fn cursor(&mut self, consumer: &str) -> Result<Option<Position>, Failure> {
+        self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT position FROM cursor WHERE consumer = ?1")?;
+            let position = statement.query_row([consumer], |row| row.get(0)).optional()?;
+            Ok(position.map(|position| Position(unsigned(position))))
+        })
+    }
+
+    fn commit(&mut self, group: &[(String, Position, Vec<DeadLetter>)], now_ns: i64) -> Result<(), Failure> {
+        self.with(|connection| {
+            let transaction = connection.transaction()?;
+            for (consumer, cursor, dead) in group {
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2)")?
+                    .execute(params![consumer, signed(cursor.0)])?;
+                for letter in dead {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO dead_letter VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![consumer, signed(letter.position.0), letter.reason, now_ns])?;
+                }
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Serves consumers until the last handle of the journal is gone.
+    pub(super) fn run(
+        mut self,
+        requests: &Receiver<Request>,
+        metrics: &JournalMetrics,
+        clock: &super::Clock,
+    ) {
+        while let Ok(request) = requests.recv() {
+            let mut group = Vec::new();
+            let mut answers = Vec::new();
+            let mut next = Some(request);
+            while let Some(request) = next.take() {
+                match request {
+                    Request::Cursor { consumer, answer, place } => {
+                        let result = self.cursor(&consumer).map_err(|failure| failed(failure, metrics));
+                        drop(place);
+                        // Who asked may have gone.
+                        let _ = answer.send(result);
+                    }
+                    Request::Commit { consumer, cursor, dead, answer, place } => {
+                        group.push((consumer, cursor, dead));
+                        answers.push((answer, place));
+                    }
+                }
+                if group.len() < GROUP {
+                    next = requests.try_recv().ok();
+                }
+            }
+            if group.is_empty() {
+                continue;
+            }
+            let result = self.commit(&group, clock()).map_err(|failure| failed(failure, metrics));
+            for (answer, place) in answers {
+                drop(place);
+                let _ = answer.send(result.clone());
+            }
+        }
+    }
+}
+
+fn failed(failure: Failure, metrics: &JournalMetrics) -> JournalError {
+    metrics.errors.get_or_create(&ErrorLabel { reason: failure.kind() }).inc();
+    failure.into_error()
+}

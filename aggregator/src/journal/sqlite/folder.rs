@@ -1,0 +1,223 @@
+//! The journal's folder: which files there are, what they take, and how a file that cannot be read is put aside.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::journal::JournalError;
+use crate::journal::metrics::Failed;
+
+/// The database of cursors and dead letters.
+pub(super) const CURSORS: &str = "cursors.sqlite";
+
+/// One day's file and the positions in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DayFile {
+    pub(super) path: PathBuf,
+    /// `2026-07-01`
+    pub(super) date: String,
+    /// The first position that it can hold.
+    pub(super) first: u64,
+    /// The last one that it holds; `u64::MAX` while it is being written.
+    pub(super) last: u64,
+    /// Tells it from a file of the same name that was put aside.
+    pub(super) generation: u64,
+}
+
+/// The files that can be read now, oldest first: kept by the writer, looked at by readers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files(Arc<RwLock<Vec<DayFile>>>);
+
+/// A failure, and the file in which it happened.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) path: PathBuf,
+    pub(super) error: rusqlite::Error,
+}
+
+// === impl Files ===
+
+impl Files {
+    pub(super) fn snapshot(&self) -> Vec<DayFile> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, files: Vec<DayFile>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub(super) fn at(path: &Path) -> impl FnOnce(rusqlite::Error) -> Self + '_ {
+        move |error| Self { path: path.to_owned(), error }
+    }
+
+    pub(super) fn kind(&self) -> Failed {
+        match self.error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Failed::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failed::Corrupt,
+            // What was written has a shape or a type that is never written.
+            None if !matches!(self.error, rusqlite::Error::SqliteFailure(..)) => Failed::Corrupt,
+            // SQLite says only that a page could not be had, or that it could not make its shared memory.
+            _ if free_bytes(&self.path).is_some_and(|free| free < 64 << 10) => Failed::Full,
+            _ => Failed::Io,
+        }
+    }
+
+    pub(super) fn into_error(self) -> JournalError {
+        let Self { path, error } = &self;
+        let (path, free) = (path.display(), free_bytes(path));
+        JournalError::Storage(match (self.kind(), free) {
+            (Failed::Full, Some(free)) => format!(
+                "{path}: {error}: {free} bytes are free on its filesystem; make room there, lower journal.maxBytes, or give \
+                 journal.path a larger volume"
+            ),
+            _ => format!("{path}: {error}"),
+        })
+    }
+}
+
+/// The file of a day.
+pub(super) fn day_path(folder: &Path, date: &str) -> PathBuf {
+    folder.join(format!("journal-{date}.sqlite"))
+}
+
+/// The day of a time in UTC.
+pub(super) fn date_of(ns: i64) -> String {
+    let timestamp = Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default();
+    timestamp.to_zoned(TimeZone::UTC).date().to_string()
+}
+
+/// When a day ends, in nanoseconds since 1970.
+pub(super) fn end_of(date: &str) -> Option<i64> {
+    let day: jiff::civil::Date = date.parse().ok()?;
+    let end = day.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?;
+    i64::try_from(end.timestamp().as_nanosecond()).ok()
+}
+
+/// The dates of the files in a folder, oldest first.
+pub(super) fn dates(folder: &Path) -> io::Result<Vec<String>> {
+    let mut dates = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let date = name.to_str().and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".sqlite"));
+        if let Some(date) = date.filter(|date| end_of(date).is_some()) {
+            dates.push(date.to_owned());
+        }
+    }
+    dates.sort();
+    Ok(dates)
+}
+
+/// What is put aside, oldest first.
+pub(super) fn set_aside_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.contains(".sqlite.corrupt-")))
+        .map(|entry| (entry.metadata().and_then(|data| data.modified()).ok(), entry.path()))
+        .collect();
+    files.sort();
+    files.into_iter().map(|(_, path)| path).collect()
+}
+
+/// A file and what SQLite keeps beside it.
+pub(super) fn companions(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|suffix| with_suffix(path, suffix))
+}
+
+/// What a database takes on the disk, in bytes.
+pub(super) fn size_of(path: &Path) -> u64 {
+    companions(path).iter().filter_map(|path| path.metadata().ok()).map(|data| data.len()).sum()
+}
+
+/// Removes a database.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    for path in companions(path) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives a database another name, so that a new one can take its place and a person can look at it.
+pub(super) fn set_aside(path: &Path, now_ns: i64) -> io::Result<PathBuf> {
+    let mut seconds = now_ns / 1_000_000_000;
+    let aside = loop {
+        let aside = with_suffix(path, &format!(".corrupt-{seconds}"));
+        if !aside.exists() {
+            break aside;
+        }
+        seconds += 1;
+    };
+    for (from, to) in companions(path).iter().zip(companions(&aside)) {
+        match std::fs::rename(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+/// Free bytes on the filesystem of a path, for those without privileges.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let folder = if path.is_dir() { path } else { path.parent()? };
+    let filesystem = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(filesystem.blocks_available().saturating_mul(filesystem.fragment_size()))
+}
+
+/// Opens a database that is there, for reading. Where SQLite lacks the room for its shared memory, a file that has no log
+/// beside it is read as it lies: `true` then, and what is written to it later is not seen.
+pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::Error> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let open = |name: &str| {
+        let connection = Connection::open_with_flags(name, flags)?;
+        connection.busy_timeout(super::BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    let uri = uri(path);
+    open(&uri).map(|connection| (connection, false)).or_else(|error: rusqlite::Error| {
+        let is_corrupt =
+            matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+        let has_log = with_suffix(path, "-wal").metadata().is_ok_and(|data| data.len() > 0);
+        if is_corrupt || has_log || !path.exists() {
+            return Err(error);
+        }
+        open(&format!("{uri}?immutable=1")).map(|connection| (connection, true)).map_err(|_| error)
+    })
+}
+
+/// The path as SQLite's URI.
+fn uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                uri.push(char::from(*byte))
+            }
+            _ => uri += &format!("%{byte:02X}"),
+        }
+    }
+    uri
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(suffix);
+    name.into()
+}

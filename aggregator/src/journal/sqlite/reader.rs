@@ -1,0 +1,105 @@
+//! Reads entries from the files, on threads and connections of its own.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crossbeam_channel::{Receiver, Sender};
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::folder::{DayFile, Failure, Files};
+use super::writer::Command;
+use super::{READ_BYTES, day, folder};
+use crate::journal;
+use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
+use crate::journal::{JournalError, Position};
+
+/// What is to be read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) after: Position,
+    pub(super) limit: usize,
+    pub(super) answer: oneshot::Sender<Result<Vec<journal::Entry>, JournalError>>,
+    /// Its place in the queue.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// One thread's connections.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) files: Files,
+    pub(super) metrics: JournalMetrics,
+    pub(super) writer: Sender<Command>,
+    /// By the file's generation.
+    pub(super) connections: HashMap<u64, Connection>,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// Serves until the last handle of the journal is gone.
+    pub(super) fn run(mut self, reads: &Receiver<Read>) {
+        while let Ok(Read { after, limit, answer, place }) = reads.recv() {
+            let result = self.read(after, limit);
+            drop(place);
+            // Who asked may have gone.
+            let _ = answer.send(result);
+        }
+    }
+
+    fn read(&mut self, after: Position, limit: usize) -> Result<Vec<journal::Entry>, JournalError> {
+        let files = self.files.snapshot();
+        self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
+        let mut entries = Vec::new();
+        let mut bytes = READ_BYTES;
+        for file in files.iter().filter(|file| file.last > after.0) {
+            if entries.len() >= limit || bytes == 0 {
+                break;
+            }
+            let Err(failure) = self.read_file(file, after, limit, &mut bytes, &mut entries) else { continue };
+            self.connections.remove(&file.generation);
+            if !file.path.exists() {
+                // Retention was faster.
+                continue;
+            }
+            let reason = failure.kind();
+            self.metrics.errors.get_or_create(&ErrorLabel { reason }).inc();
+            if reason != Failed::Corrupt {
+                return if entries.is_empty() { Err(failure.into_error()) } else { Ok(entries) };
+            }
+            // What was read of it is good. The writer puts the file aside; where its queue is full, the next read asks again.
+            let _ = self.writer.try_send(Command::SetAside(failure));
+        }
+        Ok(entries)
+    }
+
+    fn read_file(
+        &mut self,
+        file: &DayFile,
+        after: Position,
+        limit: usize,
+        bytes: &mut usize,
+        entries: &mut Vec<journal::Entry>,
+    ) -> Result<(), Failure> {
+        let left = limit.saturating_sub(entries.len());
+        if let Entry::Vacant(place) = self.connections.entry(file.generation) {
+            let (connection, is_as_it_lay) =
+                folder::open_to_read(&file.path).map_err(Failure::at(&file.path))?;
+            if is_as_it_lay {
+                // Good for once. The writer may have found room meanwhile, so that what looks damaged need not be.
+                let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+                return day::read(&connection, after.0, left, bytes, entries).map_err(|error| Failure {
+                    path: file.path.clone(),
+                    error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
+                });
+            }
+            place.insert(connection);
+        }
+        match self.connections.get(&file.generation) {
+            Some(connection) => {
+                day::read(connection, after.0, left, bytes, entries).map_err(Failure::at(&file.path))
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod damage;
+mod full;
+mod kill;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use nodetap_wire::shard::Share;
+use nodetap_wire::{Change, ContainerDied, EventSeen, Owner, PodFacts, Shard, WholeCluster};
+
+use super::*;
+use crate::journal::Body;
+use crate::journal::metrics::{ConsumerLabel, Dropped, DroppedLabel};
+
+/// 2026-07-01T12:00:00Z
+const NOON: i64 = 1_782_907_200 * 1_000_000_000;
+const DAY: i64 = 86_400 * 1_000_000_000;
+
+/// A clock that tests set.
+#[derive(Clone)]
+struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(NOON)))
+    }
+
+    fn advance(&self, ns: i64) {
+        self.0.fetch_add(ns, Ordering::SeqCst);
+    }
+
+    fn settings(&self, path: &Path) -> Settings {
+        let clock = self.0.clone();
+        Settings { clock: Arc::new(move || clock.load(Ordering::SeqCst)), ..Settings::new(path) }
+    }
+}
+
+fn open(settings: &Settings) -> SqliteJournal {
+    SqliteJournal::open(settings.clone(), JournalMetrics::default(), Box::new(())).unwrap()
+}
+
+/// Opens a journal whose last handle has just been closed: its reader threads let go of the lock's last clone with it.
+async fn reopen(journal: SqliteJournal, settings: &Settings) -> SqliteJournal {
+    journal.close().await;
+    drop(journal);
+    open(settings)
+}
+
+fn event(uid: &str, version: u64, count: u64) -> Record {
+    let change = if count > 1 { Change::Modified } else { Change::Added };
+    event_as(uid, version, count, change)
+}
+
+fn event_as(uid: &str, version: u64, count: u64, change: Change) -> Record {
+    let json = format!(
+        r#"{{"metadata":{{"name":"web.{uid}","namespace":"shop","uid":"{uid}","resourceVersion":"{version}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"web","uid":"pod-1"}},"reason":"BackOff","message":"again","count":{count},"type":"Warning"}}"#
+    );
+    Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, change).unwrap())) }
+}
+
+fn death(container_id: &str, ordinal: u32) -> Record {
+    Record {
+        kind: Some(record::Kind::Death(ContainerDied {
+            namespace: "shop".into(),
+            pod: "web".into(),
+            pod_uid: "pod-1".into(),
+            node: "n1".into(),
+            container: "app".into(),
+            container_kind: nodetap_wire::ContainerKind::App.into(),
+            source: nodetap_wire::Source::PodWatch.into(),
+            container_id: container_id.into(),
+            ordinal,
+            exit_code: Some(7),
+            reason: "Error".into(),
+            finished_ns: NOON - 5,
+            labels: BTreeMap::from([("app".into(), "web".into())]),
+            last_lines: vec![nodetap_wire::LogLine { time_ns: 1, stderr: true, text: "ü\"\n".into() }],
+            owners: vec![Owner { kind: "ReplicaSet".into(), name: "web-1".into(), ..Owner::default() }],
+            ..ContainerDied::default()
+        })),
+    }
+}
+
+fn taken(records: Vec<Record>) -> Taken {
+    Taken { node: "n1".into(), records, checkpoints: Vec::new() }
+}
+
+fn checkpoint(epoch: u64, resource_version: &str) -> Checkpoint {
+    let shard = Some(Shard { share: Some(Share::Cluster(WholeCluster {})) });
+    Checkpoint { shard, epoch, resource_version: resource_version.into() }
+}
+
+async fn all(journal: &SqliteJournal) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map_or(Position(0), |entry| entry.position);
+        // From the disk: what memory says is tested by itself.
+        let (answer, answered) = oneshot::channel();
+        let place = place(&journal.read_places, 1).await.unwrap();
+        send(&journal.readers, Read { after, limit: 100, answer, place }).unwrap();
+        let more = answered.await.unwrap().unwrap();
+        if more.is_empty() {
+            return entries;
+        }
+        entries.extend(more);
+    }
+}
+
+fn versions(entries: &[Entry]) -> Vec<String> {
+    let face = |entry: &Entry| entry.face("c").unwrap().metadata.resource_version.to_string();
+    entries.iter().map(face).collect()
+}
+
+#[tokio::test]
+async fn what_was_appended_is_read_in_order_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let journal = open(&settings);
+    let batch = vec![event("a", 10, 1), death("containerd://x", 3), event("b", 11, 1)];
+    let appended = journal.append(taken(batch.clone())).await.unwrap();
+    assert_eq!(appended, Appended { head: Position(3), new: 3, duplicates: 0 });
+    assert_eq!(*journal.head().borrow(), Position(3));
+
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(*journal.head().borrow(), Position(3));
+    let entries = all(&journal).await;
+    assert_eq!(entries.iter().map(|entry| entry.position.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(entries.iter().all(|entry| entry.taken_ns == NOON && entry.occurrences == 1));
+    match (&entries[0].body, &batch[0].kind) {
+        (Body::Event(json), Some(record::Kind::Event(event))) => assert_eq!(json, &event.raw),
+        _ => panic!("{:?}", entries[0]),
+    }
+    match (&entries[1].body, &batch[1].kind) {
+        (Body::Death(found), Some(record::Kind::Death(death))) => {
+            assert_eq!(&**found, death);
+            assert_eq!(entries[1].object, Some(death.object()));
+        }
+        _ => panic!("{:?}", entries[1]),
+    }
+}
+
+#[tokio::test]
+async fn memory_and_disk_tell_the_same_of_the_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    for version in 1..=20 {
+        journal
+            .append(taken(vec![event(&format!("u{version}"), version, 1), death("", version as u32)]))
+            .await
+            .unwrap();
+    }
+    let from_disk = all(&journal).await;
+    for after in [0, 1, 17, 39, 40] {
+        let from_memory =
+            journal.shared.recent.read(Position(after), 5, READ_BYTES).expect("all of it is recent");
+        let shown = |entries: &[Entry]| format!("{entries:?}");
+        let expected: Vec<_> = from_disk.iter().filter(|e| e.position.0 > after).take(5).cloned().collect();
+        assert_eq!(shown(&from_memory), shown(&expected), "after {after}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_comes_again_is_a_duplicate_even_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let journal = open(&settings);
+    let batch = vec![event("a", 10, 1), event("b", 12, 1), death("containerd://x", 0), death("", 1)];
+    journal.append(taken(batch.clone())).await.unwrap();
+    for round in 0..3 {
+        let appended = journal.append(taken(batch.clone())).await.unwrap();
+        assert_eq!((appended.new, appended.duplicates), (0, 4), "round {round}");
+    }
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(journal.append(taken(batch.clone())).await.unwrap().duplicates, 4);
+    // The next day's file knows what the one before holds.
+    clock.advance(DAY);
+    let appended = journal.append(taken(batch.clone())).await.unwrap();
+    assert_eq!((appended.new, appended.duplicates), (0, 4));
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(journal.append(taken(batch)).await.unwrap().duplicates, 4);
+    assert_eq!(all(&journal).await.len(), 4);
+}
+
+#[tokio::test]
+async fn an_older_state_that_comes_late_is_kept_and_counts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    let batch = vec![event("a", 10, 1), event("a", 30, 5), event("a", 20, 3), event("a", 20, 3)];
+    let appended = journal.append(taken(batch)).await.unwrap();
+    assert_eq!((appended.new, appended.duplicates), (3, 1));
+    let entries = all(&journal).await;
+    assert_eq!(versions(&entries), ["10", "30", "20"]);
+    assert_eq!(entries.iter().map(|entry| entry.occurrences).collect::<Vec<_>>(), [1, 4, 0]);
+}
+
+#[tokio::test]
+async fn a_recurrence_is_counted_since_the_last_state_over_restarts_and_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let mut journal = open(&settings);
+    for (version, count) in [(1, 1), (2, 2), (3, 10), (4, 11), (5, 50)] {
+        journal.append(taken(vec![event("a", version, count)])).await.unwrap();
+        if version == 4 {
+            clock.advance(DAY);
+        }
+        journal = reopen(journal, &settings).await;
+    }
+    let occurrences: Vec<_> = all(&journal).await.iter().map(|entry| entry.occurrences).collect();
+    assert_eq!(occurrences, [1, 1, 8, 1, 39]);
+}
+
+#[tokio::test]
+async fn checkpoints_are_kept_and_an_old_epoch_does_not_move_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let journal = open(&settings);
+    let with = |checkpoint| Taken { checkpoints: vec![checkpoint], ..taken(vec![]) };
+    journal.append(with(checkpoint(2, "100"))).await.unwrap();
+    journal.append(with(checkpoint(1, "200"))).await.unwrap();
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(2, "100")]);
+    clock.advance(DAY);
+    journal.append(taken(vec![event("a", 101, 1)])).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(2, "100")]);
+}
+
+#[tokio::test]
+async fn cursors_and_dead_letters_survive_and_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let journal = open(&settings);
+    assert_eq!(journal.cursor("loki").await.unwrap(), None);
+    let dead = vec![DeadLetter { position: Position(4), reason: "400: too old".into() }];
+    journal.commit("loki", Position(5), dead).await.unwrap();
+    journal.commit("file", Position(9), vec![]).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(journal.cursor("loki").await.unwrap(), Some(Position(5)));
+    assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(9)));
+    let database = rusqlite::Connection::open(folder.path().join("cursors.sqlite")).unwrap();
+    let letter: (String, i64, String) = database
+        .query_row("SELECT consumer, position, reason FROM dead_letter", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .unwrap();
+    assert_eq!(letter, ("loki".into(), 4, "400: too old".into()));
+}
+
+#[tokio::test]
+async fn a_day_has_a_file_and_reading_goes_over_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let journal = open(&settings);
+    for day in 0..4 {
+        let records = (0..3).map(|n| event(&format!("{day}-{n}"), 100 + day * 10 + n, 1)).collect();
+        journal.append(taken(records)).await.unwrap();
+        clock.advance(DAY);
+    }
+    assert_eq!(
+        folder::dates(folder.path()).unwrap(),
+        ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"]
+    );
+    let journal = reopen(journal, &settings).await;
+    let entries = all(&journal).await;
+    assert_eq!(
+        entries.iter().map(|entry| entry.position.0).collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
+    assert_eq!(journal.read_from(Position(5), 4).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_keeps_to_the_newest_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let journal = open(&settings);
+    clock.advance(-3 * DAY);
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    journal.append(taken(vec![event("b", 2, 1)])).await.unwrap();
+    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-01"]);
+    assert_eq!(all(&journal).await.len(), 2);
+}
+
+#[tokio::test]
+async fn retention_drops_whole_files_and_counts_what_nobody_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings { max_age: Duration::from_secs(2 * 86_400), ..clock.settings(folder.path()) };
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+    journal.append(taken((1..=10).map(|n| event(&format!("u{n}"), n, 1)).collect())).await.unwrap();
+    journal.commit("slow", Position(4), vec![]).await.unwrap();
+    journal.commit("quick", Position(10), vec![]).await.unwrap();
+    clock.advance(4 * DAY);
+    journal.append(taken(vec![event("later", 11, 1)])).await.unwrap();
+
+    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-05"]);
+    assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Age }).get(), 10);
+    let undelivered = |consumer: &str| {
+        let label = ConsumerLabel { consumer: consumer.into(), reason: "retention" };
+        metrics.undelivered.get_or_create(&label).get()
+    };
+    assert_eq!((undelivered("slow"), undelivered("quick")), (6, 0));
+    // A cursor into what is gone goes on with what is there, and positions do too.
+    let entries = all(&journal).await;
+    assert_eq!(entries.iter().map(|entry| entry.position.0).collect::<Vec<_>>(), [11]);
+}
+
+#[tokio::test]
+async fn retention_by_bytes_never_drops_the_newest_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings { max_bytes: 1, ..clock.settings(folder.path()) };
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    for version in 1..=3 {
+        journal.append(taken(vec![event(&format!("u{version}"), version, 1)])).await.unwrap();
+        clock.advance(DAY);
+    }
+    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-03"]);
+    assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Bytes }).get(), 2);
+    assert_eq!(all(&journal).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_carries_what_was_known_of_its_pod_and_replays_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let journal = open(&settings);
+    let facts = PodFacts {
+        uid: "pod-1".into(),
+        resource_version: "5".into(),
+        labels: BTreeMap::from([("app".into(), "web".into())]),
+        owners: vec![Owner { kind: "ReplicaSet".into(), controller: true, ..Owner::default() }],
+        ..PodFacts::default()
+    };
+    let facts = Record { kind: Some(record::Kind::Pod(facts)) };
+    let appended = journal.append(taken(vec![facts, event("a", 1, 1)])).await.unwrap();
+    assert_eq!((appended.new, appended.duplicates, appended.head), (1, 0, Position(1)));
+    let live = journal.read_from(Position(0), 10).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    let replayed = all(&journal).await;
+    assert_eq!(live[0].object, replayed[0].object);
+    let object = replayed[0].object.as_ref().unwrap();
+    assert_eq!((object.labels["app"].as_str(), object.owners[0].controller), ("web", true));
+}
+
+#[tokio::test]
+async fn two_processes_cannot_write_one_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let _journal = open(&settings);
+    let error =
+        SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())).unwrap_err().to_string();
+    assert!(error.contains("in use by another process") && error.contains("journal.path"), "{error}");
+}
+
+#[tokio::test]
+async fn after_closing_appends_say_that_it_has_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    journal.close().await;
+    let error = journal.append(taken(vec![event("a", 1, 1)])).await.unwrap_err();
+    assert!(matches!(error, JournalError::Stopped), "{error}");
+}
+
+#[tokio::test]
+async fn every_record_is_told_to_the_observer_once() {
+    #[derive(Clone, Default)]
+    struct Counting(Arc<Mutex<(Vec<u64>, usize, usize)>>);
+
+    impl Observer for Counting {
+        fn appended(&mut self, entry: &Entry, record: &Record) {
+            assert!(record.kind.is_some());
+            self.0.lock().unwrap().0.push(entry.position.0);
+        }
+
+        fn duplicate(&mut self, _: &Record) {
+            self.0.lock().unwrap().1 += 1;
+        }
+
+        fn pod(&mut self, _: &Record) {
+            self.0.lock().unwrap().2 += 1;
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let observer = Counting::default();
+    let settings = TestClock::new().settings(folder.path());
+    let journal =
+        SqliteJournal::open(settings, JournalMetrics::default(), Box::new(observer.clone())).unwrap();
+    let facts = Record { kind: Some(record::Kind::Pod(PodFacts::default())) };
+    journal.append(taken(vec![event("a", 1, 1), facts, event("a", 1, 1), death("", 0)])).await.unwrap();
+    journal.close().await;
+    assert_eq!(*observer.0.lock().unwrap(), (vec![1, 2], 1, 1));
+}
+
+#[tokio::test]
+async fn an_append_waits_for_room_and_all_of_them_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    let appends = (0..200_u64).map(|batch| {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            let records = (0..20).map(|n| event(&format!("{batch}-{n}"), 1 + batch * 20 + n, 1)).collect();
+            journal.append(taken(records)).await.unwrap().new
+        })
+    });
+    let mut new = 0;
+    for append in appends.collect::<Vec<_>>() {
+        new += append.await.unwrap();
+    }
+    assert_eq!(new, 4_000);
+    let entries = all(&journal).await;
+    assert_eq!(entries.iter().map(|e| e.position.0).collect::<Vec<_>>(), (1..=4_000).collect::<Vec<_>>());
+}

@@ -1,0 +1,125 @@
+//! Files that are torn, cut or overwritten.
+
+use std::fs;
+
+use super::*;
+
+/// A journal of three days with three records each, closed.
+async fn three_days(folder: &Path) -> (TestClock, Settings) {
+    let clock = TestClock::new();
+    let settings = clock.settings(folder);
+    let journal = open(&settings);
+    for day in 0..3 {
+        let records = (0..3).map(|n| event(&format!("{day}-{n}"), 100 + day * 10 + n, 1)).collect();
+        let checkpoints = vec![checkpoint(1, &format!("{}", 102 + day * 10))];
+        journal.append(Taken { checkpoints, ..taken(records) }).await.unwrap();
+        if day < 2 {
+            clock.advance(DAY);
+        }
+    }
+    journal.close().await;
+    (clock, settings)
+}
+
+fn damage(path: &Path, how: &str) {
+    let mut bytes = fs::read(path).unwrap();
+    match how {
+        "empty" => bytes.clear(),
+        "header" => bytes[..100].fill(0xa5),
+        "cut" => bytes.truncate(bytes.len() / 3),
+        "zeroed" => bytes.fill(0),
+        "schema" => bytes[100..4_096].fill(0xff),
+        _ => panic!("{how}"),
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+fn set_aside(folder: &Path) -> usize {
+    folder::set_aside_files(folder).len()
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_put_aside_and_the_rest_is_served() {
+    for how in ["header", "cut", "zeroed", "schema"] {
+        for date in ["2026-07-01", "2026-07-02", "2026-07-03"] {
+            let folder = tempfile::tempdir().unwrap();
+            let (_clock, settings) = three_days(folder.path()).await;
+            damage(&folder::day_path(folder.path(), date), how);
+            let metrics = JournalMetrics::default();
+            let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(()))
+                .unwrap_or_else(|error| panic!("{how} {date}: {error}"));
+            let left = all(&journal).await;
+            assert_eq!(left.len(), 6, "{how} {date}");
+            assert_eq!(metrics.set_aside.get(), 1, "{how} {date}");
+            assert!(set_aside(folder.path()) >= 1, "{how} {date}");
+            // Positions go on above anything ever handed out, and what was lost is taken again.
+            let again = (0..3)
+                .flat_map(|day| (0..3).map(move |n| event(&format!("{day}-{n}"), 100 + day * 10 + n, 1)));
+            let appended = journal.append(taken(again.collect())).await.unwrap();
+            assert_eq!((appended.new, appended.duplicates), (3, 6), "{how} {date}");
+            assert!(appended.head >= Position(12), "{how} {date}: {appended:?}");
+            let journal = reopen(journal, &settings).await;
+            let mut found = versions(&all(&journal).await);
+            found.sort();
+            assert_eq!(found.len(), 9, "{how} {date}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_newest_file_the_checkpoint_before_it_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    damage(&folder::day_path(folder.path(), "2026-07-03"), "header");
+    let journal = open(&settings);
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "112")]);
+}
+
+#[tokio::test]
+async fn a_lost_newest_file_does_not_make_positions_repeat() {
+    for name in ["journal-2026-07-03.sqlite", "journal-2026-07-02.sqlite"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_clock, settings) = three_days(folder.path()).await;
+        fs::remove_file(folder.path().join(name)).unwrap();
+        let journal = open(&settings);
+        let appended = journal.append(taken(vec![event("new", 999, 1)])).await.unwrap();
+        assert!(appended.head.0 > 9, "{name}: {appended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_damaged_while_it_is_served_is_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    damage(&folder::day_path(folder.path(), "2026-07-02"), "zeroed");
+    assert_eq!(all(&journal).await.len(), 6);
+    // A read tells the writer, which has done it before it answers what comes after.
+    journal.append(taken(vec![event("new", 999, 1)])).await.unwrap();
+    assert_eq!(metrics.set_aside.get(), 1);
+    assert_eq!(all(&journal).await.len(), 7);
+}
+
+#[tokio::test]
+async fn an_empty_newest_file_is_filled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    damage(&folder::day_path(folder.path(), "2026-07-03"), "empty");
+    let journal = open(&settings);
+    let appended = journal.append(taken(vec![event("2-0", 120, 1)])).await.unwrap();
+    assert_eq!(appended.new, 1);
+    assert!(appended.head.0 > 9);
+    assert_eq!(all(&journal).await.len(), 7);
+}
+
+#[tokio::test]
+async fn damaged_cursors_are_put_aside_and_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    damage(&folder.path().join("cursors.sqlite"), "header");
+    let journal = open(&settings);
+    assert_eq!(all(&journal).await.len(), 9);
+    journal.commit("loki", Position(3), vec![]).await.unwrap();
+    assert_eq!(journal.cursor("loki").await.unwrap(), Some(Position(3)));
+}

@@ -1,0 +1,367 @@
+//! The delivery loop: reads the journal from a sink's cursor, routes, renders, delivers in batches, and moves the cursor.
+//!
+//! At least once and in the journal's order. A sink that is down stops its own loop and no other, and loses nothing while the
+//! journal keeps the records: the loop holds two batches at most and leaves the rest where it is. The cursor is committed
+//! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
+//! loop from delivering on, so that after a crash no more than one batch is sent again.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nodetap_wire::face::Face;
+use nodetap_wire::time;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use self::backoff::{Backoff, jitter};
+use self::queue::Queue;
+use super::encode::Encoder;
+use super::metrics::SinkMetrics;
+use super::{Report, Sink};
+use crate::journal::{DeadLetter, Entry, Journal, JournalError, Position};
+
+pub mod backoff;
+pub mod queue;
+
+/// Entries read at once. Enough to make a read cheap, few enough to hold for every sink.
+const CHUNK: usize = 512;
+/// Entries routed and rendered before other tasks get a turn.
+const TURN: usize = 32;
+/// How often the lag is told while nothing else happens.
+const TELL_LAG: Duration = Duration::from_secs(1);
+/// Reads in a row that find nothing below the head before what is missing is passed over.
+const EMPTY_READS: u32 = 5;
+
+/// Where a sink without a cursor starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record that is kept.
+    #[default]
+    Beginning,
+    /// With the next record that is taken.
+    Now,
+}
+
+/// One sink's loop.
+pub struct Loop<J: Journal, S, R> {
+    /// The receiver's name; its cursor's is made of it.
+    pub name: String,
+    /// What to read.
+    pub journal: J,
+    /// The cluster's name, for faces.
+    pub cluster: Arc<str>,
+    /// How often a record goes to this sink; mostly 0 or 1.
+    pub copies: R,
+    /// Renders for it.
+    pub encoder: Encoder,
+    /// Delivers.
+    pub sink: S,
+    /// Counts.
+    pub metrics: SinkMetrics,
+    /// Where to start without a cursor.
+    pub start: Start,
+    /// How long a batch in flight may go on once the loop is to stop.
+    pub stop_within: Duration,
+}
+
+/// What the loop knows beside its queue.
+struct State {
+    queue: Queue,
+    head: watch::Receiver<Position>,
+    /// When the last entry that was read had been journalled; 0: none was read.
+    read_ns: i64,
+    /// Since the journal's last good answer.
+    trouble: Backoff,
+    empty_reads: u32,
+    /// Nothing was committed for this consumer yet: what lies before the first entry is not missed.
+    fresh: bool,
+}
+
+/// The name of a receiver's cursor.
+pub fn consumer(name: &str) -> String {
+    format!("sink/{name}")
+}
+
+// === impl Loop ===
+
+impl<J, S, R> Loop<J, S, R>
+where
+    J: Journal,
+    S: Sink,
+    R: Fn(&Face<'_>) -> usize + Send + 'static,
+{
+    /// Runs until told to stop, then lets the batch in flight end and commits.
+    ///
+    /// # Errors
+    /// Where the journal has stopped; whatever else it fails of is tried again.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), JournalError> {
+        let Some(mut state) = self.begin(&stop).await? else { return Ok(()) };
+        loop {
+            let now = Instant::now().into_std();
+            let stopping = stop.is_cancelled();
+            self.tell_lag(&state);
+            if let Some((cursor, dead)) = state.queue.commit(now, stopping)
+                && !self.commit(&mut state, cursor, dead, &stop).await?
+                && !stopping
+            {
+                continue;
+            }
+            if stopping {
+                return Ok(());
+            }
+            let ready = state.queue.ready(now, false);
+            if ready > 0 {
+                self.deliver(&mut state, ready, &stop).await;
+                continue;
+            }
+            let room = state.queue.wants() > 0;
+            let head = *state.head.borrow_and_update();
+            if room && head > state.queue.read() {
+                self.fill(&mut state, head, &stop).await?;
+                continue;
+            }
+            let wake =
+                state.queue.wake(now).map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+                changed = state.head.changed(), if room => changed.map_err(|_| JournalError::Stopped)?,
+            }
+        }
+    }
+
+    /// Finds the place to start from; none: stopped before it was found.
+    async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
+        let mut trouble = Backoff::default();
+        let cursor = loop {
+            match self.journal.cursor(&consumer(&self.name)).await {
+                Ok(cursor) => break cursor,
+                Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+                Err(error) => {
+                    tracing::warn!(sink = self.name, %error, "cannot read the sink's cursor");
+                    if !rest(&mut trouble, stop).await {
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let head = self.journal.head();
+        let last = *head.borrow();
+        let from = match cursor {
+            Some(cursor) if cursor > last => {
+                tracing::error!(
+                    sink = self.name,
+                    cursor = cursor.0,
+                    head = last.0,
+                    "the journal ends before the sink's cursor: it is not the journal that the sink read; starting over"
+                );
+                Position(0)
+            }
+            Some(cursor) => cursor,
+            None if self.start == Start::Now => last,
+            None => Position(0),
+        };
+        tracing::info!(sink = self.name, after = from.0, head = last.0, "delivering");
+        let queue = Queue::new(self.sink.limits(), from, Instant::now().into_std());
+        Ok(Some(State { queue, head, read_ns: 0, trouble, empty_reads: 0, fresh: from == Position(0) }))
+    }
+
+    /// Reads on, routes and renders.
+    async fn fill(
+        &mut self,
+        state: &mut State,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<(), JournalError> {
+        let after = state.queue.read();
+        let entries = match self.journal.read_from(after, CHUNK).await {
+            Ok(entries) => entries,
+            Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+            Err(error) => {
+                tracing::warn!(sink = self.name, after = after.0, %error, "cannot read the journal");
+                rest(&mut state.trouble, stop).await;
+                return Ok(());
+            }
+        };
+        if entries.is_empty() {
+            // Perhaps retention dropped it all, perhaps the journal is not ready: do not give up on records at once.
+            state.empty_reads += 1;
+            if state.empty_reads < EMPTY_READS {
+                rest(&mut state.trouble, stop).await;
+            } else {
+                self.missed(after, head, state.fresh);
+                state.queue.pass(head);
+                state.empty_reads = 0;
+            }
+            return Ok(());
+        }
+        state.empty_reads = 0;
+        state.trouble.reset();
+        let mut expected = after;
+        for (index, entry) in entries.into_iter().enumerate() {
+            expected.0 += 1;
+            if entry.position > expected {
+                self.missed(Position(expected.0 - 1), Position(entry.position.0 - 1), state.fresh);
+            }
+            expected = expected.max(entry.position);
+            state.fresh = false;
+            state.read_ns = entry.taken_ns;
+            self.take(&mut state.queue, &entry);
+            if index % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Routes and renders one entry.
+    fn take(&mut self, queue: &mut Queue, entry: &Entry) {
+        let position = entry.position;
+        let now = Instant::now().into_std();
+        let face = match entry.face(&self.cluster) {
+            Ok(face) => face,
+            Err(error) => return self.dead(queue, position, error.to_string()),
+        };
+        let copies = (self.copies)(&face);
+        if copies == 0 {
+            return queue.take(position, None, now);
+        }
+        match self.encoder.encode(&face, position, entry.taken_ns) {
+            Ok(delivery) => queue.take(position, std::iter::repeat_n(delivery, copies), now),
+            Err(error) => self.dead(queue, position, error.to_string()),
+        }
+    }
+
+    fn dead(&self, queue: &mut Queue, position: Position, reason: String) {
+        tracing::debug!(sink = self.name, position = position.0, reason, "a record cannot be rendered");
+        self.metrics.dead_letters.inc();
+        queue.take_dead(DeadLetter { position, reason });
+    }
+
+    /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
+    fn missed(&self, after: Position, last: Position, fresh: bool) {
+        if fresh {
+            return;
+        }
+        let records = last.0.saturating_sub(after.0);
+        self.metrics.missed.inc_by(records);
+        tracing::error!(
+            sink = self.name,
+            records,
+            after = after.0,
+            "the journal dropped records that the sink had not got"
+        );
+    }
+
+    /// Tries a batch.
+    async fn deliver(&mut self, state: &mut State, records: usize, stop: &CancellationToken) {
+        let batch = state.queue.batch(records);
+        let mut report = Report::new(batch.len());
+        self.metrics.batch_records.observe(batch.len() as f64);
+        let began = Instant::now();
+        {
+            let Self { sink, metrics, stop_within, .. } = self;
+            let mut attempt = pin!(sink.deliver(&batch, &mut report));
+            let mut stopping = pin!(stopped(stop, *stop_within));
+            let mut tick = tokio::time::interval(TELL_LAG);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = &mut attempt => break,
+                    () = &mut stopping => break,
+                    _ = tick.tick() => tell_lag(metrics, state),
+                }
+            }
+        }
+        let now = Instant::now();
+        self.metrics.request_seconds.observe(now.duration_since(began).as_secs_f64());
+        let failures = state.queue.failures();
+        let settled = state.queue.settle(report.into_outcomes(), now.into_std(), jitter());
+        self.metrics.delivered.inc_by(settled.delivered as u64);
+        self.metrics.retried.inc_by(settled.retried as u64);
+        self.metrics.dead_letters.inc_by(settled.refused.len() as u64);
+        if settled.delivered > 0 {
+            self.metrics.last_success.set(time::now_ns() as f64 / 1e9);
+        }
+        if let Some(first) = settled.refused.first() {
+            tracing::warn!(
+                sink = self.name,
+                records = settled.refused.len(),
+                position = first.position.0,
+                reason = first.reason,
+                "the sink refused records for good; they are kept as dead letters"
+            );
+        }
+        match settled.failure {
+            Some((failure, wait)) => {
+                self.metrics.failed(failure.class);
+                tracing::warn!(
+                    sink = self.name,
+                    class = failure.class.name(),
+                    reason = failure.reason,
+                    again_in_ms = wait.as_millis() as u64,
+                    "delivery failed"
+                );
+            }
+            None if failures > 0 => {
+                tracing::info!(sink = self.name, failures, "the sink takes records again")
+            }
+            None => {}
+        }
+    }
+
+    /// Commits; false: it failed, and a while has passed.
+    async fn commit(
+        &mut self,
+        state: &mut State,
+        cursor: Position,
+        dead: Vec<DeadLetter>,
+        stop: &CancellationToken,
+    ) -> Result<bool, JournalError> {
+        let letters = dead.len();
+        match self.journal.commit(&consumer(&self.name), cursor, dead).await {
+            Ok(()) => {
+                state.queue.committed(cursor, letters, Instant::now().into_std());
+                state.trouble.reset();
+                Ok(true)
+            }
+            Err(JournalError::Stopped) => Err(JournalError::Stopped),
+            Err(error) => {
+                tracing::warn!(sink = self.name, cursor = cursor.0, %error, "cannot commit the sink's cursor");
+                rest(&mut state.trouble, stop).await;
+                Ok(false)
+            }
+        }
+    }
+
+    fn tell_lag(&self, state: &State) {
+        tell_lag(&self.metrics, state);
+    }
+}
+
+fn tell_lag(metrics: &SinkMetrics, state: &State) {
+    let head = *state.head.borrow();
+    let behind = head.0.saturating_sub(state.queue.cursor().0);
+    metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
+    let oldest =
+        state.queue.oldest_ns().or((head > state.queue.read() && state.read_ns > 0).then_some(state.read_ns));
+    let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
+    metrics.lag_seconds.set(seconds);
+}
+
+/// Waits a while after the journal failed; false: stopped.
+async fn rest(trouble: &mut Backoff, stop: &CancellationToken) -> bool {
+    let wait = trouble.next(None, jitter());
+    stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some()
+}
+
+/// Ends so long after `stop`.
+async fn stopped(stop: &CancellationToken, grace: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! What one sink has before it: the deliveries read and not yet settled, how far the cursor may move, and when to send.
+//!
+//! Synchronous and without a clock of its own: told of entries, outcomes and the time, it says what to do next.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use crate::journal::{DeadLetter, Position};
+use crate::sinks::{Delivery, Failure, Limits, Outcome};
+
+/// Records that may pass a sink by before its cursor is committed.
+pub const IDLE_RECORDS: u64 = 10_000;
+/// How long a cursor that moved only over what is not for the sink may wait for its commit.
+pub const IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// Deliveries in the journal's order, and what is known of those before them.
+#[derive(Debug)]
+pub struct Queue {
+    limits: Limits,
+    /// Bounded by `wants`: no more is read while two batches stand here.
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// The last position read.
+    read: Position,
+    /// The last position committed.
+    committed: Position,
+    committed_at: Instant,
+    /// Whether something was settled since the last commit, so that the next one does not wait.
+    settled: bool,
+    /// Not committed yet; bounded, since a commit follows every batch.
+    dead: Vec<DeadLetter>,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    delivery: Delivery,
+    since: Instant,
+    tried: bool,
+}
+
+/// What settling a batch came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Deliveries that the sink has.
+    pub delivered: usize,
+    /// Deliveries refused for good.
+    pub refused: Vec<DeadLetter>,
+    /// Deliveries that were tried and will be tried again.
+    pub retried: usize,
+    /// Why, and how long the sink is left alone.
+    pub failure: Option<(Failure, Duration)>,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Starts after a cursor.
+    pub fn new(limits: Limits, cursor: Position, now: Instant) -> Self {
+        Self {
+            limits: Limits { records: limits.records.max(1), ..limits },
+            waiting: VecDeque::new(),
+            bytes: 0,
+            read: cursor,
+            committed: cursor,
+            committed_at: now,
+            settled: false,
+            dead: Vec::new(),
+            backoff: Backoff::default(),
+            not_before: None,
+        }
+    }
+
+    /// After which position to read on.
+    pub fn read(&self) -> Position {
+        self.read
+    }
+
+    /// How many more entries it has room for: 0 while two batches wait.
+    pub fn wants(&self) -> usize {
+        if self.bytes >= self.limits.bytes.saturating_mul(2) {
+            return 0;
+        }
+        self.limits.records.saturating_mul(2).saturating_sub(self.waiting.len())
+    }
+
+    /// Takes an entry: nothing of it is for this sink, or one delivery, or several.
+    pub fn take(&mut self, position: Position, deliveries: impl IntoIterator<Item = Delivery>, now: Instant) {
+        for delivery in deliveries {
+            self.bytes += delivery.body.len();
+            self.waiting.push_back(Waiting { delivery, since: now, tried: false });
+        }
+        self.read = self.read.max(position);
+    }
+
+    /// Takes an entry that cannot be rendered for this sink.
+    pub fn take_dead(&mut self, letter: DeadLetter) {
+        self.read = self.read.max(letter.position);
+        self.settled = true;
+        self.dead.push(letter);
+    }
+
+    /// Passes over positions of which the journal has nothing any more.
+    pub fn pass(&mut self, position: Position) {
+        self.read = self.read.max(position);
+    }
+
+    /// How many deliveries of the front to send now; 0: not yet. `last`: nothing more is coming, so do not wait for it.
+    pub fn ready(&self, now: Instant, last: bool) -> usize {
+        let Some(first) = self.waiting.front() else { return 0 };
+        if self.not_before.is_some_and(|at| now < at) {
+            return 0;
+        }
+        let (mut records, mut bytes, mut full) = (0, 0_usize, false);
+        for waiting in &self.waiting {
+            bytes += waiting.delivery.body.len();
+            if records > 0 && bytes > self.limits.bytes {
+                full = true;
+                break;
+            }
+            records += 1;
+            if records >= self.limits.records || bytes >= self.limits.bytes {
+                full = true;
+                break;
+            }
+        }
+        let due = last || full || first.tried || now >= first.since + self.limits.wait;
+        if due { records } else { 0 }
+    }
+
+    /// The first `records` deliveries.
+    pub fn batch(&self, records: usize) -> Vec<Delivery> {
+        // A delivery is cheap to clone where it counts: its body is shared.
+        self.waiting.iter().take(records).map(|waiting| waiting.delivery.clone()).collect()
+    }
+
+    /// Takes what became of the first deliveries, in their order; `jitter` of 0..1 is for the wait after a failure.
+    /// Where nothing at all was settled, that is a failure too.
+    pub fn settle(&mut self, outcomes: Vec<Option<Outcome>>, now: Instant, jitter: f64) -> Settled {
+        let mut settled = Settled::default();
+        let mut failure: Option<Failure> = None;
+        let tried = outcomes.len().min(self.waiting.len());
+        let rest = self.waiting.split_off(tried);
+        let batch = std::mem::replace(&mut self.waiting, VecDeque::with_capacity(rest.len()));
+        for (mut waiting, outcome) in batch.into_iter().zip(outcomes) {
+            match outcome {
+                Some(Outcome::Delivered) => {
+                    settled.delivered += 1;
+                    self.bytes -= waiting.delivery.body.len();
+                }
+                Some(Outcome::Refused(reason)) => {
+                    self.bytes -= waiting.delivery.body.len();
+                    let letter = DeadLetter { position: waiting.delivery.position, reason };
+                    self.dead.push(letter.clone());
+                    settled.refused.push(letter);
+                }
+                Some(Outcome::Retry(why)) => {
+                    settled.retried += 1;
+                    waiting.tried = true;
+                    self.waiting.push_back(waiting);
+                    match &mut failure {
+                        None => failure = Some(why),
+                        Some(first) => first.after = first.after.max(why.after),
+                    }
+                }
+                None => {
+                    waiting.tried = true;
+                    self.waiting.push_back(waiting);
+                }
+            }
+        }
+        self.waiting.extend(rest);
+
+        let progress = settled.delivered + settled.refused.len() > 0;
+        self.settled |= progress;
+        if progress {
+            self.backoff.reset();
+        }
+        if failure.is_none() && !progress {
+            failure = Some(Failure::interrupted());
+        }
+        self.not_before = None;
+        if let Some(failure) = failure {
+            let wait = self.backoff.next(failure.after, jitter);
+            self.not_before = Some(now + wait);
+            settled.failure = Some((failure, wait));
+        }
+        settled
+    }
+
+    /// How many failures there were in a row.
+    pub fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
+    /// Everything up to here is delivered, refused, or not for this sink.
+    pub fn cursor(&self) -> Position {
+        // The front's own position is not done; the ones before it are.
+        self.waiting.front().map_or(self.read, |first| Position(first.delivery.position.0.saturating_sub(1)))
+    }
+
+    /// What to commit now, if anything. `last`: there will be no later chance.
+    pub fn commit(&self, now: Instant, last: bool) -> Option<(Position, Vec<DeadLetter>)> {
+        let cursor = self.cursor();
+        let moved = cursor.0.saturating_sub(self.committed.0);
+        if moved == 0 && self.dead.is_empty() {
+            return None;
+        }
+        let due = last || self.settled || moved >= IDLE_RECORDS || now >= self.committed_at + IDLE_TIME;
+        due.then(|| (cursor, self.dead.clone()))
+    }
+
+    /// What [`Queue::commit`] gave is durable.
+    pub fn committed(&mut self, cursor: Position, dead: usize, now: Instant) {
+        self.committed = self.committed.max(cursor);
+        self.committed_at = now;
+        self.settled = false;
+        self.dead.drain(..dead.min(self.dead.len()));
+    }
+
+    /// When something may be due that no input announces; none: only an input helps.
+    pub fn wake(&self, now: Instant) -> Option<Instant> {
+        let send = self.waiting.front().map(|first| {
+            let filled = if first.tried { now } else { first.since + self.limits.wait };
+            self.not_before.map_or(filled, |at| at.max(filled))
+        });
+        let commit =
+            (self.cursor() > self.committed || !self.dead.is_empty()).then(|| self.committed_at + IDLE_TIME);
+        [send, commit].into_iter().flatten().min()
+    }
+
+    /// Since when, in nanoseconds since 1970, the oldest record waits; none: nothing waits here.
+    pub fn oldest_ns(&self) -> Option<i64> {
+        self.waiting.front().map(|first| first.delivery.taken_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests;

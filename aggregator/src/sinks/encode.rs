@@ -1,0 +1,196 @@
+//! Renders a record for one sink: body, headers and stream labels.
+//!
+//! JSON goes out as Go writes it: `<`, `>` and `&` and the two line separators escaped, so that what was made for
+//! kubernetes-event-exporter finds the same bytes.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use http::{HeaderName, HeaderValue};
+use nodetap_wire::face::Face;
+
+use super::Delivery;
+use crate::config::receivers::{ReceiverBody, StdoutConfig};
+use crate::journal::Position;
+use crate::route::de_dot::de_dotted;
+use crate::route::template::{Layout, Template, TemplateError};
+
+/// The stream of a Loki sink without labels, as kubernetes-event-exporter's users name theirs.
+pub const DEFAULT_LABEL: (&str, &str) = ("app", "kubernetes-event-exporter");
+/// Streams that one sink may make. Loki itself allows 5,000 for everybody together by default.
+pub const MAX_STREAMS: usize = 1_000;
+/// What a templated label is where its value would make one stream too many.
+pub const OVERFLOW: &str = "overflow";
+
+/// How records are rendered for one sink.
+#[derive(Clone, Debug, Default)]
+pub struct Encoder {
+    layout: Option<Layout>,
+    de_dot: bool,
+    headers: Vec<(HeaderName, Template)>,
+    /// None: the sink has no streams.
+    labels: Option<Vec<(String, Template)>>,
+    /// Hashes of the label sets made so far; bounded by `MAX_STREAMS`.
+    streams: HashSet<u64>,
+    overflowed: bool,
+}
+
+/// Why a record cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Its layout.
+    #[error("layout: {0}")]
+    Layout(#[source] TemplateError),
+    /// A stream label.
+    #[error("label {0}: {1}")]
+    Label(String, #[source] TemplateError),
+    /// Its face.
+    #[error("cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+// === impl Encoder ===
+
+impl Encoder {
+    /// The encoder that a receiver asks for.
+    pub fn new(body: &ReceiverBody) -> Self {
+        match body {
+            ReceiverBody::Stdout(StdoutConfig { de_dot, layout }) => {
+                Self { layout: layout.clone(), de_dot: *de_dot, ..Self::default() }
+            }
+            ReceiverBody::File(config) => {
+                Self { layout: config.layout.clone(), de_dot: config.de_dot, ..Self::default() }
+            }
+            ReceiverBody::Webhook(config) => {
+                Self { layout: config.layout.clone(), headers: config.headers.clone(), ..Self::default() }
+            }
+            ReceiverBody::Loki(config) => {
+                let mut headers = config.headers.clone();
+                let tenant = HeaderName::from_static("x-scope-orgid");
+                if let Some(template) = &config.tenant {
+                    headers.retain(|(name, _)| *name != tenant);
+                    headers.push((tenant, template.clone()));
+                }
+                Self {
+                    layout: config.layout.clone(),
+                    headers,
+                    labels: Some(config.labels.clone()),
+                    ..Self::default()
+                }
+            }
+        }
+    }
+
+    /// Renders one record, journalled at `position` at `taken_ns`.
+    ///
+    /// # Errors
+    /// Where a template of the layout or of a label cannot be rendered for it.
+    pub fn encode(
+        &mut self,
+        face: &Face<'_>,
+        position: Position,
+        taken_ns: i64,
+    ) -> Result<Delivery, EncodeError> {
+        let body = if self.de_dot { de_dotted(face, |face| self.body(face))? } else { self.body(face)? };
+        Ok(Delivery {
+            position,
+            id: face.id.clone(),
+            object: face.object_key().to_owned(),
+            time_ns: [face.time_ns, taken_ns].into_iter().find(|ns| *ns > 0).unwrap_or(1),
+            taken_ns,
+            body: body.into(),
+            headers: self.headers(face),
+            labels: self.labels(face)?,
+        })
+    }
+
+    fn body(&self, face: &Face<'_>) -> Result<Vec<u8>, EncodeError> {
+        let json = match &self.layout {
+            Some(layout) => serde_json::to_vec(&layout.render(face).map_err(EncodeError::Layout)?)?,
+            None => serde_json::to_vec(face)?,
+        };
+        Ok(as_go_escapes(json))
+    }
+
+    /// A header that does not render, or renders to what no header may be, is sent as it was written.
+    fn headers(&self, face: &Face<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        let rendered = |template: &Template| {
+            template.render(face).ok().and_then(|text| value(&text)).or_else(|| value(template.source()))
+        };
+        self.headers.iter().filter_map(|(name, template)| Some((name.clone(), rendered(template)?))).collect()
+    }
+
+    fn labels(&mut self, face: &Face<'_>) -> Result<Vec<(String, String)>, EncodeError> {
+        let Some(templates) = &self.labels else { return Ok(Vec::new()) };
+        let mut labels = Vec::with_capacity(templates.len().max(1));
+        for (name, template) in templates {
+            let value = template.render(face).map_err(|error| EncodeError::Label(name.clone(), error))?;
+            // To Loki a label without a value is no label.
+            if !value.is_empty() {
+                labels.push((name.clone(), value));
+            }
+        }
+        if labels.is_empty() {
+            labels.push((DEFAULT_LABEL.0.to_owned(), DEFAULT_LABEL.1.to_owned()));
+        }
+        let mut hasher = DefaultHasher::new();
+        labels.hash(&mut hasher);
+        let stream = hasher.finish();
+        if !self.streams.contains(&stream) {
+            if self.streams.len() < MAX_STREAMS {
+                self.streams.insert(stream);
+            } else {
+                if !self.overflowed {
+                    self.overflowed = true;
+                    tracing::warn!(
+                        streams = MAX_STREAMS,
+                        "labels make too many streams; further ones share one"
+                    );
+                }
+                for (label, value) in &mut labels {
+                    if templates.iter().any(|(name, template)| name == label && !template.is_literal()) {
+                        OVERFLOW.clone_into(value);
+                    }
+                }
+            }
+        }
+        Ok(labels)
+    }
+}
+
+/// Escapes what Go's `encoding/json` escapes beyond what JSON asks for. Outside strings JSON has none of these.
+pub fn as_go_escapes(json: Vec<u8>) -> Vec<u8> {
+    // U+2028 and U+2029 are E2 80 A8 and E2 80 A9.
+    let special = |json: &[u8], from: usize| -> Option<usize> {
+        (from..json.len()).find(|&at| match json[at] {
+            b'<' | b'>' | b'&' => true,
+            0xe2 => matches!(json.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])),
+            _ => false,
+        })
+    };
+    let Some(mut at) = special(&json, 0) else { return json };
+    let mut escaped = Vec::with_capacity(json.len() + 64);
+    let mut done = 0;
+    loop {
+        escaped.extend_from_slice(&json[done..at]);
+        let (text, length): (&[u8], usize) = match json[at] {
+            b'<' => (b"\\u003c", 1),
+            b'>' => (b"\\u003e", 1),
+            b'&' => (b"\\u0026", 1),
+            _ if json[at + 2] == 0xa8 => (b"\\u2028", 3),
+            _ => (b"\\u2029", 3),
+        };
+        escaped.extend_from_slice(text);
+        done = at + length;
+        match special(&json, done) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    escaped.extend_from_slice(&json[done..]);
+    escaped
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The file itself: opened, repaired, written, synced, rotated.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::at;
+use super::repair::{Known, TAIL, cut_torn_line, tail};
+use super::rotate::{Rotation, backup_name, backups};
+use crate::sinks::lines::{Line, WriteLines};
+
+/// Lines after which what was in the file before it was opened cannot come again: more than two batches.
+const REMEMBER: usize = 4096;
+
+/// Writes lines to a path.
+pub(super) struct FileWriter {
+    name: String,
+    path: PathBuf,
+    rotation: Rotation,
+    open: Option<Open>,
+    known: Known,
+    /// Lines asked for since `known` was read.
+    asked: usize,
+}
+
+struct Open {
+    file: File,
+    /// None: no regular file, such as `/dev/stdout`: never repaired, synced or rotated.
+    regular: Option<Regular>,
+}
+
+struct Regular {
+    length: u64,
+    device: u64,
+    inode: u64,
+    mode: u32,
+}
+
+// === impl FileWriter ===
+
+impl FileWriter {
+    pub(super) fn new(name: &str, path: &Path, rotation: Rotation) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            rotation,
+            open: None,
+            known: Known::default(),
+            asked: 0,
+        }
+    }
+
+    /// Opens the path, cuts off a torn line, and reads which records are there already.
+    fn open(&mut self) -> io::Result<Open> {
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        }
+        let regular = fs::metadata(&self.path).map_or(true, |metadata| metadata.is_file());
+        let file = options(0o600).read(regular).create(regular).open(&self.path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(Open { file, regular: None });
+        }
+        if metadata.len() == 0 {
+            self.sync_folder()?;
+        }
+        let (torn, length) = cut_torn_line(&file, metadata.len())?;
+        if torn > 0 {
+            tracing::warn!(sink = self.name, path = %self.path.display(), bytes = torn, "cut off a line that was not whole");
+        }
+        self.known = Known::default();
+        self.asked = 0;
+        self.known.add(&tail(&file, length, TAIL)?);
+        if length < TAIL
+            && let Some((_, newest)) = backups(&self.path)?.first()
+        {
+            let file = File::open(newest)?;
+            self.known.add(&tail(&file, file.metadata()?.len(), TAIL - length)?);
+        }
+        self.clean();
+        Ok(Open { file, regular: Some(Regular::new(&metadata, length)) })
+    }
+
+    /// Whether the path still names the file that is open: somebody may have moved or removed it.
+    fn is_current(&self) -> bool {
+        let Some(open) = &self.open else { return false };
+        let Some(regular) = &open.regular else { return true };
+        fs::metadata(&self.path)
+            .is_ok_and(|metadata| metadata.dev() == regular.device && metadata.ino() == regular.inode)
+    }
+
+    fn append(&mut self, lines: &[Line]) -> io::Result<()> {
+        if !self.is_current() {
+            self.open = None;
+            self.open = Some(self.open()?);
+        }
+        let mut text = Vec::new();
+        let mut repeats = 0;
+        for line in lines {
+            self.asked += 1;
+            if self.known.take(&line.id) {
+                repeats += 1;
+                continue;
+            }
+            let length = line.body.len() as u64 + 1;
+            if self.is_full(text.len() as u64, length) {
+                self.put(&mut text)?;
+                self.rotate()?;
+            }
+            text.extend_from_slice(&line.body);
+            text.push(b'\n');
+        }
+        self.put(&mut text)?;
+        if self.asked > REMEMBER {
+            self.known = Known::default();
+        }
+        if repeats > 0 {
+            tracing::info!(sink = self.name, records = repeats, "left out records that the file has already");
+        }
+        Ok(())
+    }
+
+    /// Whether `more` bytes are too many for the file with `pending` bytes that are still to be written.
+    fn is_full(&self, pending: u64, more: u64) -> bool {
+        let regular = self.open.as_ref().and_then(|open| open.regular.as_ref());
+        regular.is_some_and(|regular| {
+            let length = regular.length + pending;
+            length > 0 && length + more > self.rotation.max_bytes
+        })
+    }
+
+    /// Writes and syncs. Where it fails, the file is left as long as it was, as far as the disk lets us.
+    fn put(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
+        let Some(open) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(()) };
+        let mut written = open.file.write_all(text);
+        if let Some(regular) = &mut open.regular {
+            written = written.and_then(|()| open.file.sync_data());
+            match &written {
+                Ok(()) => regular.length += text.len() as u64,
+                // Opened again next time, which cuts off what is left of a line.
+                Err(_) => drop(open.file.set_len(regular.length)),
+            }
+        }
+        text.clear();
+        written
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let Some(regular) = self.open.take().and_then(|open| open.regular) else { return Ok(()) };
+        fs::rename(&self.path, backup_name(&self.path, Timestamp::now()))?;
+        let file = options(regular.mode).read(true).create(true).open(&self.path)?;
+        let metadata = file.metadata()?;
+        self.open = Some(Open { file, regular: Some(Regular::new(&metadata, metadata.len())) });
+        self.sync_folder()?;
+        self.clean();
+        Ok(())
+    }
+
+    /// So that names, too, survive a crash.
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder =
+            self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+
+    fn clean(&self) {
+        // Not a reason to stop writing.
+        if let Err(error) = self.rotation.clean(&self.path, Timestamp::now()) {
+            tracing::warn!(sink = self.name, path = %self.path.display(), %error, "cannot remove rotated files");
+        }
+    }
+}
+
+impl WriteLines for FileWriter {
+    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.append(lines).map_err(|error| {
+            // Whatever of the batch is in the file is found there when it is opened again.
+            self.open = None;
+            at(&self.path, &error)
+        })
+    }
+}
+
+// === impl Regular ===
+
+impl Regular {
+    fn new(metadata: &fs::Metadata, length: u64) -> Self {
+        Self {
+            length,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            mode: metadata.permissions().mode() & 0o777,
+        }
+    }
+}
+
+fn options(mode: u32) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(mode);
+    options
+}

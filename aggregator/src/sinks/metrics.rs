@@ -1,0 +1,166 @@
+//! What sinks count. One label, the receiver's name, so there are as many series as receivers are configured.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+
+use super::FailureClass;
+
+/// Families of all sinks.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    delivered: Family<SinkLabel, Counter>,
+    failed: Family<FailureLabels, Counter>,
+    dead_letters: Family<SinkLabel, Counter>,
+    retried: Family<SinkLabel, Counter>,
+    missed: Family<SinkLabel, Counter>,
+    lag_records: Family<SinkLabel, Gauge>,
+    lag_seconds: Family<SinkLabel, Gauge<f64, AtomicU64>>,
+    batch_records: Family<SinkLabel, Histogram, fn() -> Histogram>,
+    request_seconds: Family<SinkLabel, Histogram, fn() -> Histogram>,
+    last_success: Family<SinkLabel, Gauge<f64, AtomicU64>>,
+}
+
+/// One sink's part of them.
+#[derive(Clone, Debug)]
+pub struct SinkMetrics {
+    name: String,
+    failed: Family<FailureLabels, Counter>,
+    /// Deliveries that the sink has.
+    pub delivered: Counter,
+    /// Records that went to its dead letters.
+    pub dead_letters: Counter,
+    /// Deliveries that failed and are tried again; each time counts.
+    pub retried: Counter,
+    /// Records that the journal dropped before the sink had them.
+    pub missed: Counter,
+    /// Records between the cursor and the journal's head.
+    pub lag_records: Gauge,
+    /// Age of the oldest record that waits, in seconds.
+    pub lag_seconds: Gauge<f64, AtomicU64>,
+    /// Deliveries in a batch.
+    pub batch_records: Histogram,
+    /// How long an attempt took, in seconds.
+    pub request_seconds: Histogram,
+    /// When something was delivered last, in seconds since 1970.
+    pub last_success: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabel {
+    sink: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    sink: String,
+    reason: FailureClass,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Makes the families and registers them, as `nodetap_sink_*`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            delivered: Family::default(),
+            failed: Family::default(),
+            dead_letters: Family::default(),
+            retried: Family::default(),
+            missed: Family::default(),
+            lag_records: Family::default(),
+            lag_seconds: Family::default(),
+            batch_records: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 4.0, 7))),
+            request_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 4.0, 9))
+            }),
+            last_success: Family::default(),
+        };
+        let m = &metrics;
+        registry.register("nodetap_sink_delivered", "Records that the sink took", m.delivered.clone());
+        registry.register(
+            "nodetap_sink_failed_attempts",
+            "Attempts to deliver that failed, by reason",
+            m.failed.clone(),
+        );
+        registry.register(
+            "nodetap_sink_dead_letters",
+            "Records that the sink refused for good, or that could not be rendered for it",
+            m.dead_letters.clone(),
+        );
+        registry.register(
+            "nodetap_sink_retried",
+            "Deliveries that failed and are tried again",
+            m.retried.clone(),
+        );
+        registry.register(
+            "nodetap_sink_missed",
+            "Records that the journal dropped before the sink had them",
+            m.missed.clone(),
+        );
+        registry.register(
+            "nodetap_sink_lag_records",
+            "Records between the sink's cursor and the end of the journal",
+            m.lag_records.clone(),
+        );
+        registry.register_with_unit(
+            "nodetap_sink_lag",
+            "Age of the oldest record that the sink has not got",
+            Unit::Seconds,
+            m.lag_seconds.clone(),
+        );
+        registry.register("nodetap_sink_batch_records", "Records tried at once", m.batch_records.clone());
+        registry.register_with_unit(
+            "nodetap_sink_attempt_duration",
+            "How long an attempt to deliver took",
+            Unit::Seconds,
+            m.request_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "nodetap_sink_last_success_timestamp",
+            "When the sink last took a record, since 1970",
+            Unit::Seconds,
+            m.last_success.clone(),
+        );
+        metrics
+    }
+
+    /// The part of one sink; its series are there from then on.
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        let label = SinkLabel { sink: name.to_owned() };
+        SinkMetrics {
+            name: name.to_owned(),
+            failed: self.failed.clone(),
+            delivered: self.delivered.get_or_create_owned(&label),
+            dead_letters: self.dead_letters.get_or_create_owned(&label),
+            retried: self.retried.get_or_create_owned(&label),
+            missed: self.missed.get_or_create_owned(&label),
+            lag_records: self.lag_records.get_or_create_owned(&label),
+            lag_seconds: self.lag_seconds.get_or_create_owned(&label),
+            batch_records: self.batch_records.get_or_create_owned(&label),
+            request_seconds: self.request_seconds.get_or_create_owned(&label),
+            last_success: self.last_success.get_or_create_owned(&label),
+        }
+    }
+}
+
+// === impl SinkMetrics ===
+
+impl SinkMetrics {
+    /// Counts a failed attempt.
+    pub fn failed(&self, reason: FailureClass) {
+        self.failed.get_or_create(&FailureLabels { sink: self.name.clone(), reason }).inc();
+    }
+}
+
+// === impl FailureClass ===
+
+impl EncodeLabelValue for FailureClass {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.name(), encoder)
+    }
+}

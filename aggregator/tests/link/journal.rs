@@ -1,0 +1,90 @@
+//! A journal in memory that can be told to fail.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use nodetap_aggregator::journal::{Appended, DeadLetter, Entry, Journal, JournalError, Position, Taken};
+use nodetap_wire::{Checkpoint, Record};
+use tokio::sync::watch;
+
+#[derive(Clone)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+    head: watch::Sender<Position>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: Vec<Taken>,
+    checkpoints: Vec<Checkpoint>,
+    fails: bool,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Self { state: Arc::default(), head: watch::Sender::new(Position(0)) }
+    }
+
+    pub fn fail(&self, fails: bool) {
+        self.state().fails = fails;
+    }
+
+    pub fn nodes(&self) -> Vec<String> {
+        self.state().taken.iter().map(|taken| taken.node.clone()).collect()
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.state().taken.iter().flat_map(|taken| taken.records.clone()).collect()
+    }
+
+    pub fn stored(&self) -> Vec<Checkpoint> {
+        self.state().checkpoints.clone()
+    }
+
+    /// Until it has so many records, those that came twice counted twice.
+    pub async fn holds(&self, records: u64) {
+        self.head.subscribe().wait_for(|head| head.0 >= records).await.unwrap();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl Journal for Memory {
+    async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
+        let new = taken.records.len();
+        {
+            let mut state = self.state();
+            if state.fails {
+                return Err(JournalError::Storage("no space left on device".to_owned()));
+            }
+            for checkpoint in &taken.checkpoints {
+                state.checkpoints.retain(|known| known.shard != checkpoint.shard);
+                state.checkpoints.push(checkpoint.clone());
+            }
+            state.taken.push(taken);
+        }
+        self.head.send_modify(|head| head.0 += new as u64);
+        Ok(Appended { head: *self.head.borrow(), new, duplicates: 0 })
+    }
+
+    async fn read_from(&self, _: Position, _: usize) -> Result<Vec<Entry>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    async fn cursor(&self, _: &str) -> Result<Option<Position>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn commit(&self, _: &str, _: Position, _: Vec<DeadLetter>) -> Result<(), JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
+        Ok(self.stored())
+    }
+}

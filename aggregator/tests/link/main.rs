@@ -1,0 +1,415 @@
+//! The way from agent to aggregator, whole: both sides as they are, mutual TLS on loopback, a journal in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod certificates;
+mod journal;
+mod proxy;
+mod raw;
+mod sides;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nodetap_agent::link;
+use nodetap_agent::link::metrics::Reason;
+use nodetap_agent::outbox::Taken;
+use nodetap_agent::outbox::queue::Bounds;
+use nodetap_aggregator::admit;
+use nodetap_aggregator::admit::metrics::{ConnectionReason, EndReason, RecordLabels, RecordReason};
+use nodetap_wire::{Change, Checkpoint, ContainerDied, EventSeen, Record, WatchReport, WatchState, record};
+
+use certificates::{Authority, Identity, Life};
+use proxy::Proxy;
+use sides::{Agent, Aggregator};
+
+/// Until something is so. Each look lets everything else go on; what never comes to be hangs, and the test's runner says so.
+async fn eventually(mut so: impl FnMut() -> bool) {
+    while !so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn death(node: &str, number: usize) -> Record {
+    let death = ContainerDied {
+        namespace: "shop".into(),
+        pod: "web".into(),
+        pod_uid: "p".into(),
+        node: node.into(),
+        container: number.to_string(),
+        ..ContainerDied::default()
+    };
+    Record { kind: Some(record::Kind::Death(death)) }
+}
+
+fn event(resource_version: usize) -> Record {
+    let json =
+        format!(r#"{{"metadata":{{"uid":"u","resourceVersion":"{resource_version}","namespace":"n"}}}}"#);
+    Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, Change::Added).unwrap())) }
+}
+
+fn numbers(records: Vec<Record>) -> Vec<usize> {
+    let number = |record: Record| match record.kind {
+        Some(record::Kind::Death(death)) => death.container.parse().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    records.into_iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn records_arrive_in_order_and_are_acknowledged() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    for number in 0..2_000 {
+        agent.take(death("node-1", number)).await;
+    }
+    aggregator.journal.holds(2_000).await;
+    agent.all_acknowledged().await;
+    assert_eq!(numbers(aggregator.journal.records()), (0..2_000).collect::<Vec<_>>());
+    assert!(aggregator.journal.nodes().iter().all(|node| node == "node-1"));
+    assert!(agent.health().connected && agent.health().acknowledged_ns > 0);
+    assert_eq!(aggregator.metrics.records.get(), 2_000);
+    assert_eq!(aggregator.metrics.agents.get(), 1);
+}
+
+#[tokio::test]
+async fn a_holder_that_dies_is_replaced_and_the_next_one_goes_on_from_its_checkpoint() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let first = Agent::start(&authority, "node-1", aggregator.address);
+    let watch = first.assigned().await;
+    assert_eq!((watch.epoch, watch.resource_version.as_str()), (1, ""));
+    let second = Agent::start(&authority, "node-2", aggregator.address);
+    eventually(|| second.health().connected).await;
+
+    first.take(event(42)).await;
+    let checkpoint = Checkpoint { shard: watch.shard, epoch: 1, resource_version: "42".to_owned() };
+    first.intake.take(Taken::Checkpoint(checkpoint.clone())).await.unwrap();
+    aggregator.journal.holds(1).await;
+    first.all_acknowledged().await;
+    assert_eq!(aggregator.journal.stored(), [checkpoint]);
+
+    first.kill().await;
+    let watch = second.assigned().await;
+    assert_eq!((watch.epoch, watch.resource_version.as_str()), (2, "42"));
+}
+
+#[tokio::test]
+async fn the_state_of_a_watch_is_reported_again_on_every_stream() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let agent = Agent::start(&authority, "node-1", proxy.address);
+    let watch = agent.assigned().await;
+    let mut report = WatchReport { shard: watch.shard, epoch: watch.epoch, ..WatchReport::default() };
+    report.set_state(WatchState::Watching);
+    agent.reports.send(report).await.unwrap();
+    eventually(|| aggregator.reports() == 1).await;
+    proxy.cut();
+    eventually(|| aggregator.reports() == 2).await;
+}
+
+#[tokio::test]
+async fn after_a_cut_what_was_not_acknowledged_is_sent_again_and_nothing_is_lost() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let agent = Agent::start(&authority, "node-1", proxy.address);
+    let watch = agent.assigned().await;
+    for cut in 0..3 {
+        for number in 0..700 {
+            agent.take(death("node-1", cut * 700 + number)).await;
+        }
+        aggregator.journal.holds(cut as u64 * 700 + 1).await;
+        proxy.cut();
+    }
+    agent.all_acknowledged().await;
+    let arrived: BTreeSet<_> = numbers(aggregator.journal.records()).into_iter().collect();
+    assert_eq!(arrived, (0..2_100).collect());
+    assert!(agent.ended(Reason::cut) > 0);
+    assert_eq!(agent.assigned().await, watch, "the holder keeps its watch and its epoch");
+}
+
+#[tokio::test]
+async fn while_the_journal_takes_nothing_nothing_is_acknowledged_and_everything_is_sent_again() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    aggregator.journal.fail(true);
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    for number in 0..10 {
+        agent.take(death("node-1", number)).await;
+    }
+    eventually(|| agent.ended(Reason::unavailable) > 1).await;
+    assert_eq!(agent.outbox.records.get(), 10);
+    assert_eq!(agent.metrics.acknowledged.get(), 0);
+    assert!(aggregator.ended(EndReason::journal) > 0);
+    aggregator.journal.fail(false);
+    agent.all_acknowledged().await;
+    assert_eq!(numbers(aggregator.journal.records()), (0..10).collect::<Vec<_>>());
+    assert!(agent.metrics.resent.get() > 0);
+}
+
+#[tokio::test]
+async fn a_full_outbox_holds_back_whoever_takes_more_and_drops_nothing() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    aggregator.journal.fail(true);
+    let bounds = Bounds { held_bytes: 2_000, ..Bounds::default() };
+    let agent = Agent::start_as(&authority.agent("node-1"), "node-1", aggregator.address, bounds);
+    let intake = agent.intake.clone();
+    let taking = tokio::spawn(async move {
+        for number in 0..1_000 {
+            intake.take(Taken::Record(death("node-1", number))).await.unwrap();
+        }
+    });
+    eventually(|| agent.health().full).await;
+    assert!(!taking.is_finished());
+    aggregator.journal.fail(false);
+    taking.await.unwrap();
+    agent.all_acknowledged().await;
+    let arrived: BTreeSet<_> = numbers(aggregator.journal.records()).into_iter().collect();
+    assert_eq!(arrived, (0..1_000).collect());
+    assert!(agent.outbox.full.get() > 0.0);
+}
+
+#[tokio::test]
+async fn a_record_that_speaks_for_another_node_is_left_out_and_the_rest_is_taken() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    agent.take(death("node-1", 1)).await;
+    agent.take(death("node-2", 2)).await;
+    agent.take(death("node-1", 3)).await;
+    aggregator.journal.holds(2).await;
+    agent.all_acknowledged().await;
+    assert_eq!(numbers(aggregator.journal.records()), [1, 3]);
+    let labels = RecordLabels { reason: RecordReason::other_node };
+    assert_eq!(aggregator.metrics.refused_records.get_or_create_owned(&labels).get(), 1);
+}
+
+#[tokio::test]
+async fn a_second_stream_of_one_node_takes_the_place_of_the_first() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let first = Agent::start(&authority, "node-1", aggregator.address);
+    first.assigned().await;
+    let second = Agent::start(&authority, "node-1", aggregator.address);
+    assert!(second.assigned().await.epoch > 1);
+    eventually(|| aggregator.ended(EndReason::replaced) > 0 && first.ended(Reason::replaced) > 0).await;
+}
+
+#[tokio::test]
+async fn an_agent_of_another_ca_is_refused_and_both_sides_say_so() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let identity = Authority::new().agent("node-1");
+    identity.write_ca(&authority);
+    let agent = Agent::start_as(&identity, "node-1", aggregator.address, Bounds::default());
+    eventually(|| agent.ended(Reason::certificate_refused) > 0).await;
+    eventually(|| aggregator.refused(ConnectionReason::certificate_unknown_ca) > 0).await;
+    assert!(!agent.health().connected);
+}
+
+#[tokio::test]
+async fn an_aggregator_of_another_ca_or_another_name_is_refused_by_the_agent() {
+    let authority = Authority::new();
+    let stranger = Aggregator::start(&Authority::new()).await;
+    let agent = Agent::start(&authority, "node-1", stranger.address);
+    eventually(|| agent.ended(Reason::tls) > 0).await;
+    let misnamed = Aggregator::start_as(authority.server("somebody-else")).await;
+    let agent = Agent::start(&authority, "node-1", misnamed.address);
+    eventually(|| agent.ended(Reason::tls) > 0).await;
+}
+
+#[tokio::test]
+async fn an_aggregator_that_is_not_there_is_tried_for_ever() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = listener.local_addr().unwrap();
+    drop(listener);
+    let agent = Agent::start(&Authority::new(), "node-1", nowhere);
+    eventually(|| agent.ended(Reason::unreachable) > 2).await;
+}
+
+#[tokio::test]
+async fn a_client_is_refused_without_a_certificate_with_an_expired_one_and_with_one_that_names_no_node() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let good = authority.agent("node-1");
+    let said = raw::connect(&good, None, aggregator.address).await;
+    assert!(said.contains("CertificateRequired"), "{said}");
+    eventually(|| aggregator.refused(ConnectionReason::certificate_missing) == 1).await;
+
+    let expired = authority.client(Some("node-1"), Life::Expired);
+    let said = raw::connect(&good, Some(&expired), aggregator.address).await;
+    assert!(said.contains("CertificateExpired"), "{said}");
+    eventually(|| aggregator.refused(ConnectionReason::certificate_expired) == 1).await;
+
+    let nameless = authority.client(None, Life::Valid);
+    raw::connect(&good, Some(&nameless), aggregator.address).await;
+    eventually(|| aggregator.refused(ConnectionReason::certificate_without_node) == 1).await;
+}
+
+#[tokio::test]
+async fn hello_for_another_node_than_the_certificates_is_refused_with_both_names() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let hello = raw::hello("node-2");
+    let status = raw::stream(&authority.agent("node-1"), aggregator.address, vec![hello]).await;
+    assert_eq!(status.code(), tonic::Code::PermissionDenied);
+    assert_eq!(
+        status.message(),
+        "Hello names node `node-2`, but the certificate names node `node-1`: an agent needs the certificate of its own node"
+    );
+    assert_eq!(aggregator.refused(ConnectionReason::other_node), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_begin_with_hello_is_refused() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let frames = vec![raw::batch(1, b"x", 1)];
+    let status = raw::stream(&authority.agent("node-1"), aggregator.address, frames).await;
+    assert_eq!(status.message(), "the first frame of a stream must be Hello");
+    assert_eq!(aggregator.refused(ConnectionReason::not_hello), 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_garbage_closes_the_stream_and_says_what_is_wrong() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let identity = authority.agent("node-1");
+    let frames = vec![raw::hello("node-1"), raw::batch(1, b"this is not zstd", 100)];
+    let status = raw::stream(&identity, aggregator.address, frames).await;
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    let message = status.message();
+    assert!(message.starts_with("batch 1 is refused: a batch that cannot be decompressed: "), "{message}");
+    assert_eq!(aggregator.ended(EndReason::bad_batch), 1);
+
+    let frames = vec![raw::hello("node-1"), raw::batch(0, b"", 0)];
+    let status = raw::stream(&identity, aggregator.address, frames).await;
+    assert_eq!(status.message(), "batch 0 does not follow batch 0");
+    let status =
+        raw::stream(&identity, aggregator.address, vec![raw::hello("node-1"), raw::hello("node-1")]).await;
+    assert_eq!(status.message(), "a second Hello on one stream");
+    assert_eq!(aggregator.ended(EndReason::out_of_turn), 2);
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_rotated_on_disk_is_used_by_the_next_connection() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let identity = authority.agent("node-1");
+    let agent = Agent::start_as(&identity, "node-1", proxy.address, Bounds::default());
+    agent.assigned().await;
+
+    // From now on the aggregator takes agents of another CA alone.
+    let other = Authority::new();
+    aggregator.identity.write_ca(&other);
+    assert!(aggregator.credentials.refresh());
+    proxy.cut();
+    eventually(|| agent.ended(Reason::certificate_refused) > 0).await;
+    let rotated = other.agent("node-1");
+    identity.copy("tls.crt", &rotated);
+    identity.copy("tls.key", &rotated);
+    assert!(agent.credentials.refresh());
+    agent.take(death("node-1", 1)).await;
+    agent.all_acknowledged().await;
+
+    // A bad one does not take the place of a good one.
+    identity.put("tls.crt", "this is not PEM");
+    assert!(!agent.credentials.refresh());
+    assert_eq!(agent.metrics.certificate_reload_failures.get(), 1);
+    aggregator.identity.put("tls.key", "this is not PEM");
+    assert!(!aggregator.credentials.refresh());
+    assert_eq!(aggregator.metrics.certificate_reload_failures.get(), 1);
+    proxy.cut();
+    agent.take(death("node-1", 2)).await;
+    agent.all_acknowledged().await;
+    assert_eq!(numbers(aggregator.journal.records()), [1, 2]);
+}
+
+#[test]
+fn certificate_files_that_cannot_be_used_are_refused_at_start_each_with_its_message() {
+    let authority = Authority::new();
+    let load = |identity: &Identity| {
+        link::tls::Credentials::load(identity.files(), "node-1", "nodetap-aggregator", Default::default())
+    };
+    let agent = |identity: &Identity| load(identity).unwrap_err().to_string();
+    let aggregator = |identity: &Identity| {
+        admit::tls::Credentials::load(identity.files(), Default::default()).unwrap_err().to_string()
+    };
+    let certificate = |identity: &Identity| identity.path("tls.crt").display().to_string();
+    load(&authority.agent("node-1")).unwrap();
+
+    let missing = authority.agent("node-1");
+    std::fs::remove_file(missing.path("tls.crt")).unwrap();
+    let path = certificate(&missing);
+    let expected = format!(
+        "cannot read certificate {path}: No such file or directory (os error 2); is the Secret mounted there?"
+    );
+    assert_eq!((agent(&missing), aggregator(&missing)), (expected.clone(), expected));
+
+    for (name, what, wanted) in [
+        ("tls.crt", "certificate", "CERTIFICATE"),
+        ("ca.crt", "CA file", "CERTIFICATE"),
+        ("tls.key", "key", "PRIVATE KEY"),
+    ] {
+        let garbage = authority.agent("node-1");
+        garbage.put(name, "this is not PEM");
+        let path = garbage.path(name).display().to_string();
+        let expected =
+            format!("{what} {path} holds no {wanted} in PEM: expected a line `-----BEGIN {wanted}-----`");
+        assert_eq!((agent(&garbage), aggregator(&garbage)), (expected.clone(), expected));
+    }
+
+    let expired = authority.client(Some("node-1"), Life::Expired);
+    let expected = format!("certificate {} expired at 2001-01-01T00:00:00Z: renew it", certificate(&expired));
+    assert_eq!((agent(&expired), aggregator(&expired)), (expected.clone(), expected));
+
+    let early = authority.client(Some("node-1"), Life::Future);
+    let path = certificate(&early);
+    let expected = format!(
+        "certificate {path} is not valid before 2090-01-01T00:00:00Z: is this machine's clock right?"
+    );
+    assert_eq!((agent(&early), aggregator(&early)), (expected.clone(), expected));
+
+    let other = authority.agent("node-2");
+    let path = certificate(&other);
+    let expected = format!(
+        "certificate {path} names node `node-2`, but this agent runs on node `node-1`: issue one with the URI SAN nodetap://node/node-1"
+    );
+    assert_eq!(agent(&other), expected);
+    let nameless = authority.client(None, Life::Valid);
+    assert!(agent(&nameless).contains("names no node, but this agent runs on node `node-1`"));
+
+    let mismatch = authority.agent("node-1");
+    mismatch.copy("tls.key", &authority.agent("node-1"));
+    let (key, path) = (mismatch.path("tls.key").display().to_string(), certificate(&mismatch));
+    let expected =
+        format!("key {key} does not match certificate {path}: use the two that were issued together");
+    assert_eq!((agent(&mismatch), aggregator(&mismatch)), (expected.clone(), expected));
+}
+
+#[tokio::test]
+async fn a_stopping_agent_sends_what_it_has() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    agent.assigned().await;
+    agent.take(death("node-1", 1)).await;
+    agent.stop().await;
+    assert_eq!(numbers(aggregator.journal.records()), [1]);
+}
+
+#[tokio::test]
+async fn a_stopping_aggregator_says_so_and_the_agent_keeps_what_it_watches() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    agent.assigned().await;
+    let before = agent.assignment();
+    aggregator.stop().await;
+    eventually(|| agent.ended(Reason::unavailable) > 0).await;
+    assert_eq!(agent.assignment(), before);
+}

@@ -1,0 +1,159 @@
+//! An agent's link and an aggregator's admission, as their binaries put them together.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use nodetap_agent::link::metrics::{DisconnectLabels, Reason};
+use nodetap_agent::link::{self, Ends, Health, Settings};
+use nodetap_agent::outbox::queue::Bounds;
+use nodetap_agent::outbox::{self, Intake, Taken};
+use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, EndLabels, EndReason};
+use nodetap_aggregator::admit::{self, Limits};
+use nodetap_aggregator::assign::{self, plan::Patience, plan::Plan};
+use nodetap_wire::{AssignedWatch, Assignment, Record, WatchReport};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::certificates::{Authority, Identity};
+use crate::journal::Memory;
+
+pub struct Aggregator {
+    pub journal: Memory,
+    pub identity: Identity,
+    pub credentials: admit::tls::Credentials,
+    pub address: SocketAddr,
+    pub metrics: admit::metrics::Metrics,
+    assigning: assign::metrics::Metrics,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+pub struct Agent {
+    pub intake: Intake,
+    pub reports: mpsc::Sender<WatchReport>,
+    pub credentials: link::tls::Credentials,
+    pub metrics: link::metrics::Metrics,
+    pub outbox: outbox::metrics::Metrics,
+    assignments: watch::Receiver<Assignment>,
+    health: watch::Receiver<Health>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Aggregator {
+    pub async fn start(authority: &Authority) -> Self {
+        Self::start_as(authority.server("nodetap-aggregator")).await
+    }
+
+    pub async fn start_as(identity: Identity) -> Self {
+        let metrics = admit::metrics::Metrics::default();
+        let credentials = admit::tls::Credentials::load(identity.files(), metrics.clone()).unwrap();
+        let journal = Memory::new();
+        let plan = Plan::cluster(Instant::now(), Patience::default());
+        let assigning = assign::metrics::Metrics::default();
+        let (assigner, driver) = assign::assign(plan, journal.clone(), assigning.clone()).await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(driver.run(stop.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let admission = admit::run(
+            listener,
+            credentials.clone(),
+            Limits::default(),
+            journal.clone(),
+            assigner,
+            metrics.clone(),
+            stop.clone(),
+        );
+        let serving = tokio::spawn(async move { admission.await.unwrap() });
+        Self { journal, identity, credentials, address, metrics, assigning, stop, serving }
+    }
+
+    pub fn refused(&self, reason: ConnectionReason) -> u64 {
+        self.metrics.refused_connections.get_or_create_owned(&ConnectionLabels { reason }).get()
+    }
+
+    pub fn ended(&self, reason: EndReason) -> u64 {
+        self.metrics.ended.get_or_create_owned(&EndLabels { reason }).get()
+    }
+
+    /// Reports of watches that watch.
+    pub fn reports(&self) -> u64 {
+        let labels = assign::metrics::ReportLabels { state: assign::metrics::StateLabel::watching };
+        self.assigning.reports.get_or_create_owned(&labels).get()
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+impl Agent {
+    pub fn start(authority: &Authority, node: &str, aggregator: SocketAddr) -> Self {
+        Self::start_as(&authority.agent(node), node, aggregator, Bounds::default())
+    }
+
+    pub fn start_as(identity: &Identity, node: &str, aggregator: SocketAddr, bounds: Bounds) -> Self {
+        let metrics = link::metrics::Metrics::default();
+        let outbox = outbox::metrics::Metrics::default();
+        let credentials =
+            link::tls::Credentials::load(identity.files(), node, "nodetap-aggregator", metrics.clone())
+                .unwrap();
+        let (intake, taken) = outbox::intake();
+        let (reports, reported) = mpsc::channel(8);
+        let (assigned, assignments) = watch::channel(Assignment::default());
+        let (healthy, health) = watch::channel(Health::default());
+        let stop = CancellationToken::new();
+        let settings = Settings {
+            node: node.to_owned(),
+            version: "1".to_owned(),
+            aggregator: aggregator.to_string(),
+            bounds,
+        };
+        let ends = Ends { taken, reports: reported, assignments: assigned, health: healthy };
+        let running =
+            link::run(settings, credentials.clone(), ends, metrics.clone(), outbox.clone(), stop.clone());
+        let running = tokio::spawn(running);
+        Self { intake, reports, credentials, metrics, outbox, assignments, health, stop, running }
+    }
+
+    pub async fn take(&self, record: Record) {
+        self.intake.take(Taken::Record(record)).await.unwrap();
+    }
+
+    pub async fn assigned(&self) -> AssignedWatch {
+        let mut assignments = self.assignments.clone();
+        let assignment = assignments.wait_for(|assignment| !assignment.watches.is_empty()).await.unwrap();
+        assignment.watches[0].clone()
+    }
+
+    pub fn assignment(&self) -> Assignment {
+        self.assignments.borrow().clone()
+    }
+
+    pub async fn all_acknowledged(&self) {
+        crate::eventually(|| self.outbox.records.get() == 0 && self.outbox.bytes.get() == 0).await;
+    }
+
+    pub fn health(&self) -> Health {
+        *self.health.borrow()
+    }
+
+    pub fn ended(&self, reason: Reason) -> u64 {
+        self.metrics.disconnects.get_or_create_owned(&DisconnectLabels { reason }).get()
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
+
+    /// Ends it as `kill -9` would.
+    pub async fn kill(self) {
+        self.running.abort();
+        assert!(self.running.await.unwrap_err().is_cancelled());
+    }
+}

@@ -1,0 +1,247 @@
+//! core/v1 Events as the API server decodes and encodes them: unknown fields fall away, and some empty ones are written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::object::Object;
+
+/// A core/v1 Event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Event {
+    /// `metadata`
+    pub metadata: Metadata,
+    /// `involvedObject`
+    pub involved_object: Reference,
+    /// `reason`
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub reason: String,
+    /// `message`
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub message: String,
+    /// `source`
+    #[serde(deserialize_with = "or_default")]
+    pub source: Source,
+    /// `firstTimestamp`, in seconds
+    pub first_timestamp: Option<String>,
+    /// `lastTimestamp`, in seconds
+    pub last_timestamp: Option<String>,
+    /// `count`
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "or_default")]
+    pub count: i64,
+    /// `type`
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub r#type: String,
+    /// `eventTime`, in microseconds
+    pub event_time: Option<String>,
+    /// `series`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
+    /// `action`
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
+    pub action: String,
+    /// `related`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub related: Option<Reference>,
+    /// `reportingComponent`
+    #[serde(deserialize_with = "or_default")]
+    pub reporting_component: String,
+    /// `reportingInstance`
+    #[serde(deserialize_with = "or_default")]
+    pub reporting_instance: String,
+}
+
+/// `metadata` of any object, as far as events and pods have it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// `name`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// `generateName`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub generate_name: String,
+    /// `namespace`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// `uid`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// `resourceVersion`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+    /// `creationTimestamp`
+    pub creation_timestamp: Option<String>,
+    /// `deletionTimestamp`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+    /// `deletionGracePeriodSeconds`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
+    /// `labels`
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `annotations`
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// `ownerReferences`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<Value>,
+    /// `managedFields`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub managed_fields: Vec<Value>,
+}
+
+/// An ObjectReference.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reference {
+    /// `kind`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// `namespace`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// `name`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// `uid`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// `apiVersion`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub api_version: String,
+    /// `resourceVersion`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+    /// `fieldPath`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field_path: String,
+}
+
+/// `source`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// `component`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub component: String,
+    /// `host`
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host: String,
+}
+
+/// `series`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Series {
+    /// `count`
+    #[serde(skip_serializing_if = "is_zero")]
+    pub count: i64,
+    /// `lastObservedTime`, in microseconds
+    pub last_observed_time: Option<String>,
+}
+
+// === impl Event ===
+
+impl Event {
+    /// The stored object, at a revision.
+    pub fn store(mut self, revision: u64) -> Object {
+        self.metadata.resource_version = revision.to_string();
+        let body = Bytes::from(serde_json::to_vec(&self).unwrap_or_default());
+        let source = if self.source.component.is_empty() {
+            self.reporting_component.clone()
+        } else {
+            self.source.component
+        };
+        let object = self.involved_object;
+        let fields = [
+            ("involvedObject.kind", object.kind),
+            ("involvedObject.namespace", object.namespace),
+            ("involvedObject.name", object.name),
+            ("involvedObject.uid", object.uid),
+            ("involvedObject.apiVersion", object.api_version),
+            ("involvedObject.resourceVersion", object.resource_version),
+            ("involvedObject.fieldPath", object.field_path),
+            ("reason", self.reason),
+            ("reportingComponent", self.reporting_component),
+            ("source", source),
+            ("type", self.r#type),
+        ];
+        Object {
+            key: (Arc::from(self.metadata.namespace), Arc::from(self.metadata.name)),
+            uid: Arc::from(self.metadata.uid),
+            revision,
+            fields: fields.into_iter().map(|(label, value)| (label, value.into_boxed_str())).collect(),
+            body,
+        }
+    }
+
+    /// What the API server notes of who wrote which field.
+    pub fn managed_by(&mut self, manager: &str, api_version: &str) {
+        let mut owned = serde_json::Map::new();
+        let mut own = |name: &str| owned.insert(format!("f:{name}"), json!({}));
+        for name in ["count", "firstTimestamp", "lastTimestamp", "message", "reason", "type"] {
+            own(name);
+        }
+        if self.event_time.is_some() {
+            own("eventTime");
+            own("action");
+        }
+        own("reportingComponent");
+        own("reportingInstance");
+        owned.insert("f:involvedObject".to_owned(), json!({}));
+        owned.insert("f:source".to_owned(), json!({"f:component": {}, "f:host": {}}));
+        self.metadata.managed_fields = vec![json!({
+            "manager": manager,
+            "operation": "Update",
+            "apiVersion": api_version,
+            "time": seconds(Timestamp::now()),
+            "fieldsType": "FieldsV1",
+            "fieldsV1": owned,
+        })];
+    }
+}
+
+/// A time as `metav1.Time` writes it.
+pub(super) fn seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or_default().to_string()
+}
+
+/// A time as `metav1.MicroTime` writes it.
+pub(super) fn micros(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
+/// Applies a merge patch, as a strategic one does on an Event too, which has no lists to merge but managedFields.
+pub(super) fn merge(target: &mut Value, patch: Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (name, value) in patch {
+                if value.is_null() {
+                    target.remove(&name);
+                } else {
+                    merge(target.entry(name).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (target, patch) => *target = patch,
+    }
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
+}
+
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -1,0 +1,93 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use super::*;
+use bytes::Bytes;
+
+fn put(store: &mut Store, name: &str, at: u64) -> Change {
+    let name: Arc<str> = Arc::from(name);
+    store.put(Resource::Events, Duration::from_secs(at), |revision| Object {
+        key: (Arc::from("shop"), name),
+        uid: Arc::from("u"),
+        revision,
+        fields: Vec::new(),
+        body: Bytes::from(format!("{{\"metadata\":{{\"resourceVersion\":\"{revision}\"}}}}")),
+    })
+}
+
+fn names(store: &mut Store, revision: u64) -> Vec<String> {
+    let snapshot = store.snapshot(Resource::Events, revision).unwrap();
+    snapshot.iter().map(|object| object.key.1.to_string()).collect()
+}
+
+#[test]
+fn a_snapshot_is_the_state_of_its_revision() {
+    let mut store = Store::new(100, Duration::from_secs(60));
+    let first = put(&mut store, "a", 0);
+    let second = put(&mut store, "b", 0);
+    put(&mut store, "a", 0);
+    store.delete(Resource::Events, std::slice::from_ref(&second.object.key));
+    assert_eq!(names(&mut store, first.revision), ["a"]);
+    assert_eq!(names(&mut store, second.revision), ["a", "b"]);
+    let snapshot = store.snapshot(Resource::Events, second.revision).unwrap();
+    assert_eq!(snapshot[0].revision, first.revision, "the state before the update");
+    let now = store.revision();
+    assert_eq!(names(&mut store, now), ["a"]);
+}
+
+#[test]
+fn a_lease_is_shared_for_a_twentieth_of_the_ttl_and_by_a_thousand_and_ends_at_one_revision() {
+    let mut store = Store::new(10_000, Duration::from_secs(100));
+    for number in 0..1001 {
+        put(&mut store, &format!("a{number:04}"), 0);
+    }
+    put(&mut store, "late", 6);
+    assert!(store.expire(Duration::from_secs(104)).is_empty());
+    let gone = store.expire(Duration::from_secs(105));
+    assert_eq!(gone.len(), 1001);
+    let mut revisions: Vec<_> = gone.iter().map(|change| change.revision).collect();
+    revisions.dedup();
+    assert_eq!(revisions.len(), 2, "two leases, two revisions");
+    assert_eq!(store.objects(Resource::Events).len(), 1);
+}
+
+#[test]
+fn an_update_starts_the_ttl_anew() {
+    let mut store = Store::new(100, Duration::from_secs(100));
+    put(&mut store, "a", 0);
+    put(&mut store, "a", 90);
+    assert!(store.expire(Duration::from_secs(110)).is_empty());
+    assert_eq!(store.expire(Duration::from_secs(195)).len(), 1);
+}
+
+#[test]
+fn the_history_is_bounded_and_what_fell_out_is_compacted() {
+    let mut store = Store::new(10, Duration::from_secs(100));
+    let first = put(&mut store, "a", 0);
+    for _ in 0..50 {
+        put(&mut store, "a", 0);
+    }
+    assert!(store.changes.len() <= 10);
+    assert!(store.changes_after(first.revision, 10).is_err());
+    assert!(store.changes_after(store.revision(), 10).is_ok());
+}
+
+#[test]
+fn a_watch_that_missed_only_the_compacted_revision_goes_on() {
+    let mut store = Store::new(10, Duration::from_secs(100));
+    put(&mut store, "a", 0);
+    let before = store.revision();
+    put(&mut store, "b", 0);
+    let now = store.revision();
+    store.compact(now);
+    assert_eq!(store.changes_after(before, 10).unwrap().count(), 1);
+    assert!(store.changes_after(before - 1, 10).is_err());
+}
+
+#[test]
+fn a_deletion_shows_the_last_state_at_its_own_revision() {
+    let mut store = Store::new(10, Duration::from_secs(100));
+    let made = put(&mut store, "a", 0);
+    let gone = store.delete(Resource::Events, std::slice::from_ref(&made.object.key));
+    let expected = format!("{{\"metadata\":{{\"resourceVersion\":\"{}\"}}}}", made.revision + 1);
+    assert_eq!(gone[0].object.body, expected);
+}
