@@ -164,3 +164,6 @@ impl EncodeLabelValue for FailureClass {
         EncodeLabelValue::encode(&self.name(), encoder)
     }
 }
+
+#[cfg(test)]
+mod tests;
