@@ -170,3 +170,6 @@ impl EncodeLabelValue for FailureClass {
         EncodeLabelValue::encode(&self.name(), encoder)
     }
 }
+
+#[cfg(test)]
+mod tests;

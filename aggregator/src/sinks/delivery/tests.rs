@@ -9,10 +9,12 @@ use crate::sinks::{Delivery, Failure, FailureClass, Limits, Outcome};
 /// A sink that does as it is told, and keeps what it took.
 struct Scripted {
     limits: Limits,
-    script: Box<dyn FnMut(&Delivery) -> Option<Outcome> + Send>,
-    took: Arc<Mutex<Vec<(u64, String)>>>,
+    script: Script,
+    took: Took,
 }
 
+/// What becomes of a delivery; none: the attempt hangs.
+type Script = Box<dyn FnMut(&Delivery) -> Option<Outcome> + Send>;
 type Took = Arc<Mutex<Vec<(u64, String)>>>;
 
 fn scripted(script: impl FnMut(&Delivery) -> Option<Outcome> + Send + 'static) -> (Scripted, Took) {
@@ -274,4 +276,39 @@ async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
     assert!(took.lock().unwrap().is_empty());
     assert_eq!(journal.commits(), 1);
     task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_in_flight_may_end_when_the_loop_is_stopped_and_no_other_is_begun() {
+    let journal = Memory::new();
+    for _ in 0..16 {
+        journal.event("a", "x");
+    }
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let (sink, took) = scripted(move |delivery| {
+        if delivery.position == Position(3) {
+            stopping.cancel();
+        }
+        Some(Outcome::Delivered)
+    });
+    let (delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    delivering.run(stop).await.unwrap();
+    assert_eq!(took.lock().unwrap().len(), 8);
+    assert_eq!(journal.cursor_of("s"), Some(Position(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_sink_is_down_its_lag_is_told() {
+    let journal = Memory::new();
+    for _ in 0..20 {
+        journal.event("a", "x");
+    }
+    let (sink, _) = scripted(|_| down());
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    while metrics.retried.get() < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(metrics.lag_records.get(), 20);
+    assert!(metrics.lag_seconds.get() > 0.0);
 }

@@ -76,6 +76,20 @@ async fn after_503_for_ten_minutes_every_record_is_there_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_is_to_be_tried_again_is_overtaken_by_none() {
+    let mut answers = vec![200, 200, 503, 200];
+    let server = Server::start(move |_| Reply::Status(answers.pop().unwrap_or(200))).await;
+    let journal = Memory::new();
+    for _ in 0..4 {
+        journal.event("a", "x");
+    }
+    deliver(&journal, webhook(&server.url("/")));
+    journal.reached("hook", 4).await;
+    let posted: Vec<u64> = server.bodies().iter().map(|body| object_and_position(body).1).collect();
+    assert_eq!(posted, [1, 2, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_honoured() {
     let began = Instant::now();
     let mut first = true;
