@@ -61,8 +61,8 @@ pub(super) fn read(text: &str) -> Result<Document, (Place, String)> {
             let message = error.to_string();
             let message = message.lines().next().unwrap_or("").trim_start_matches("error: ");
             // The place is said once, before the message.
-            let place = format!("line {} column {}: ", at.line, at.column);
-            (at, message.strip_prefix(&place).unwrap_or(message).to_owned())
+            let place = format!(" at line {}, column {}", at.line, at.column);
+            (at, message.replace(&place, ""))
         })?;
     let more = documents.len() > 1;
     let root = documents
@@ -176,6 +176,9 @@ impl<'de> Deserialize<'de> for Value {
                 let mut entries = Vec::new();
                 while let Some(key) = map.next_key::<Spanned<Value>>()? {
                     let key = Node::from(key);
+                    if matches!(key.value, Value::Map(_) | Value::List(_)) {
+                        return Err(de::Error::custom("a key must be a string"));
+                    }
                     let value = map.next_value::<Spanned<Value>>()?.into();
                     entries.push(Entry { key: key.value.to_string(), at: key.at, value });
                 }
