@@ -5,7 +5,6 @@
 //! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
 //! loop from delivering on, so that after a crash no more than one batch is sent again.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,13 +102,11 @@ where
             let now = Instant::now().into_std();
             let stopping = stop.is_cancelled();
             self.tell_lag(&state);
-            if let Some((cursor, dead)) = state.queue.commit(now, stopping) {
-                if !self.commit(&mut state, cursor, dead, &stop).await? {
-                    if stopping {
-                        return Ok(());
-                    }
-                    continue;
-                }
+            if let Some((cursor, dead)) = state.queue.commit(now, stopping)
+                && !self.commit(&mut state, cursor, dead, &stop).await?
+                && !stopping
+            {
+                continue;
             }
             if stopping {
                 return Ok(());
@@ -136,7 +133,7 @@ where
     }
 
     /// Finds the place to start from; none: stopped before it was found.
-    async fn begin(&self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
+    async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
         let mut trouble = Backoff::default();
         let cursor = loop {
             match self.journal.cursor(&consumer(&self.name)).await {
@@ -361,11 +358,9 @@ async fn rest(trouble: &mut Backoff, stop: &CancellationToken) -> bool {
 }
 
 /// Ends so long after `stop`.
-fn stopped(stop: &CancellationToken, grace: Duration) -> impl Future<Output = ()> + '_ {
-    async move {
-        stop.cancelled().await;
-        tokio::time::sleep(grace).await;
-    }
+async fn stopped(stop: &CancellationToken, grace: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
 }
 
 #[cfg(test)]
