@@ -16,11 +16,13 @@ mod reports;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use kube::Client;
 use nodetap_wire::{AssignedWatch, Assignment, WatchReport};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -32,6 +34,9 @@ use crate::outbox::{Closed, Intake};
 
 /// Most watches of one agent: more namespaces than that are an aggregator gone wrong.
 const MAX_WATCHES: usize = 1_024;
+
+/// A fault that comes back at once must not become a list a second.
+const FAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// What the watches are wired to.
 #[derive(Debug)]
@@ -88,10 +93,9 @@ pub async fn run(client: Client, wiring: Wiring, cancel: CancellationToken) {
                         // The link has ended: so does the agent.
                         Err(_) => return,
                     },
-                    Some(ended) = runner.tasks.join_next_with_id() => match runner.ended(ended) {
-                        Ok(true) => break,
-                        Ok(false) => {}
-                        Err(Closed) => return,
+                    Some(ended) = runner.tasks.join_next_with_id() => if let Err(closed) = runner.ended(ended) {
+                        debug!(%closed, "the event watches end with the outbox");
+                        return;
                     },
                 }
             }
@@ -132,50 +136,60 @@ impl Runner {
                         newer
                     });
                 }
-                None => self.start(name, path, watch),
+                None => self.start(name, path, watch, Duration::ZERO),
             }
         }
     }
 
-    fn start(&mut self, name: String, path: String, watch: AssignedWatch) {
-        let span = info_span!("watch", shard = name);
+    fn start(&mut self, name: String, path: String, watch: AssignedWatch, after: Duration) {
         let cancel = self.cancel.child_token();
+        let ended = CancellationToken::new();
         let (assigned, receiver) = watch::channel(watch);
         let client = self.client.clone();
-        let mut worker =
-            Worker::new(client, name.clone(), path, receiver, backoff::seed(), self.shared.clone());
-        let cancelled = cancel.clone();
-        let ended = CancellationToken::new();
-        let at_end = ended.clone().drop_guard();
-        let task = async move {
-            let _at_end = at_end;
-            let outcome = cancelled.run_until_cancelled(worker.run()).await;
-            worker.release();
-            match outcome {
-                Some(Err(closed)) => Err(closed),
-                Some(Ok(_)) | None => Ok(()),
-            }
-        };
-        let task = self.tasks.spawn(task.instrument(span)).id();
+        let worker = Worker::new(client, name.clone(), path, receiver, backoff::seed(), self.shared.clone());
+        let task = hold_one(worker, after, cancel.clone(), ended.clone());
+        let task = self.tasks.spawn(task.instrument(info_span!("watch", shard = name))).id();
         self.shards.insert(name, Held { assigned, cancel, ended, task });
     }
 
-    /// Whether what is assigned has to be looked at again.
-    fn ended(&mut self, ended: Result<(Id, Result<(), Closed>), JoinError>) -> Result<bool, Closed> {
-        match ended {
-            Ok((_, Err(closed))) => {
-                debug!("the outbox has ended, and the event watches with it");
-                Err(closed)
-            }
-            Ok((_, Ok(()))) => Ok(false),
-            Err(error) => {
-                // A fault of ours in one watch: it starts again from its checkpoint, and the others go on.
-                error!(%error, "an event watch ended by a fault and is started again");
-                let task = error.id();
-                self.shards.retain(|_, held| held.task != task);
-                Ok(true)
-            }
+    /// Takes note of a task that has ended.
+    fn ended(&mut self, ended: Result<(Id, Result<(), Closed>), JoinError>) -> Result<(), Closed> {
+        let error = match ended {
+            Ok((_, ended)) => return ended,
+            Err(error) => error,
+        };
+        let task = error.id();
+        let Some((name, held)) = self.shards.extract_if(|_, held| held.task == task).next() else {
+            return Ok(());
+        };
+        // A fault of ours in one watch: the others go on. How far it had come is lost with it, so that it must not say
+        // of anything that it is new.
+        error!(%error, shard = name, "an event watch ended by a fault and is started again from a list");
+        let watch = AssignedWatch { resource_version: String::new(), ..held.assigned.borrow().clone() };
+        if let Some(path) = watch.shard.as_ref().and_then(request::path_of) {
+            self.start(name, path, watch, FAULT_WAIT);
         }
+        Ok(())
+    }
+}
+
+/// Drives one shard until it is let go of, and releases it.
+async fn hold_one(
+    worker: Worker,
+    after: Duration,
+    cancel: CancellationToken,
+    ended: CancellationToken,
+) -> Result<(), Closed> {
+    // Dropped after the worker: who waits for the end finds the shard released.
+    let _ended = ended.drop_guard();
+    let mut worker = worker;
+    let drive = async {
+        sleep(after).await;
+        worker.run().await
+    };
+    match cancel.run_until_cancelled(drive).await {
+        Some(Err(closed)) => Err(closed),
+        Some(Ok(_)) | None => Ok(()),
     }
 }
 

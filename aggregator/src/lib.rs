@@ -2,6 +2,7 @@
 //! delivers it to sinks.
 
 pub mod admit;
+pub mod app;
 pub mod assign;
 pub mod config;
 pub mod enrich;

@@ -24,6 +24,7 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub struct Client {
     base: String,
+    ca: Bytes,
     token: Option<String>,
     http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
@@ -183,13 +184,22 @@ impl Client {
             .enable_http1()
             .build();
         let http = HyperClient::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), token: token.map(str::to_owned), http })
+        let ca = Bytes::copy_from_slice(ca_pem);
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), ca, token: token.map(str::to_owned), http })
     }
 
     /// The same with another token, or none.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }
+    }
+
+    /// One whom the server does not know, by a token that it never gave.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn stranger(&self) -> anyhow::Result<Self> {
+        Self::new(&self.base, &self.ca, Some("of-nobody"))
     }
 
     /// Sends a request and reads the whole answer.

@@ -254,6 +254,25 @@ impl SimulatedCluster {
         &self.parts.nodes
     }
 
+    /// Where everything is, for people.
+    pub fn describe(&self) -> String {
+        let Parts { api_url, admin_url, ca, kubeconfig, nodes, .. } = &*self.parts;
+        let mut text = format!(
+            "API server   {api_url}\nkubeconfig   {}\nCA           {}\nadmin        {admin_url}",
+            kubeconfig.display(),
+            ca.display()
+        );
+        for node in nodes {
+            text += &format!(
+                "\n{:<12} kubelet {}  logs {}",
+                node.name,
+                node.kubelet_url,
+                node.pod_logs.display()
+            );
+        }
+        text
+    }
+
     /// What can go wrong.
     pub fn faults(&self) -> &Faults {
         &self.parts.state.faults

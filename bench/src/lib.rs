@@ -2,7 +2,36 @@
 
 pub mod client;
 pub mod cluster;
+pub mod demo;
+pub mod load;
+pub mod parity;
 pub mod pki;
 mod random;
 
 pub use random::Random;
+
+/// A line for who runs it.
+#[allow(clippy::print_stdout, reason = "what is shown is what this program is for")]
+pub fn say(line: &str) {
+    println!("{line}");
+}
+
+/// A line about what went wrong.
+#[allow(clippy::print_stderr, reason = "the program's own refusals, before and after any log")]
+pub fn complain(line: &str) {
+    eprintln!("nodetap-bench: {line}");
+}
+
+/// Waits for SIGINT or SIGTERM; for ever where they cannot be asked for.
+pub async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}

@@ -29,7 +29,7 @@ component() {
   local folder=$cache/$1-$2
   [ -e "$folder/.built" ] && return 1
   need_go "$1"
-  say "building $1 $2: about $3 minutes on two cores, downloads included; cached in $cache"
+  say "building $1 $2: $3 min or so on two cores, downloads included; cached in $cache"
   rm -rf "$folder" "$folder.tmp"; mkdir -p "$folder.tmp"
 }
 done_with() { touch "$cache/$1-$2.tmp/.built"; mv "$cache/$1-$2.tmp" "$cache/$1-$2"; say "built $1 $2"; }

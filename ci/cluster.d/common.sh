@@ -81,6 +81,7 @@ start() {
     exec setsid "$@" >"$run/log/$name.log" 2>&1 </dev/null
   ) &
   echo $! >"$run/pid/$name"
+  disown # or bash reports its end
 }
 # In the namespace of the control plane. Not `ip netns exec`: that remounts /sys and hides the cgroups.
 in_control() { nsenter --net="/run/netns/$cluster" "$@"; }
@@ -92,11 +93,12 @@ in_node() { # NUMBER COMMAND...
 }
 kubectl() { in_control "$kubernetes_bin/kubectl" --kubeconfig "$run/admin.kubeconfig" "$@"; }
 
-# until_ok NAME COMMAND...: repeats the command until it succeeds, for at most a minute.
+# until_ok NAME COMMAND...: repeats the command until it succeeds, for at most a minute, and as long as NAME runs.
 until_ok() {
   local name=$1 deadline=$((SECONDS + 60)); shift
   until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$deadline" ] || { tail -n 5 "$run/log/$name.log" >&2; fail "$name did not come up within a minute: see $run/log/$name.log"; }
+    kill -0 "$(cat "$run/pid/$name")" 2>/dev/null || { tail -n 5 "$run/log/$name.log" >&2; fail "$name has ended: its last lines are above"; }
+    [ "$SECONDS" -lt "$deadline" ] || { tail -n 5 "$run/log/$name.log" >&2; fail "$name did not come up within a minute: its last lines are above"; }
     sleep 0.1
   done
 }

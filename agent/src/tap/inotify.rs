@@ -118,6 +118,8 @@ impl Tree {
     fn open(root: &Path) -> io::Result<(Self, Stir)> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let mut tree = Self {
+            // Its successor is unsafe; `Descriptor` owns what it shows.
+            #[allow(deprecated)]
             inotify: AsyncFd::new(Descriptor(inotify))?,
             root: root.to_owned(),
             watched: HashMap::new(),

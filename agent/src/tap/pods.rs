@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use nodetap_wire::{Owner, time};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -150,9 +149,18 @@ pub struct ContainerState {
     /// waiting.
     pub waiting: Option<Waiting>,
     /// running.
-    pub running: Option<IgnoredAny>,
+    pub running: Option<Running>,
     /// terminated.
     pub terminated: Option<Terminated>,
+}
+
+/// ContainerStateRunning.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// RFC 3339.
+    #[serde(default, deserialize_with = "nullable")]
+    pub started_at: String,
 }
 
 /// ContainerStateWaiting.
@@ -279,6 +287,21 @@ impl Pod {
         let mut annotations = self.metadata.annotations.clone();
         annotations.remove(LAST_APPLIED);
         annotations
+    }
+}
+
+// === impl ContainerStatus ===
+
+impl ContainerStatus {
+    /// When the instance that `containerID` names started, in nanoseconds since 1970, where that is known.
+    pub fn started_ns(&self) -> Option<i64> {
+        let last = self.last_state.terminated.as_ref().filter(|last| last.container_id == self.container_id);
+        let started = match &self.state {
+            ContainerState { running: Some(running), .. } => &running.started_at,
+            ContainerState { terminated: Some(terminated), .. } => &terminated.started_at,
+            _ => &last?.started_at,
+        };
+        time::parse_ns(started)
     }
 }
 

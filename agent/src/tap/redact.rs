@@ -239,6 +239,12 @@ impl Redactor {
                     index += 1;
                 }
                 *counts.entry(Kind::PrivateKey).or_default() += 1;
+                if let Some(line) = lines.get_mut(index)
+                    && self.end.is_match(&line.text)
+                {
+                    REDACTED.clone_into(&mut line.text);
+                    index += 1;
+                }
             } else {
                 index += 1;
             }

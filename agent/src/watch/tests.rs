@@ -546,6 +546,40 @@ async fn a_share_that_is_not_known_is_refused_and_the_others_are_held() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_by_a_fault_is_listed_again_after_a_while() {
+    let server = Server::default();
+    let (intake, _taken) = intake();
+    let shared = Shared {
+        intake,
+        metrics: Metrics::default(),
+        progress: Progress::default(),
+        reports: Reports::default(),
+    };
+    let mut runner = Runner {
+        client: Client::new(server.clone(), "default"),
+        shared: shared.clone(),
+        shards: HashMap::new(),
+        tasks: JoinSet::new(),
+        cancel: CancellationToken::new(),
+    };
+    runner.hold(&from("41")).await;
+    while server.asked.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    runner.tasks.abort_all();
+    let ended = runner.tasks.join_next_with_id().await.unwrap();
+    assert!(ended.is_err());
+    assert!(shared.progress.shards().is_empty(), "it is released");
+    let before = Instant::now();
+    runner.ended(ended).unwrap();
+    while server.asked.lock().unwrap().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.asked.lock().unwrap()[1].contains(STREAMED_LIST));
+    assert!(before.elapsed() >= FAULT_WAIT);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_watches_end_with_the_outbox() {
     let bench = Bench::start(from("41"), vec![open(vec![added(42), added(43)])]);
     let Bench { taken, runner, assignments, .. } = bench;

@@ -119,12 +119,6 @@ impl Worker {
         }
     }
 
-    /// Says that the shard is let go of.
-    pub(super) fn release(&mut self) {
-        self.tell(WatchState::Released, String::new());
-        self.shared.progress.released(&self.name);
-    }
-
     /// Makes a request and serves it to its end.
     async fn exchange(&mut self, request: Request) -> Result<Next, Closed> {
         let uri = request.to_uri(&self.path);
@@ -423,6 +417,14 @@ impl Worker {
         let unwarned = std::mem::take(&mut self.unwarned);
         warn!(shard = self.name, object, %error, unlogged_before = unwarned, "{what}");
         self.warned = Some(Instant::now());
+    }
+}
+
+/// However it ends, the shard is let go of.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tell(WatchState::Released, String::new());
+        self.shared.progress.released(&self.name);
     }
 }
 

@@ -100,6 +100,7 @@ struct Shared {
     files: folder::Files,
     recent: Recent,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
+    failure: Arc<Mutex<Option<JournalError>>>,
 }
 
 // === impl SqliteJournal ===
@@ -147,6 +148,11 @@ impl SqliteJournal {
             shared,
             head,
         })
+    }
+
+    /// Why the last append failed; `None` where it did not. What readiness asks.
+    pub fn failure(&self) -> Option<JournalError> {
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer
@@ -217,6 +223,10 @@ impl Shared {
     fn set_checkpoints(&self, memory: &Memory) {
         let checkpoints = memory.checkpoints.values().cloned().collect();
         *self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner) = checkpoints;
+    }
+
+    fn set_failure(&self, failure: Option<JournalError>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 }
 

@@ -3,7 +3,6 @@
 //! kubernetes-event-exporter's counters lack `_total`, which no registry writes: they are text of our own.
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use nodetap_runtime::bounded::{BoundedCounter, OVERFLOW};
 use nodetap_wire::EventSeen;
@@ -30,16 +29,17 @@ pub(super) struct Compatibility {
     event_router: Option<EventRouter>,
 }
 
-/// kubernetes-event-exporter's counters.
-#[derive(Debug, Default)]
+/// kubernetes-event-exporter's counters, taken from ours.
+#[derive(Clone, Debug, Default)]
 pub struct EventExporterCounters {
-    prefix: String,
-    /// Events taken from the watch, before routing, as upstream counts them.
-    pub events_sent: AtomicU64,
-    /// Watches that ended with an error.
-    pub watch_errors: AtomicU64,
+    /// `metricsNamePrefix`
+    pub prefix: String,
+    /// States of events taken from the watch, before routing, as upstream counts them.
+    pub events_sent: Counter,
+    /// Watches that failed.
+    pub watch_errors: Counter,
     /// Deliveries that failed.
-    pub send_event_errors: AtomicU64,
+    pub send_event_errors: Counter,
 }
 
 #[derive(Debug)]
@@ -202,15 +202,10 @@ impl EventRouterLabels {
 // === impl EventExporterCounters ===
 
 impl EventExporterCounters {
-    /// Counters behind `metricsNamePrefix`.
-    pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), ..Self::default() }
-    }
-
     /// As text. OpenMetrics has no counter without `_total`: there the type is unknown and the name stays, as upstream.
     pub fn expose(&self, open_metrics: bool) -> String {
         let counters = [
-            ("events_sent", "The total number of events processed", self.events_sent.load(Ordering::Relaxed)),
+            ("events_sent", "The total number of events processed", self.events_sent.get()),
             (
                 "events_discarded",
                 "The total number of events discarded because of being older than the maxEventAgeSeconds specified",
@@ -220,13 +215,9 @@ impl EventExporterCounters {
             (
                 "watch_errors",
                 "The total number of errors received from the informer",
-                self.watch_errors.load(Ordering::Relaxed),
+                self.watch_errors.get(),
             ),
-            (
-                "send_event_errors",
-                "The total number of send event errors",
-                self.send_event_errors.load(Ordering::Relaxed),
-            ),
+            ("send_event_errors", "The total number of send event errors", self.send_event_errors.get()),
             (
                 "kube_api_read_cache_hits",
                 "The total number of read requests served from cache when looking up object metadata",

@@ -91,8 +91,9 @@ fn families_that_name_objects_are_off_unless_switched_on() {
 
 #[test]
 fn event_exporters_counters_have_no_total_in_either_format() {
-    let counters = EventExporterCounters::new("event_exporter_");
-    counters.events_sent.store(5, std::sync::atomic::Ordering::Relaxed);
+    let counters =
+        EventExporterCounters { prefix: "event_exporter_".into(), ..EventExporterCounters::default() };
+    counters.events_sent.inc_by(5);
     let text = counters.expose(false);
     assert!(
         text.contains("# TYPE event_exporter_events_sent counter\nevent_exporter_events_sent 5\n"),

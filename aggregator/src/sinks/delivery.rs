@@ -5,7 +5,6 @@
 //! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
 //! loop from delivering on, so that after a crash no more than one batch is sent again.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,13 +102,11 @@ where
             let now = Instant::now().into_std();
             let stopping = stop.is_cancelled();
             self.tell_lag(&state);
-            if let Some((cursor, dead)) = state.queue.commit(now, stopping) {
-                if !self.commit(&mut state, cursor, dead, &stop).await? {
-                    if stopping {
-                        return Ok(());
-                    }
-                    continue;
-                }
+            if let Some((cursor, dead)) = state.queue.commit(now, stopping)
+                && !self.commit(&mut state, cursor, dead, &stop).await?
+                && !stopping
+            {
+                continue;
             }
             if stopping {
                 return Ok(());
@@ -136,7 +133,7 @@ where
     }
 
     /// Finds the place to start from; none: stopped before it was found.
-    async fn begin(&self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
+    async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
         let mut trouble = Backoff::default();
         let cursor = loop {
             match self.journal.cursor(&consumer(&self.name)).await {
@@ -203,6 +200,7 @@ where
         state.empty_reads = 0;
         state.trouble.reset();
         let mut expected = after;
+        let mut first_dead = None;
         for (index, entry) in entries.into_iter().enumerate() {
             expected.0 += 1;
             if entry.position > expected {
@@ -211,36 +209,43 @@ where
             expected = expected.max(entry.position);
             state.fresh = false;
             state.read_ns = entry.taken_ns;
-            self.take(&mut state.queue, &entry);
+            if let Err(reason) = self.take(&mut state.queue, &entry) {
+                self.metrics.dead_letters.inc();
+                let letter = DeadLetter { position: entry.position, reason };
+                first_dead.get_or_insert_with(|| letter.clone());
+                state.queue.take_dead(letter);
+            }
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
+        }
+        if let Some(DeadLetter { position, reason }) = first_dead {
+            tracing::warn!(
+                sink = self.name,
+                position = position.0,
+                reason,
+                "records cannot be rendered for the sink; they are kept as dead letters"
+            );
         }
         Ok(())
     }
 
     /// Routes and renders one entry.
-    fn take(&mut self, queue: &mut Queue, entry: &Entry) {
-        let position = entry.position;
+    ///
+    /// # Errors
+    /// Why it is a dead letter.
+    fn take(&mut self, queue: &mut Queue, entry: &Entry) -> Result<(), String> {
         let now = Instant::now().into_std();
-        let face = match entry.face(&self.cluster) {
-            Ok(face) => face,
-            Err(error) => return self.dead(queue, position, error.to_string()),
-        };
+        let face = entry.face(&self.cluster).map_err(|error| error.to_string())?;
         let copies = (self.copies)(&face);
         if copies == 0 {
-            return queue.take(position, None, now);
+            queue.take(entry.position, None, now);
+            return Ok(());
         }
-        match self.encoder.encode(&face, position, entry.taken_ns) {
-            Ok(delivery) => queue.take(position, std::iter::repeat_n(delivery, copies), now),
-            Err(error) => self.dead(queue, position, error.to_string()),
-        }
-    }
-
-    fn dead(&self, queue: &mut Queue, position: Position, reason: String) {
-        tracing::debug!(sink = self.name, position = position.0, reason, "a record cannot be rendered");
-        self.metrics.dead_letters.inc();
-        queue.take_dead(DeadLetter { position, reason });
+        let delivery =
+            self.encoder.encode(&face, entry.position, entry.taken_ns).map_err(|error| error.to_string())?;
+        queue.take(entry.position, std::iter::repeat_n(delivery, copies), now);
+        Ok(())
     }
 
     /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
@@ -361,11 +366,9 @@ async fn rest(trouble: &mut Backoff, stop: &CancellationToken) -> bool {
 }
 
 /// Ends so long after `stop`.
-fn stopped(stop: &CancellationToken, grace: Duration) -> impl Future<Output = ()> + '_ {
-    async move {
-        stop.cancelled().await;
-        tokio::time::sleep(grace).await;
-    }
+async fn stopped(stop: &CancellationToken, grace: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 use serde::{Serialize, Serializer};
 
 use super::encode::as_go_escapes;
@@ -70,7 +70,7 @@ impl Loki {
     /// again.
     async fn push(&self, batch: &[Delivery], indices: &[usize], report: &mut Report) -> bool {
         // Ranges of `indices`, the first to be pushed last.
-        let mut parts: Vec<Range<usize>> = vec![0..indices.len()];
+        let mut parts = Vec::from([Range { start: 0, end: indices.len() }]);
         while let Some(part) = parts.pop() {
             let Some(part_indices) = indices.get(part.clone()) else { continue };
             let Some(outcome) = self.post(batch, part_indices).await else { continue };
@@ -123,15 +123,18 @@ impl Sink for Loki {
 
     async fn deliver(&mut self, batch: &[Delivery], report: &mut Report) {
         // Headers, the tenant among them, hold for a whole push: as many pushes as there are different ones.
-        let mut groups: Vec<(&[(HeaderName, HeaderValue)], Vec<usize>)> = Vec::new();
-        for (index, delivery) in batch.iter().enumerate() {
-            match groups.iter_mut().find(|(headers, _)| *headers == delivery.headers) {
-                Some((_, indices)) => indices.push(index),
-                None => groups.push((&delivery.headers, vec![index])),
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let headers = |index: Option<&usize>| {
+            index.and_then(|index| batch.get(*index)).map(|delivery| &delivery.headers)
+        };
+        for index in 0..batch.len() {
+            match groups.iter_mut().find(|group| headers(group.first()) == headers(Some(&index))) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
             }
         }
-        for (_, indices) in groups {
-            if !self.push(batch, &indices, report).await {
+        for group in groups {
+            if !self.push(batch, &group, report).await {
                 return;
             }
         }

@@ -13,6 +13,8 @@ use super::FailureClass;
 /// Families of all sinks.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// Attempts that failed, of all sinks: kubernetes-event-exporter's `send_event_errors`. Not a family of its own.
+    pub failures: Counter,
     delivered: Family<SinkLabel, Counter>,
     failed: Family<FailureLabels, Counter>,
     dead_letters: Family<SinkLabel, Counter>,
@@ -29,6 +31,7 @@ pub struct Metrics {
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
     name: String,
+    failures: Counter,
     failed: Family<FailureLabels, Counter>,
     /// Deliveries that the sink has.
     pub delivered: Counter,
@@ -67,6 +70,7 @@ impl Metrics {
     /// Makes the families and registers them, as `nodetap_sink_*`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
+            failures: Counter::default(),
             delivered: Family::default(),
             failed: Family::default(),
             dead_letters: Family::default(),
@@ -134,6 +138,7 @@ impl Metrics {
         let label = SinkLabel { sink: name.to_owned() };
         SinkMetrics {
             name: name.to_owned(),
+            failures: self.failures.clone(),
             failed: self.failed.clone(),
             delivered: self.delivered.get_or_create_owned(&label),
             dead_letters: self.dead_letters.get_or_create_owned(&label),
@@ -153,6 +158,7 @@ impl Metrics {
 impl SinkMetrics {
     /// Counts a failed attempt.
     pub fn failed(&self, reason: FailureClass) {
+        self.failures.inc();
         self.failed.get_or_create(&FailureLabels { sink: self.name.clone(), reason }).inc();
     }
 }
@@ -164,3 +170,6 @@ impl EncodeLabelValue for FailureClass {
         EncodeLabelValue::encode(&self.name(), encoder)
     }
 }
+
+#[cfg(test)]
+mod tests;

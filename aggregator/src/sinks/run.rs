@@ -12,20 +12,18 @@ use super::encode::Encoder;
 use super::{Metrics, SinkError, build};
 use crate::config::receivers::Receiver;
 use crate::journal::{Journal, JournalError};
+use crate::route::Router;
 
 /// How long a batch in flight may go on once the aggregator is to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-
-/// Answers which receivers a record goes to.
-pub type Routes = Arc<dyn Fn(&Face<'_>) -> Vec<usize> + Send + Sync>;
 
 /// What all sinks share.
 #[derive(Clone)]
 pub struct Context<J> {
     /// What they read.
     pub journal: J,
-    /// Which receivers a record goes to, as indices into them; one that stands twice gets it twice.
-    pub routes: Routes,
+    /// Which records go to which of them; made over the same receivers, in the same order.
+    pub router: Arc<Router>,
     /// The cluster's name.
     pub cluster: Arc<str>,
     /// What they count.
@@ -69,10 +67,11 @@ impl Built {
 
 /// Starts them. To be called within a tokio runtime.
 pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
-    let Context { journal, routes, cluster, metrics, start, stop } = context;
+    let Context { journal, router, cluster, metrics, start, stop } = context;
     let spawn = |(index, name, encoder, sink): (usize, String, Encoder, super::AnySink)| {
-        let routes = Arc::clone(routes);
-        let copies = move |face: &Face<'_>| routes(face).into_iter().filter(|to| *to == index).count();
+        let router = Arc::clone(router);
+        let copies =
+            move |face: &Face<'_>| router.deliveries(face).into_iter().filter(|to| to.0 == index).count();
         let delivering = Loop {
             metrics: metrics.sink(&name),
             journal: journal.clone(),
@@ -88,3 +87,6 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
     };
     sinks.0.into_iter().map(spawn).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ impl WriteLines for Stdout {
 }
 
 /// Writes lines from byte `written` of the batch on, and keeps how far it came.
+#[expect(clippy::disallowed_methods, reason = "how far a failed write came is what is asked for")]
 fn write_on(out: &mut impl Write, written: &mut usize, lines: &[Line]) -> io::Result<()> {
     let mut text = Vec::with_capacity(lines.iter().map(|line| line.body.len() + 1).sum());
     for line in lines {

@@ -1,1 +1,74 @@
+#![allow(unreachable_pub)]
 
+pub mod journal;
+pub mod server;
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::receivers::{StdoutConfig, TlsConfig, WebhookConfig};
+
+/// A delivery at `position`, about `object`.
+pub fn delivery(position: u64, object: &str) -> Delivery {
+    Delivery {
+        position: Position(position),
+        id: format!("event/c/{object}/{position}"),
+        object: object.to_owned(),
+        time_ns: 1_700_000_000_000_000_000 + position as i64,
+        taken_ns: 1_700_000_001_000_000_000,
+        body: Bytes::from(format!(r#"{{"id":"event/c/{object}/{position}"}}"#)),
+        headers: Vec::new(),
+        labels: Vec::new(),
+    }
+}
+
+/// A webhook's configuration.
+pub fn webhook(endpoint: &str) -> WebhookConfig {
+    WebhookConfig {
+        endpoint: endpoint.parse().unwrap(),
+        tls: TlsConfig::default(),
+        layout: None,
+        headers: Vec::new(),
+        timeout: Duration::from_secs(10),
+    }
+}
+
+#[test]
+fn whatever_is_wrong_with_any_receiver_is_said_before_one_is_started() {
+    let receiver = |name: &str, body| Receiver { name: name.to_owned(), body };
+    let tls = TlsConfig { ca_file: Some("/nonexistent/ca.pem".into()), ..TlsConfig::default() };
+    let receivers = [
+        receiver("out", ReceiverBody::Stdout(StdoutConfig::default())),
+        receiver("one", ReceiverBody::Webhook(WebhookConfig { tls, ..webhook("https://example.com/") })),
+        receiver("two", ReceiverBody::Webhook(webhook("/only/a/path"))),
+    ];
+    let errors: Vec<String> = Built::new(&receivers).err().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].starts_with(r#"receiver "one": tls.caFile: /nonexistent/ca.pem: "#), "{errors:?}");
+    assert_eq!(errors[1], r#"receiver "two": /only/a/path: not an address such as http://host:port/path"#);
+}
+
+/// How often a record goes to the sink.
+pub type Copies = fn(&nodetap_wire::face::Face<'_>) -> usize;
+
+/// A loop of the receiver called `name` over `journal`, to which every record goes; and what it counts.
+pub fn looping<S: Sink>(
+    name: &str,
+    journal: &journal::Memory,
+    encoder: encode::Encoder,
+    sink: S,
+) -> (delivery::Loop<journal::Memory, S, Copies>, metrics::SinkMetrics) {
+    let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default()).sink(name);
+    let delivering = delivery::Loop {
+        name: name.to_owned(),
+        journal: journal.clone(),
+        cluster: "prod".into(),
+        copies: (|_| 1) as Copies,
+        encoder,
+        sink,
+        metrics: metrics.clone(),
+        start: delivery::Start::Beginning,
+        stop_within: Duration::from_secs(5),
+    };
+    (delivering, metrics)
+}

@@ -70,7 +70,9 @@ impl Api {
             ["api", "v1", "namespaces"] => Ok(self.namespaces()),
             ["api", "v1", "nodes"] => Ok(self.list_nodes()),
             ["api", "v1", rest @ ..] => {
-                let target = Target::of(rest).ok_or_else(Status::no_such_resource)?;
+                let Some(target) = Target::of(rest) else {
+                    return Ok(answer(404, TEXT, "404 page not found\n"));
+                };
                 self.resource(&user, &target, &query, request).await
             }
             _ => Ok(answer(404, TEXT, "404 page not found\n")),
@@ -260,7 +262,15 @@ impl Api {
             (&Method::DELETE, Some(name)) => {
                 let gone = self.state.delete(Resource::Events, &[key(namespace, &name)]);
                 let gone = gone.first().ok_or_else(|| Status::not_found("events", &name))?;
-                (200, Arc::clone(&gone.object))
+                let details = serde_json::json!({"name": name, "kind": "events", "uid": &*gone.object.uid});
+                let status = serde_json::json!({
+                    "kind": "Status",
+                    "apiVersion": "v1",
+                    "metadata": {},
+                    "status": "Success",
+                    "details": details,
+                });
+                return Ok(answer(200, JSON, status.to_string()));
             }
             _ => return Err(Status::method_not_allowed()),
         };

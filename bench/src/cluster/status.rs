@@ -101,14 +101,6 @@ impl Status {
         }
     }
 
-    /// 404 of a path.
-    pub fn no_such_resource() -> Self {
-        Self {
-            details: Some(Box::default()),
-            ..Self::new(404, "NotFound", "the server could not find the requested resource")
-        }
-    }
-
     /// 405
     pub fn method_not_allowed() -> Self {
         Self {

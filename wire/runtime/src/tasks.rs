@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// The long tasks of a process.
@@ -52,6 +52,19 @@ impl Tasks {
     {
         let handle = self.running.spawn(async move { task.await.map_err(|error| error.to_string()) });
         self.names.insert(handle.id(), name.into());
+    }
+
+    /// Takes in a task that was started elsewhere.
+    pub fn adopt<E>(&mut self, name: impl Into<String>, task: JoinHandle<Result<(), E>>)
+    where
+        E: std::fmt::Display + Send + 'static,
+    {
+        self.spawn_fallible(name, async move {
+            match task.await {
+                Ok(ended) => ended.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
     }
 
     /// Completes when a task ends that was not told to.

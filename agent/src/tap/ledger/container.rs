@@ -33,6 +33,7 @@ struct Instance {
     ordinal: u32,
     /// Empty: not created as far as is known.
     id: String,
+    started_ns: Option<i64>,
     running: bool,
 }
 
@@ -82,6 +83,7 @@ impl Container {
         let mut changed = Changed::default();
         let count = status.restart_count;
         let id = status.container_id.as_str();
+        let started_ns = status.started_ns();
         let mut shown = self.shown(status, terminating);
 
         match &self.current {
@@ -90,14 +92,16 @@ impl Container {
             }
             None => {}
             Some(current) => {
-                let behind = count < current.ordinal;
                 let other = !id.is_empty() && !current.id.is_empty() && id != current.id;
+                let fell = count < current.ordinal || (count == current.ordinal && other);
+                // A count that fell is of a source that lags, unless it is of an instance that came later.
                 let known = id.is_empty() || self.ids.iter().any(|known| known.id == id);
-                if behind && known || (count == current.ordinal && other && known) {
-                    // Of a source that lags behind what was seen already: its deaths are accounted for.
+                let earlier =
+                    matches!((started_ns, current.started_ns), (Some(this), Some(that)) if this <= that);
+                if fell && (known || earlier) {
                     return changed;
                 }
-                if behind || (count == current.ordinal && other) {
+                if fell {
                     self.begin_anew(&mut shown, &mut changed);
                     logs.clear();
                 }
@@ -119,8 +123,8 @@ impl Container {
         // Whatever the count says, each instance before this one has ended.
         self.pass_over(count, logs, &mut changed);
         self.remember(id, count);
-        self.current =
-            Some(Instance { ordinal: count, id: id.to_owned(), running: status.state.running.is_some() });
+        let running = status.state.running.is_some();
+        self.current = Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running });
         while logs.first().is_some_and(|ordinal| *ordinal < self.accounted) {
             logs.pop_first();
         }

@@ -214,11 +214,11 @@ pub(super) fn pair(captures: &Captures<'_>) -> bool {
         return false;
     }
     // A variable or a template that would be the secret.
-    if value.starts_with("${") || value.starts_with("$(") || value.starts_with("{{") || value.starts_with("<")
-    {
+    // (`${DB_PASSWORD}`: the pattern takes no bracket.)
+    if value == "$" || value.starts_with("${") || value.starts_with("$(") || value.starts_with("{{") {
         return false;
     }
-    // A Go type or a path of a package: `token: jwt.ParseError`.
+    // Prose: `token: expired.`, `secret: open: no such file`.
     let said = captures
         .name("sign")
         .is_some_and(|sign| sign.as_str().trim() == ":" && sign.as_str().ends_with(char::is_whitespace));

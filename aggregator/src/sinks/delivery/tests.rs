@@ -1,1 +1,314 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
 
+use super::*;
+use crate::sinks::tests::journal::Memory;
+use crate::sinks::tests::looping;
+use crate::sinks::{Delivery, Failure, FailureClass, Limits, Outcome};
+
+/// A sink that does as it is told, and keeps what it took.
+struct Scripted {
+    limits: Limits,
+    script: Script,
+    took: Took,
+}
+
+/// What becomes of a delivery; none: the attempt hangs.
+type Script = Box<dyn FnMut(&Delivery) -> Option<Outcome> + Send>;
+type Took = Arc<Mutex<Vec<(u64, String)>>>;
+
+fn scripted(script: impl FnMut(&Delivery) -> Option<Outcome> + Send + 'static) -> (Scripted, Took) {
+    let took = Took::default();
+    let limits = Limits { records: 8, bytes: 1 << 20, wait: Duration::ZERO };
+    (Scripted { limits, script: Box::new(script), took: Arc::clone(&took) }, took)
+}
+
+impl Sink for Scripted {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    async fn deliver(&mut self, batch: &[Delivery], report: &mut Report) {
+        for (index, delivery) in batch.iter().enumerate() {
+            match (self.script)(delivery) {
+                Some(Outcome::Delivered) => {
+                    self.took.lock().unwrap().push((delivery.position.0, delivery.object.clone()));
+                    report.set(index, Outcome::Delivered);
+                }
+                Some(retry @ Outcome::Retry(_)) => return report.set(index, retry),
+                Some(refused) => report.set(index, refused),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn down() -> Option<Outcome> {
+    Some(Outcome::Retry(Failure { class: FailureClass::Unavailable, reason: "down".to_owned(), after: None }))
+}
+
+fn run<S: Sink>(
+    name: &str,
+    journal: &Memory,
+    sink: S,
+) -> (CancellationToken, tokio::task::JoinHandle<()>, SinkMetrics) {
+    let (delivering, metrics) = looping(name, journal, Encoder::default(), sink);
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    (stop, tokio::spawn(async move { delivering.run(token).await.unwrap() }), metrics)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_gets_what_was_there_before_it_and_what_comes_later_in_order() {
+    let journal = Memory::new();
+    for _ in 0..700 {
+        journal.event("a", "old");
+    }
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (stop, task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 700).await;
+    journal.event("a", "new");
+    journal.reached("s", 701).await;
+    stop.cancel();
+    task.await.unwrap();
+    let positions: Vec<u64> = took.lock().unwrap().iter().map(|(position, _)| *position).collect();
+    assert_eq!(positions, (1..=701).collect::<Vec<_>>());
+    assert_eq!((metrics.delivered.get(), metrics.lag_records.get()), (701, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_down_for_ten_minutes_gets_everything_in_order_and_holds_up_nobody() {
+    let journal = Memory::new();
+    for index in 0..50 {
+        journal.event(if index % 2 == 0 { "a" } else { "b" }, "x");
+    }
+    let began = Instant::now();
+    let (sick, late) =
+        scripted(move |_| if began.elapsed().as_secs() < 600 { down() } else { Some(Outcome::Delivered) });
+    let (well, soon) = scripted(|_| Some(Outcome::Delivered));
+    let (stop, sick_task, metrics) = run("sick", &journal, sick);
+    let (_, _well_task, _) = run("well", &journal, well);
+
+    journal.reached("well", 50).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "the sink that is well waited {:?}", began.elapsed());
+    assert_eq!(soon.lock().unwrap().len(), 50);
+    assert!(late.lock().unwrap().is_empty());
+    assert_eq!(journal.cursor_of("sick"), None);
+
+    journal.reached("sick", 50).await;
+    assert!(began.elapsed() < Duration::from_secs(600 + 61));
+    stop.cancel();
+    sick_task.await.unwrap();
+    let mut of: HashMap<String, Vec<u64>> = HashMap::new();
+    for (position, object) in late.lock().unwrap().iter() {
+        of.entry(object.clone()).or_default().push(*position);
+    }
+    assert_eq!(of["a"], (1..=50).step_by(2).collect::<Vec<_>>());
+    assert_eq!(of["b"], (2..=50).step_by(2).collect::<Vec<_>>());
+    assert!(metrics.retried.get() >= 10 && metrics.retried.get() < 60, "{} tries", metrics.retried.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_event_and_records_that_are_refused_are_dead_letters_and_the_rest_goes_on() {
+    let journal = Memory::new();
+    journal.event("a", "fine");
+    journal.raw("{not json");
+    journal.event("poison", "x");
+    journal.event("a", "fine");
+    let (sink, took) = scripted(|delivery| {
+        Some(if delivery.object == "poison" {
+            Outcome::Refused("never".to_owned())
+        } else {
+            Outcome::Delivered
+        })
+    });
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 4).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 4]);
+    let dead = journal.dead("s");
+    assert_eq!(dead.len(), 2, "{dead:?}");
+    assert!(
+        dead.iter().any(|(position, reason)| *position == 2 && reason.starts_with("not an Event")),
+        "{dead:?}"
+    );
+    assert!(dead.contains(&(3, "never".to_owned())), "{dead:?}");
+    assert_eq!((metrics.delivered.get(), metrics.dead_letters.get()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_batch_delivered_before_it_failed_is_not_sent_again() {
+    let journal = Memory::new();
+    for _ in 0..8 {
+        journal.event("a", "x");
+    }
+    let mut failed = false;
+    let (sink, took) = scripted(move |delivery| {
+        if delivery.position == Position(5) && !std::mem::replace(&mut failed, true) {
+            return down();
+        }
+        Some(Outcome::Delivered)
+    });
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 8).await;
+    assert_eq!(
+        took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6, 7, 8]
+    );
+    assert_eq!((metrics.delivered.get(), metrics.retried.get()), (8, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_more_is_delivered_until_the_cursor_of_what_was_is_durable() {
+    let journal = Memory::new();
+    for _ in 0..16 {
+        journal.event("a", "x");
+    }
+    journal.fail_commits(3);
+    let early = Arc::new(Mutex::new(0));
+    let (counted, cursor) = (Arc::clone(&early), journal.clone());
+    let (sink, took) = scripted(move |_| {
+        *counted.lock().unwrap() += usize::from(cursor.cursor_of("s").is_none());
+        Some(Outcome::Delivered)
+    });
+    let (_stop, _task, _) = run("s", &journal, sink);
+    journal.reached("s", 16).await;
+    assert_eq!(took.lock().unwrap().len(), 16);
+    assert_eq!(*early.lock().unwrap(), 8, "one batch, no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_is_stopped_waits_for_its_batch_only_so_long_and_commits_what_was_delivered() {
+    let journal = Memory::new();
+    for _ in 0..4 {
+        journal.event("a", "x");
+    }
+    let (sink, took) = scripted(|delivery| (delivery.position < Position(3)).then_some(Outcome::Delivered));
+    let (stop, task, _) = run("s", &journal, sink);
+    while took.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 5);
+    assert_eq!(journal.cursor_of("s"), Some(Position(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_goes_on_where_its_cursor_stands_and_counts_what_retention_took_from_it() {
+    let journal = Memory::new();
+    for _ in 0..10 {
+        journal.event("a", "x");
+    }
+    journal.set_cursor("s", 3);
+    journal.drop_up_to(6);
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 10).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [7, 8, 9, 10]);
+    assert_eq!(metrics.missed.get(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_sink_misses_nothing_by_what_retention_took_before_it() {
+    let journal = Memory::new();
+    for _ in 0..10 {
+        journal.event("a", "x");
+    }
+    journal.drop_up_to(6);
+    let (sink, _) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 10).await;
+    assert_eq!((metrics.delivered.get(), metrics.missed.get()), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_passes_what_is_gone_whole_only_after_some_tries() {
+    let journal = Memory::new();
+    for _ in 0..10 {
+        journal.event("a", "x");
+    }
+    journal.set_cursor("s", 3);
+    journal.drop_up_to(10);
+    let (sink, _) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 10).await;
+    assert_eq!(metrics.missed.get(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_of_another_journal_is_not_trusted() {
+    let journal = Memory::new();
+    journal.event("a", "x");
+    journal.set_cursor("s", 1000);
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, _) = run("s", &journal, sink);
+    journal.reached("s", 1).await;
+    assert_eq!(took.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_starts_now_gets_only_what_is_new() {
+    let journal = Memory::new();
+    journal.event("a", "old");
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    delivering.start = Start::Now;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    tokio::task::yield_now().await;
+    journal.event("a", "new");
+    journal.reached("s", 2).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [2]);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
+    let journal = Memory::new();
+    for _ in 0..5000 {
+        journal.event("a", "x");
+    }
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    delivering.copies = |_| 0;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 5000).await;
+    assert!(took.lock().unwrap().is_empty());
+    assert_eq!(journal.commits(), 1);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_in_flight_may_end_when_the_loop_is_stopped_and_no_other_is_begun() {
+    let journal = Memory::new();
+    for _ in 0..16 {
+        journal.event("a", "x");
+    }
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let (sink, took) = scripted(move |delivery| {
+        if delivery.position == Position(3) {
+            stopping.cancel();
+        }
+        Some(Outcome::Delivered)
+    });
+    let (delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    delivering.run(stop).await.unwrap();
+    assert_eq!(took.lock().unwrap().len(), 8);
+    assert_eq!(journal.cursor_of("s"), Some(Position(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_sink_is_down_its_lag_is_told() {
+    let journal = Memory::new();
+    for _ in 0..20 {
+        journal.event("a", "x");
+    }
+    let (sink, _) = scripted(|_| down());
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    while metrics.retried.get() < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(metrics.lag_records.get(), 20);
+    assert!(metrics.lag_seconds.get() > 0.0);
+}

@@ -1,0 +1,408 @@
+//! The event watches against the simulated API server, over TLS, with what goes wrong on a real one.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use nodetap_agent::kubernetes::KubernetesAccess;
+use nodetap_agent::outbox::{Taken, intake};
+use nodetap_agent::watch::{self, Wiring};
+use nodetap_bench::cluster::{
+    Answer, CutHow, Event, Metadata, Options, Reference, Scope, SimulatedCluster, Times,
+};
+use nodetap_wire::record::Kind;
+use nodetap_wire::shard::Share;
+use nodetap_wire::{
+    AssignedWatch, Assignment, Change, Shard, WatchReport, WatchState, WholeCluster, resource_version,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than any back-off here adds up to: what is not there by then does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An agent's watches, and all that they handed over.
+struct Agent {
+    assignments: tokio::sync::watch::Sender<Assignment>,
+    taken: mpsc::Receiver<Taken>,
+    reports: mpsc::Receiver<WatchReport>,
+    metrics: watch::metrics::Metrics,
+    cancel: CancellationToken,
+    runner: JoinHandle<()>,
+    /// How often each state came, and how it was announced the first time.
+    seen: BTreeMap<String, (usize, Change)>,
+    /// The highest resourceVersion handed over by a watch.
+    newest: String,
+    checkpoint: String,
+}
+
+impl Agent {
+    async fn start(cluster: &SimulatedCluster, assignment: Assignment) -> Self {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let access = KubernetesAccess::new(Some(cluster.kubeconfig())).await.unwrap();
+        let (assignments, receiver) = tokio::sync::watch::channel(assignment);
+        let (intake, taken) = intake();
+        let (report_to, reports) = mpsc::channel(16);
+        let (metrics, cancel) = (watch::metrics::Metrics::default(), CancellationToken::new());
+        let wiring = Wiring {
+            assignments: receiver,
+            intake,
+            reports: report_to,
+            metrics: metrics.clone(),
+            progress: watch::progress::Progress::default(),
+        };
+        let runner = tokio::spawn(watch::run(access.client, wiring, cancel.clone()));
+        Self {
+            assignments,
+            taken,
+            reports,
+            metrics,
+            cancel,
+            runner,
+            seen: BTreeMap::new(),
+            newest: String::new(),
+            checkpoint: String::new(),
+        }
+    }
+
+    async fn take_one(&mut self) {
+        match self.taken.recv().await.unwrap() {
+            Taken::Record(record) => {
+                let Some(Kind::Event(event)) = record.kind else { panic!("{record:?}") };
+                let key = format!("event/{}/{}", event.uid, event.resource_version);
+                self.seen.entry(key).or_insert((0, event.change())).0 += 1;
+                if event.change() != Change::Listed {
+                    self.newest = event.resource_version;
+                }
+            }
+            Taken::Checkpoint(checkpoint) => {
+                assert!(
+                    self.newest.is_empty()
+                        || !resource_version::is_later(&self.newest, &checkpoint.resource_version),
+                    "records come before the checkpoint that covers them, and move it"
+                );
+                self.checkpoint = checkpoint.resource_version;
+            }
+        }
+    }
+
+    /// Takes until every state of the truth has come.
+    async fn until(&mut self, truth: &HashSet<String>) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !truth.iter().all(|key| self.seen.contains_key(key)) {
+                self.take_one().await;
+            }
+        });
+        if waited.await.is_err() {
+            let missing = truth.iter().filter(|key| !self.seen.contains_key(*key)).count();
+            panic!("{missing} of {} never came; {:?}", truth.len(), self.exposed());
+        }
+    }
+
+    async fn until_truth(&mut self, cluster: &SimulatedCluster) {
+        self.until(&events(cluster)).await;
+    }
+
+    /// Takes until the checkpoint is at least there.
+    async fn until_checkpoint(&mut self, at: u64) {
+        let at = at.to_string();
+        tokio::time::timeout(PATIENCE, async {
+            while self.checkpoint != at && !resource_version::is_later(&self.checkpoint, &at) {
+                self.take_one().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    async fn until_reported(&mut self, state: WatchState) -> String {
+        tokio::time::timeout(PATIENCE, async {
+            loop {
+                let report = self.reports.recv().await.unwrap();
+                if report.state() == state {
+                    return report.failure;
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    /// What came more than once.
+    fn doubled(&self) -> Vec<&str> {
+        self.seen.iter().filter(|(_, (times, _))| *times > 1).map(|(key, _)| key.as_str()).collect()
+    }
+
+    fn exposed(&self) -> String {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.runner.await.unwrap();
+    }
+}
+
+async fn cluster() -> SimulatedCluster {
+    SimulatedCluster::start(Options::default()).await.unwrap()
+}
+
+fn whole(epoch: u64, resource_version: &str) -> Assignment {
+    let shard = Some(Shard { share: Some(Share::Cluster(WholeCluster {})) });
+    Assignment {
+        watches: vec![AssignedWatch { shard, epoch, resource_version: resource_version.to_owned() }],
+    }
+}
+
+fn post(cluster: &SimulatedCluster, namespace: &str, name: &str) {
+    let event = Event {
+        metadata: Metadata { name: name.to_owned(), ..Metadata::default() },
+        involved_object: Reference { kind: "Pod".to_owned(), name: "web".to_owned(), ..Reference::default() },
+        reason: "Tested".to_owned(),
+        r#type: "Normal".to_owned(),
+        count: 1,
+        ..Event::default()
+    };
+    cluster.post_event(namespace, event).unwrap();
+}
+
+fn post_many(cluster: &SimulatedCluster, prefix: &str, how_many: usize) {
+    for number in 0..how_many {
+        post(cluster, "shop", &format!("{prefix}-{number}"));
+    }
+}
+
+fn events(cluster: &SimulatedCluster) -> HashSet<String> {
+    cluster.truth().events().iter().map(|event| event.key()).collect()
+}
+
+async fn until_watched(cluster: &SimulatedCluster) {
+    let watched = cluster.until_watches(|watches| !watches.is_empty());
+    tokio::time::timeout(PATIENCE, watched).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_event_listed_or_watched_comes_once_by_one_request() {
+    let cluster = cluster().await;
+    post_many(&cluster, "before", 1_200);
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.until_truth(&cluster).await;
+    assert!(agent.seen.values().all(|(_, change)| *change == Change::Listed));
+    agent.until_checkpoint(1).await;
+    post_many(&cluster, "after", 700);
+    agent.until_truth(&cluster).await;
+    agent.until_checkpoint(cluster.revision()).await;
+    assert_eq!(agent.doubled(), [""; 0]);
+    assert_eq!(agent.seen.len(), 1_900);
+    assert_eq!((cluster.requests("list events"), cluster.requests("watch events")), (0, 1));
+    assert_eq!(cluster.requests("get"), 0);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_streams_no_list_is_paged() {
+    let cluster = cluster().await;
+    post_many(&cluster, "before", 1_200);
+    // A stream with nothing to understand in it, which ends.
+    cluster.faults().answer(Scope::EventWatches, Answer::Garbage, Times::Next(1));
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.until_truth(&cluster).await;
+    agent.until_checkpoint(cluster.revision()).await;
+    post_many(&cluster, "after", 10);
+    agent.until_truth(&cluster).await;
+    assert_eq!(agent.doubled(), [""; 0]);
+    assert_eq!((cluster.requests("list events"), cluster.requests("watch events")), (3, 2));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_resumes_without_a_list_and_without_a_gap() {
+    let cluster = cluster().await;
+    post_many(&cluster, "before", 20);
+    let mut first = Agent::start(&cluster, whole(1, "")).await;
+    first.until_truth(&cluster).await;
+    first.until_checkpoint(cluster.revision()).await;
+    let (before, checkpoint) = (events(&cluster), first.checkpoint.clone());
+    first.stop().await;
+
+    post_many(&cluster, "between", 30);
+    let mut second = Agent::start(&cluster, whole(2, &checkpoint)).await;
+    let after: HashSet<_> = events(&cluster).difference(&before).cloned().collect();
+    second.until(&after).await;
+    assert_eq!(second.seen.len(), 30, "nothing of what the first one had comes again");
+    assert!(second.seen.values().all(|(times, change)| (*times, *change) == (1, Change::Added)));
+    assert_eq!(cluster.requests("list events"), 0);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_in_any_way_loses_and_doubles_nothing() {
+    let cluster = cluster().await;
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.until_reported(WatchState::Watching).await;
+    for (round, how) in
+        [CutHow::Clean, CutHow::Broken, CutHow::MiddleOfLine].into_iter().cycle().take(9).enumerate()
+    {
+        post_many(&cluster, &format!("before-{round}"), 40);
+        until_watched(&cluster).await;
+        cluster.faults().cut_event_watches(how);
+        post_many(&cluster, &format!("after-{round}"), 40);
+        agent.until_truth(&cluster).await;
+    }
+    assert_eq!(agent.doubled(), [""; 0]);
+    assert_eq!(agent.seen.len(), 720);
+    assert_eq!(cluster.requests("list events"), 0);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_compaction_while_the_api_server_was_away_is_listed_over() {
+    for empty in [false, true] {
+        let cluster = cluster().await;
+        post_many(&cluster, "before", 10);
+        let mut agent = Agent::start(&cluster, whole(1, "")).await;
+        agent.until_truth(&cluster).await;
+        agent.until_reported(WatchState::Watching).await;
+        cluster.faults().empty_when_stale(empty);
+        cluster.faults().api_server_down(true);
+        agent.until_reported(WatchState::BackingOff).await;
+        post_many(&cluster, "away", 25);
+        cluster.compact();
+        cluster.faults().api_server_down(false);
+        agent.until_truth(&cluster).await;
+        agent.until_checkpoint(cluster.revision()).await;
+        assert_eq!(agent.seen.len(), 35);
+        let metric = if empty { "empty" } else { "expired" };
+        let line = format!(r#"nodetap_agent_watch_reconnects_total{{reason="{metric}"}}"#);
+        assert!(agent.exposed().contains(&line), "{line} is not in {}", agent.exposed());
+        post_many(&cluster, "after", 5);
+        agent.until_truth(&cluster).await;
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_is_reported_and_tried_again() {
+    for (answer, words) in [
+        (Answer::Unauthorized, "401"),
+        (Answer::Forbidden, "403"),
+        (Answer::TooManyRequests(1), "429"),
+        (Answer::InternalError, "500"),
+    ] {
+        let cluster = cluster().await;
+        post_many(&cluster, "before", 10);
+        cluster.faults().answer(Scope::Any, answer, Times::Next(2));
+        let mut agent = Agent::start(&cluster, whole(1, "")).await;
+        let failure = agent.until_reported(WatchState::BackingOff).await;
+        assert!(failure.starts_with(words), "{failure}");
+        agent.until_truth(&cluster).await;
+        assert_eq!(agent.until_reported(WatchState::Watching).await, "");
+        assert_eq!(agent.doubled(), [""; 0]);
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_got_over() {
+    for answer in [Answer::Garbage, Answer::Empty, Answer::Gone] {
+        let cluster = cluster().await;
+        post_many(&cluster, "before", 10);
+        cluster.faults().answer(Scope::EventWatches, answer, Times::Next(1));
+        cluster.faults().answer(Scope::EventLists, answer, Times::Next(1));
+        let mut agent = Agent::start(&cluster, whole(1, "")).await;
+        agent.until_truth(&cluster).await;
+        agent.until_checkpoint(cluster.revision()).await;
+        cluster.faults().clear();
+        cluster.faults().answer(Scope::EventWatches, answer, Times::Next(2));
+        cluster.faults().cut_event_watches(CutHow::Broken);
+        post_many(&cluster, "after", 10);
+        agent.until_truth(&cluster).await;
+        assert_eq!(agent.seen.len(), 20);
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_event_is_skipped_and_the_rest_is_taken() {
+    let cluster = cluster().await;
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.until_reported(WatchState::Watching).await;
+    let huge = cluster.post_oversized_event(3 << 20).unwrap();
+    post_many(&cluster, "after", 10);
+    let mut truth = events(&cluster);
+    truth.retain(|key| !key.contains(&huge));
+    agent.until(&truth).await;
+    assert_eq!(agent.seen.len(), 10);
+    assert_eq!(cluster.requests("watch events"), 1, "the watch goes on");
+    let line = r#"nodetap_agent_watch_refused_total{reason="too_long"} 1"#;
+    assert!(agent.exposed().contains(line), "{}", agent.exposed());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn lines_that_come_byte_by_byte_are_taken_whole() {
+    let cluster = cluster().await;
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.until_reported(WatchState::Watching).await;
+    cluster.faults().dribble_lines(3);
+    post_many(&cluster, "dribbled", 5);
+    agent.until_truth(&cluster).await;
+    assert_eq!(agent.doubled(), [""; 0]);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn expired_events_are_no_records_and_move_the_checkpoint() {
+    let cluster = cluster().await;
+    post_many(&cluster, "before", 50);
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.until_truth(&cluster).await;
+    agent.until_reported(WatchState::Watching).await;
+    assert_eq!(cluster.expire_all_events(), 50);
+    agent.until_checkpoint(cluster.revision()).await;
+    assert_eq!(agent.seen.len(), 50);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn namespaces_are_watched_apart_and_let_go_of_apart() {
+    let cluster = cluster().await;
+    let named = |names: &[&str]| Assignment {
+        watches: names
+            .iter()
+            .map(|name| AssignedWatch {
+                shard: Some(Shard { share: Some(Share::Namespace((*name).to_owned())) }),
+                epoch: 1,
+                resource_version: String::new(),
+            })
+            .collect(),
+    };
+    let mut agent = Agent::start(&cluster, named(&["a", "b"])).await;
+    cluster.until_watches(|watches| watches.len() == 2).await;
+    post(&cluster, "c", "of-nobody");
+    let nobody = events(&cluster);
+    post(&cluster, "a", "one");
+    post(&cluster, "b", "two");
+    agent.newest.clear();
+    let truth: HashSet<_> = events(&cluster).difference(&nobody).cloned().collect();
+    tokio::time::timeout(PATIENCE, async {
+        while !truth.iter().all(|key| agent.seen.contains_key(key)) {
+            agent.newest.clear();
+            agent.take_one().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(agent.seen.len(), 2);
+    agent.assignments.send(named(&["b"])).unwrap();
+    let left = cluster.until_watches(|watches| {
+        watches.len() == 1 && watches.iter().all(|watch| watch.namespace.as_deref() == Some("b"))
+    });
+    tokio::time::timeout(PATIENCE, left).await.unwrap();
+    agent.stop().await;
+}

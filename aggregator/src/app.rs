@@ -1,0 +1,234 @@
+//! The aggregator put together: what is built from the configuration, what is bound, what runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nodetap_runtime::endpoint::{self, BindError, Endpoint};
+use nodetap_runtime::process::ProcessCollector;
+use nodetap_runtime::tasks::Tasks;
+use nodetap_wire::{Record, tls::Files};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admit::tls::{Credentials, TlsError};
+use crate::admit::{self, Limits};
+use crate::assign::metrics::{ReportLabels, StateLabel};
+use crate::assign::plan::{Patience, Plan};
+use crate::assign::{self, Assigner, Driver};
+use crate::config::{Config, Synchronous};
+use crate::http::AggregatorHealth;
+use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
+use crate::journal::sqlite::{self, SqliteJournal};
+use crate::journal::{Entry, JournalError, Observer};
+use crate::metrics::ClusterMetrics;
+use crate::metrics::compatibility::EventExporterCounters;
+use crate::sinks::{self, Built, SinkError};
+
+/// How long the parts have to end: sinks finish their batch within 5 s.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long the journal has to make durable what it has, after everything else.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Everything that the configuration names, read and checked. Nothing is bound, and no journal opened.
+pub struct App {
+    config: Config,
+    credentials: Credentials,
+    sinks: Built,
+    registry: Registry,
+    admit: admit::metrics::Metrics,
+}
+
+/// The aggregator, running.
+pub struct Running {
+    tasks: Tasks,
+    journal: SqliteJournal,
+    /// Where agents are taken.
+    pub agents: SocketAddr,
+    /// Where metrics and health are.
+    pub metrics: SocketAddr,
+    /// Where the journal is.
+    pub path: PathBuf,
+}
+
+/// What of the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The certificates for agents.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    /// A receiver.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Counts what becomes durable.
+struct Counting(ClusterMetrics);
+
+// === impl App ===
+
+impl App {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// Everything that cannot be used.
+    pub fn build(config: Config) -> Result<Self, Vec<BuildError>> {
+        let mut registry = Registry::default();
+        let admit = admit::metrics::Metrics::default();
+        admit.register(&mut registry);
+        let files = Files {
+            ca: config.tls.ca_file.clone(),
+            certificate: config.tls.cert_file.clone(),
+            key: config.tls.key_file.clone(),
+        };
+        match (Credentials::load(files, admit.clone()), Built::new(&config.receivers)) {
+            (Ok(credentials), Ok(sinks)) => Ok(Self { config, credentials, sinks, registry, admit }),
+            (credentials, sinks) => {
+                let tls = credentials.err().map(BuildError::Tls);
+                Err(tls.into_iter().chain(sinks.err().into_iter().flatten().map(BuildError::Sink)).collect())
+            }
+        }
+    }
+
+    /// Opens the journal, binds the addresses and starts everything.
+    ///
+    /// # Errors
+    /// Where the journal cannot be opened or an address not be bound.
+    pub async fn start(mut self) -> Result<Running, StartError> {
+        let metrics = endpoint::bind(self.config.listen.metrics, "metrics", "listen.metrics").await?;
+        let agents = endpoint::bind(self.config.listen.agents, "agents", "listen.agents").await?;
+        let cluster = ClusterMetrics::register(&mut self.registry, self.config.compatibility);
+        let journal_metrics = JournalMetrics::default();
+        journal_metrics.register(&mut self.registry);
+        let settings = self.journal_settings();
+        let path = settings.path.clone();
+        let journal = SqliteJournal::open(settings, journal_metrics.clone(), Box::new(Counting(cluster)))?;
+        let assign = assign::metrics::Metrics::default();
+        assign.register(&mut self.registry);
+        let plan = Plan::cluster(Instant::now(), Patience::default());
+        let (assigner, driver) = assign::assign(plan, journal.clone(), assign.clone()).await?;
+        let counters = EventExporterCounters {
+            prefix: self.config.metrics_name_prefix.clone(),
+            events_sent: journal_metrics.records.get_or_create_owned(&KindLabel { kind: Kind::Event }),
+            watch_errors: assign
+                .reports
+                .get_or_create_owned(&ReportLabels { state: StateLabel::backing_off }),
+            ..EventExporterCounters::default()
+        };
+        let addresses = [agents.local_addr(), metrics.local_addr()];
+        let [agents_at, metrics_at] =
+            addresses.map(|address| address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))));
+        let tasks = self.spawn(agents, metrics, journal.clone(), assigner, driver, counters);
+        Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, path })
+    }
+
+    fn journal_settings(&self) -> sqlite::Settings {
+        let config = &self.config.journal;
+        sqlite::Settings {
+            max_age: config.max_age,
+            max_bytes: config.max_bytes,
+            synchronous: match config.synchronous {
+                Synchronous::Full => sqlite::Synchronous::Full,
+                Synchronous::Normal => sqlite::Synchronous::Normal,
+            },
+            ..sqlite::Settings::new(&config.path)
+        }
+    }
+
+    fn spawn(
+        self,
+        agents: TcpListener,
+        metrics: TcpListener,
+        journal: SqliteJournal,
+        assigner: Assigner,
+        driver: Driver<SqliteJournal>,
+        mut counters: EventExporterCounters,
+    ) -> Tasks {
+        let Self { config, credentials, sinks, mut registry, admit } = self;
+        let mut tasks = Tasks::default();
+        let stop = tasks.stop_token();
+        let context = sinks::Context {
+            journal: journal.clone(),
+            router: Arc::new(config.router()),
+            cluster: config.cluster_name.as_str().into(),
+            metrics: sinks::Metrics::register(&mut registry),
+            start: sinks::delivery::Start::default(),
+            stop: stop.clone(),
+        };
+        counters.send_event_errors = context.metrics.failures.clone();
+        registry.register_collector(Box::new(ProcessCollector::default()));
+        for task in sinks::spawn_all(sinks, &context) {
+            tasks.adopt(task.name, task.handle);
+        }
+        let (admits, admitting) = watch::channel(true);
+        tasks.spawn("assign", driver.run(stop.clone()));
+        let serving = admit::run(
+            agents,
+            credentials,
+            Limits::default(),
+            journal.clone(),
+            assigner,
+            admit,
+            stop.clone(),
+        );
+        tasks.spawn_fallible("admit", async move {
+            let served = serving.await;
+            admits.send_replace(false);
+            served
+        });
+        let health = AggregatorHealth { journal, admits: admitting, stop: stop.clone() };
+        let mut endpoint = Endpoint::new(registry, Arc::new(health));
+        if config.compatibility.kubernetes_event_exporter {
+            endpoint = endpoint.with_more_metrics(move |open| counters.expose(open));
+        }
+        tasks.spawn("endpoint", endpoint.run(metrics, stop));
+        tasks
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Waits for a signal, and ends everything in good order: the intake first, the journal last.
+    ///
+    /// # Errors
+    /// Where a part ended by itself: its name and why.
+    pub async fn until_told(mut self) -> Result<(), String> {
+        let end = tokio::select! {
+            told = nodetap_runtime::signal::shutdown() => told.map_err(|error| format!("cannot wait for signals: {error}")),
+            ended = self.tasks.unexpected_end() => Err(ended.to_string()),
+        };
+        let late = self.tasks.drain(DRAIN).await;
+        if !late.is_empty() {
+            tracing::warn!(tasks = late.join(", "), "stopping before these had ended");
+        }
+        if tokio::time::timeout(CLOSE, self.journal.close()).await.is_err() {
+            tracing::warn!("stopping before the journal was closed; what was acknowledged is durable");
+        }
+        end
+    }
+}
+
+// === impl Counting ===
+
+impl Observer for Counting {
+    fn appended(&mut self, entry: &Entry, record: &Record) {
+        self.0.count(record, entry.occurrences);
+    }
+
+    fn duplicate(&mut self, _: &Record) {}
+}

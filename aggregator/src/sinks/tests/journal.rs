@@ -1,0 +1,139 @@
+//! A journal in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use nodetap_wire::Checkpoint;
+use tokio::sync::watch;
+
+use crate::journal::{Appended, Body, DeadLetter, Entry, Journal, JournalError, Position, Taken};
+
+#[derive(Clone)]
+pub struct Memory(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    head: watch::Sender<Position>,
+    commits: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    cursors: HashMap<String, Position>,
+    dead: Vec<(String, DeadLetter)>,
+    failing_commits: usize,
+    dropped: u64,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        let head = watch::Sender::new(Position(0));
+        Self(Arc::new(Inner { state: Mutex::default(), head, commits: watch::Sender::new(0) }))
+    }
+
+    /// Takes an event about the pod `pod`; its message is `message`.
+    pub fn event(&self, pod: &str, message: &str) -> Position {
+        let position = self.0.state.lock().unwrap().entries.len() as u64 + 1;
+        let json = serde_json::json!({
+            "metadata": {"name": format!("{pod}.{position}"), "namespace": "shop", "uid": format!("u{position}"), "resourceVersion": position.to_string()},
+            "involvedObject": {"kind": "Pod", "namespace": "shop", "name": pod, "uid": pod},
+            "reason": "Started", "message": message, "type": "Normal", "count": 1,
+            "lastTimestamp": "2026-11-21T10:00:00Z",
+        });
+        self.raw(json.to_string())
+    }
+
+    /// Takes bytes for an event's.
+    pub fn raw(&self, json: impl Into<Bytes>) -> Position {
+        let mut state = self.0.state.lock().unwrap();
+        let position = Position(state.entries.len() as u64 + 1);
+        let body = Body::Event(json.into());
+        state.entries.push(Entry {
+            position,
+            taken_ns: nodetap_wire::time::now_ns(),
+            body,
+            object: None,
+            occurrences: 1,
+        });
+        self.0.head.send_replace(position);
+        position
+    }
+
+    pub fn fail_commits(&self, times: usize) {
+        self.0.state.lock().unwrap().failing_commits = times;
+    }
+
+    /// Retention: everything up to here is gone.
+    pub fn drop_up_to(&self, position: u64) {
+        self.0.state.lock().unwrap().dropped = position;
+    }
+
+    pub fn cursor_of(&self, sink: &str) -> Option<Position> {
+        self.0.state.lock().unwrap().cursors.get(&format!("sink/{sink}")).copied()
+    }
+
+    pub fn set_cursor(&self, sink: &str, cursor: u64) {
+        self.0.state.lock().unwrap().cursors.insert(format!("sink/{sink}"), Position(cursor));
+    }
+
+    pub fn dead(&self, sink: &str) -> Vec<(u64, String)> {
+        let state = self.0.state.lock().unwrap();
+        let of_sink = state.dead.iter().filter(|(consumer, _)| *consumer == format!("sink/{sink}"));
+        of_sink.map(|(_, letter)| (letter.position.0, letter.reason.clone())).collect()
+    }
+
+    pub fn commits(&self) -> usize {
+        *self.0.commits.borrow()
+    }
+
+    /// Waits until a sink's cursor is at `position`.
+    pub async fn reached(&self, sink: &str, position: u64) {
+        let mut commits = self.0.commits.subscribe();
+        commits.wait_for(|_| self.cursor_of(sink) == Some(Position(position))).await.unwrap();
+    }
+}
+
+impl Journal for Memory {
+    async fn append(&self, _taken: Taken) -> Result<Appended, JournalError> {
+        Err(JournalError::Storage("not for this test".to_owned()))
+    }
+
+    async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        let state = self.0.state.lock().unwrap();
+        let after = after.0.max(state.dropped) as usize;
+        Ok(state.entries.iter().skip(after).take(limit).cloned().collect())
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.0.head.subscribe()
+    }
+
+    async fn cursor(&self, consumer: &str) -> Result<Option<Position>, JournalError> {
+        Ok(self.0.state.lock().unwrap().cursors.get(consumer).copied())
+    }
+
+    async fn commit(
+        &self,
+        consumer: &str,
+        cursor: Position,
+        dead: Vec<DeadLetter>,
+    ) -> Result<(), JournalError> {
+        {
+            let mut state = self.0.state.lock().unwrap();
+            if state.failing_commits > 0 {
+                state.failing_commits -= 1;
+                return Err(JournalError::Storage("disk full".to_owned()));
+            }
+            state.cursors.insert(consumer.to_owned(), cursor);
+            state.dead.extend(dead.into_iter().map(|letter| (consumer.to_owned(), letter)));
+        }
+        self.0.commits.send_modify(|commits| *commits += 1);
+        Ok(())
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
+        Ok(Vec::new())
+    }
+}

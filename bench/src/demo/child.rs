@@ -1,0 +1,115 @@
+//! A child process: its log in a file, its health by HTTP, and the last lines of its log where it fails.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A process of the demo; killed when dropped.
+#[derive(Debug)]
+pub(super) struct Child {
+    name: String,
+    process: tokio::process::Child,
+    log: PathBuf,
+    metrics: SocketAddr,
+}
+
+/// How many lines of its log tell why it failed.
+const LAST_LINES: usize = 15;
+/// How long it may take to end by itself.
+const STOP: Duration = Duration::from_secs(5);
+
+// === impl Child ===
+
+impl Child {
+    /// Starts a program whose metrics will be at an address; its output is appended to a file.
+    pub(super) fn start(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+        metrics: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).kill_on_drop(true);
+        let program = command.as_std().get_program().to_owned();
+        let process = command
+            .spawn()
+            .with_context(|| format!("cannot start {}: build it first (ci/demo does)", program.display()))?;
+        Ok(Self { name: name.to_owned(), process, log: log.to_owned(), metrics })
+    }
+
+    /// Where its metrics are.
+    pub(super) fn metrics(&self) -> String {
+        format!("http://{}/metrics", self.metrics)
+    }
+
+    /// Waits until `/readyz` says 200.
+    pub(super) async fn ready(&mut self, within: Duration) -> anyhow::Result<()> {
+        self.answers("/readyz", within).await
+    }
+
+    /// Waits until `/livez` says 200.
+    pub(super) async fn alive(&mut self, within: Duration) -> anyhow::Result<()> {
+        self.answers("/livez", within).await
+    }
+
+    async fn answers(&mut self, path: &str, within: Duration) -> anyhow::Result<()> {
+        let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let uri: http::Uri = format!("http://{}{path}", self.metrics).parse()?;
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            self.check()?;
+            if let Ok(Ok(answer)) = timeout(Duration::from_secs(1), http.get(uri.clone())).await
+                && answer.status() == 200
+            {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(30)).await;
+        }
+        anyhow::bail!("{} was not ready in {within:?}; {}", self.name, self.last_lines())
+    }
+
+    /// Fails where it has ended.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("{} ended ({status}); {}", self.name, self.last_lines()),
+        }
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// SIGTERM, and SIGKILL where that does not do.
+    pub(super) async fn stop(mut self) {
+        if let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok()) {
+            kill(Pid::from_raw(id), Signal::SIGTERM).ok();
+        }
+        if timeout(STOP, self.process.wait()).await.is_err() {
+            self.process.kill().await.ok();
+        }
+    }
+
+    fn last_lines(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        if last.is_empty() {
+            return "its log is empty".to_owned();
+        }
+        format!("the last lines of its log:\n  {}", last.join("\n  "))
+    }
+}

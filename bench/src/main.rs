@@ -1,0 +1,84 @@
+//! `nodetap-bench`: the simulated cluster by itself, and the demo.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use nodetap_bench::cluster::{Options, SimulatedCluster};
+use nodetap_bench::demo;
+use nodetap_bench::load::Load;
+use tracing_subscriber::EnvFilter;
+
+/// A simulated Kubernetes cluster, and what is shown and measured on it.
+#[derive(Debug, Parser)]
+#[command(name = "nodetap-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a simulated API server and kubelets under load until a signal comes.
+    Simulate(Simulate),
+    /// Show nodetap at work: an aggregator and three agents on a simulated cluster, with things that go wrong.
+    Demo(demo::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct Simulate {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Events a second.
+    #[arg(long, default_value_t = 20.0)]
+    rate: f64,
+    /// Deaths of containers a second.
+    #[arg(long, default_value_t = 0.5)]
+    deaths: f64,
+    /// Namespaces that the load is spread over.
+    #[arg(long, default_value_t = 5)]
+    namespaces: usize,
+    /// Pods on each node.
+    #[arg(long, default_value_t = 10)]
+    pods: usize,
+    /// Seconds that an event is kept after its last write.
+    #[arg(long, default_value_t = 3600)]
+    ttl: u64,
+    /// Decides everything that is drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where certificates, kubeconfigs and logs go; without: a folder that is removed at the end.
+    #[arg(long)]
+    folder: Option<std::path::PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ended = match Arguments::parse().command {
+        Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Demo(arguments) => demo::run(arguments).await,
+    };
+    ended.unwrap_or_else(|error| {
+        nodetap_bench::complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+async fn simulate(arguments: Simulate) -> anyhow::Result<()> {
+    let Simulate { nodes, rate, deaths, namespaces, pods, ttl, seed, folder } = arguments;
+    let event_ttl = Duration::from_secs(ttl);
+    let cluster =
+        SimulatedCluster::start(Options { nodes, seed, event_ttl, folder, ..Options::default() }).await?;
+    nodetap_bench::say(&cluster.describe());
+    let load = Load { events: rate, deaths, namespaces, pods, seed, ..Load::default() };
+    tokio::select! {
+        ended = load.run(&cluster) => ended?,
+        () = nodetap_bench::signalled() => {}
+    }
+    let truth = cluster.truth();
+    nodetap_bench::say(&format!("events {} deaths {}", truth.event_count(), truth.death_count()));
+    Ok(())
+}

@@ -1,0 +1,56 @@
+"""The aggregator's volume: its journal, read with SQLite as anybody would, and the file that it delivers to."""
+
+import json
+import pathlib
+import sqlite3
+
+
+class Volume:
+    """The folder of the aggregator's claim."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+
+    def rows(self, query, *arguments):
+        """The rows of every day's file."""
+        found = []
+        for file in sorted(self.folder.glob("journal-*.sqlite")):
+            connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
+            try:
+                found += connection.execute(query, arguments).fetchall()
+            finally:
+                connection.close()
+        return found
+
+    def event_states(self, after, last):
+        """(uid, resourceVersion) of each event, as often as it is there."""
+        return [(uid, str(version)) for uid, version in self.rows("SELECT uid, resource_version FROM record WHERE kind = 'event'")
+                if after < int(version) <= last]
+
+    def has_event(self, uid, version):
+        return bool(self.rows("SELECT 1 FROM record WHERE kind = 'event' AND uid = ? AND resource_version IN (?, ?)", uid, version, int(version)))
+
+    def deaths(self):
+        """Each death as a dict."""
+        names = ("namespace", "pod", "uid", "container", "id", "ordinal", "exit", "reason", "taken_ns", "time_ns")
+        return [dict(zip(names, row)) for row in self.rows(
+            "SELECT namespace, object, uid, container, container_id, ordinal, exit_code, reason, taken_ns, time_ns FROM record WHERE kind = 'death'")]
+
+    def file_records(self):
+        """The records of the file receiver, and how many of its lines are none."""
+        records, torn = [], 0
+        for file in sorted(self.folder.glob("events*.json*")):
+            for line in file.read_bytes().splitlines():
+                try:
+                    records.append(json.loads(line))
+                except ValueError:
+                    torn += 1
+        return records, torn
+
+
+def key(record):
+    """What a delivered record is: a death by its container, an event by its state."""
+    container = record.get("container")
+    if container:
+        return ("death", record["involvedObject"].get("uid"), container["name"], container.get("containerID") or container.get("containerId"))
+    return ("event", record["metadata"]["uid"], record["metadata"]["resourceVersion"])
