@@ -79,12 +79,12 @@ pub struct Health {
 /// Reasons for a new try, or a stream.
 enum Connection {
     Opening(Pin<Box<dyn Future<Output = Result<Stream, LinkError>> + Send>>),
-    Open { stream: Stream, since: Instant, greeted: bool },
+    Open { stream: Box<Stream>, since: Instant, greeted: bool },
     Waiting(Pin<Box<Sleep>>),
 }
 
 enum Happened {
-    Opened(Stream),
+    Opened(Box<Stream>),
     Frame(to_agent::Frame),
     Failed(LinkError),
     Retry,
@@ -380,7 +380,7 @@ impl Connection {
     async fn next(&mut self) -> Happened {
         match self {
             Self::Opening(opening) => match opening.await {
-                Ok(stream) => Happened::Opened(stream),
+                Ok(stream) => Happened::Opened(Box::new(stream)),
                 Err(error) => Happened::Failed(error),
             },
             Self::Open { stream, .. } => loop {

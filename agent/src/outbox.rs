@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 /// What the watches and the tap hand over, in the order in which they took it.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the larger one is by far the more frequent")]
 pub enum Taken {
     /// A record.
     Record(Record),

@@ -170,6 +170,3 @@ fn build(files: &Files, contents: &Contents, node: &str) -> Result<(Arc<ClientCo
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok((Arc::new(config), not_after))
 }
-
-#[cfg(test)]
-mod tests;

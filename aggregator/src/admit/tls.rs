@@ -149,6 +149,3 @@ fn build(files: &Files, contents: &Contents) -> Result<(Arc<ServerConfig>, i64),
     config.send_tls13_tickets = 0;
     Ok((Arc::new(config), not_after))
 }
-
-#[cfg(test)]
-mod tests;

@@ -42,6 +42,11 @@ impl Authority {
         self.issue(names.into_iter().collect(), ExtendedKeyUsagePurpose::ClientAuth, life)
     }
 
+    pub fn client_of(&self, uris: &[&str]) -> Identity {
+        let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        self.issue(names, ExtendedKeyUsagePurpose::ClientAuth, Life::Valid)
+    }
+
     pub fn server(&self, name: &str) -> Identity {
         let name = SanType::DnsName(name.try_into().unwrap());
         self.issue(vec![name], ExtendedKeyUsagePurpose::ServerAuth, Life::Valid)

@@ -14,9 +14,13 @@ use nodetap_agent::link;
 use nodetap_agent::link::metrics::Reason;
 use nodetap_agent::outbox::Taken;
 use nodetap_agent::outbox::queue::Bounds;
-use nodetap_aggregator::admit;
 use nodetap_aggregator::admit::metrics::{ConnectionReason, EndReason, RecordLabels, RecordReason};
+use nodetap_aggregator::admit::{self, Limits};
 use nodetap_wire::{Change, Checkpoint, ContainerDied, EventSeen, Record, WatchReport, WatchState, record};
+
+use nodetap_wire::tls::node_of;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use certificates::{Authority, Identity, Life};
 use proxy::Proxy;
@@ -92,6 +96,57 @@ async fn a_holder_that_dies_is_replaced_and_the_next_one_goes_on_from_its_checkp
     first.kill().await;
     let watch = second.assigned().await;
     assert_eq!((watch.epoch, watch.resource_version.as_str()), (2, "42"));
+}
+
+#[tokio::test]
+async fn a_holder_that_falls_silent_is_noticed_and_replaced() {
+    let authority = Authority::new();
+    let moment = Duration::from_millis(100);
+    let limits = Limits { keep_alive: moment, keep_alive_timeout: moment, ..Limits::default() };
+    let aggregator = Aggregator::start_as(authority.server("nodetap-aggregator"), limits).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let first = Agent::start(&authority, "node-1", proxy.address);
+    first.assigned().await;
+    let second = Agent::start(&authority, "node-2", aggregator.address);
+    eventually(|| second.health().connected).await;
+    proxy.fall_silent();
+    assert_eq!(second.assigned().await.epoch, 2);
+    assert!(first.health().connected, "it cannot know yet");
+}
+
+#[tokio::test]
+async fn no_more_agents_are_admitted_than_there_is_room_for() {
+    let authority = Authority::new();
+    let limits = Limits { agents: 1, ..Limits::default() };
+    let aggregator = Aggregator::start_as(authority.server("nodetap-aggregator"), limits).await;
+    let first = Agent::start(&authority, "node-1", aggregator.address);
+    first.assigned().await;
+    let second = Agent::start(&authority, "node-2", aggregator.address);
+    eventually(|| aggregator.refused(ConnectionReason::too_many) > 0).await;
+    assert!(!second.health().connected);
+    first.kill().await;
+    eventually(|| second.health().connected).await;
+}
+
+#[test]
+fn a_certificate_names_exactly_one_node_or_says_why_not() {
+    let authority = Authority::new();
+    let named = |uris: &[&str]| {
+        let identity = authority.client_of(uris);
+        node_of(&CertificateDer::from_pem_file(identity.path("tls.crt")).unwrap())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(named(&["nodetap://node/ip-10-0-0-1.eu.internal"]).unwrap(), "ip-10-0-0-1.eu.internal");
+    assert_eq!(named(&["spiffe://a/b", "nodetap://node/a", "nodetap://node/a"]).unwrap(), "a");
+    let none = "the certificate names no node: it needs a URI SAN nodetap://node/<node name>";
+    assert_eq!(named(&["spiffe://a/nodetap://node/a"]).unwrap_err(), none);
+    let two = "the certificate names two nodes, `a` and `b`: it must name one";
+    assert_eq!(named(&["nodetap://node/a", "nodetap://node/b"]).unwrap_err(), two);
+    let bad = "the certificate's URI SAN nodetap://node/ is not followed by the name of a node";
+    for uri in ["nodetap://node/", "nodetap://node/a/b", "nodetap://node/a?b"] {
+        assert_eq!(named(&[uri]).unwrap_err(), bad);
+    }
+    assert!(node_of(&CertificateDer::from(b"x".as_slice())).is_err());
 }
 
 #[tokio::test]
@@ -215,7 +270,7 @@ async fn an_aggregator_of_another_ca_or_another_name_is_refused_by_the_agent() {
     let stranger = Aggregator::start(&Authority::new()).await;
     let agent = Agent::start(&authority, "node-1", stranger.address);
     eventually(|| agent.ended(Reason::tls) > 0).await;
-    let misnamed = Aggregator::start_as(authority.server("somebody-else")).await;
+    let misnamed = Aggregator::start_as(authority.server("somebody-else"), Limits::default()).await;
     let agent = Agent::start(&authority, "node-1", misnamed.address);
     eventually(|| agent.ended(Reason::tls) > 0).await;
 }

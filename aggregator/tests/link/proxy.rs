@@ -1,4 +1,4 @@
-//! A way between the two that can be cut.
+//! A way between the two that can be cut, or go silent.
 
 use std::net::SocketAddr;
 
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 pub struct Proxy {
     pub address: SocketAddr,
     cuts: watch::Sender<u64>,
+    silent: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -16,24 +17,37 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let cuts = watch::Sender::new(0);
         let cut = cuts.clone();
+        let silent = watch::Sender::new(false);
+        let silence = silent.clone();
         tokio::spawn(async move {
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
-                let mut cut = cut.subscribe();
+                let (mut cut, mut silence) = (cut.subscribe(), silence.subscribe());
                 tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
+                    let forward = async {
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                            () = async { drop(silence.wait_for(|silent| *silent).await) } => std::future::pending().await,
+                        }
+                    };
                     tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        () = forward => {}
                         _ = cut.changed() => {}
                     }
                 });
             }
         });
-        Self { address, cuts }
+        Self { address, cuts, silent }
     }
 
     /// Cuts every connection there is.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Lets nothing through any more, and closes nothing: as when a node loses its power.
+    pub fn fall_silent(&self) {
+        self.silent.send_replace(true);
     }
 }

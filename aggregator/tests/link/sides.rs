@@ -44,10 +44,10 @@ pub struct Agent {
 
 impl Aggregator {
     pub async fn start(authority: &Authority) -> Self {
-        Self::start_as(authority.server("nodetap-aggregator")).await
+        Self::start_as(authority.server("nodetap-aggregator"), Limits::default()).await
     }
 
-    pub async fn start_as(identity: Identity) -> Self {
+    pub async fn start_as(identity: Identity, limits: Limits) -> Self {
         let metrics = admit::metrics::Metrics::default();
         let credentials = admit::tls::Credentials::load(identity.files(), metrics.clone()).unwrap();
         let journal = Memory::new();
@@ -61,7 +61,7 @@ impl Aggregator {
         let admission = admit::run(
             listener,
             credentials.clone(),
-            Limits::default(),
+            limits,
             journal.clone(),
             assigner,
             metrics.clone(),
