@@ -131,8 +131,7 @@ fn check_records(mut raw: &[u8], said: usize) -> Result<(), FrameError> {
         raw = rest;
         if tag == RECORDS_TAG {
             found += 1;
-            let is_event = field.first().is_some_and(|key| u32::from(*key >> 3) == EVENT_TAG);
-            if length > MAX_RECORD_BYTES || (!is_event && length > MAX_SMALL_RECORD_BYTES) {
+            if length > MAX_RECORD_BYTES || other_than_event(field)? > MAX_SMALL_RECORD_BYTES {
                 return Err(FrameError::RecordTooLong(length));
             }
         } else {
@@ -146,6 +145,24 @@ fn check_records(mut raw: &[u8], said: usize) -> Result<(), FrameError> {
         return Err(FrameError::Contradicts { what: "records", said, found });
     }
     Ok(())
+}
+
+/// How many bytes of a record are not those of an event. All of its fields are asked: of a oneof that stands there twice, the
+/// last counts.
+fn other_than_event(record: &[u8]) -> Result<usize, FrameError> {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+
+    let mut rest = record;
+    let mut other = 0;
+    while !rest.is_empty() {
+        let before = rest.len();
+        let (tag, wire_type) = decode_key(&mut rest)?;
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
+        if tag != EVENT_TAG {
+            other += before - rest.len();
+        }
+    }
+    Ok(other)
 }
 
 #[cfg(test)]

@@ -21,3 +21,6 @@ pub fn format_ns(ns: i64) -> Option<String> {
 pub fn now_ns() -> i64 {
     i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ pub struct JournalMetrics {
     pub records: Family<KindLabel, Counter>,
     /// Records that were there already.
     pub duplicates: Family<KindLabel, Counter>,
+    /// Records of a kind that only a newer agent knows, which were not kept.
+    pub unknown: Counter,
     /// Batches that wait to be journalled.
     pub queue: Gauge,
     /// The last durable position.
@@ -133,6 +135,11 @@ impl JournalMetrics {
         );
         registry.register("records", "Records journalled", self.records.clone());
         registry.register("duplicates", "Records that the journal had already", self.duplicates.clone());
+        registry.register(
+            "unknown_records",
+            "Records of a kind that only a newer agent knows, which were not kept",
+            self.unknown.clone(),
+        );
         registry.register("queue_batches", "Batches that wait to be journalled", self.queue.clone());
         registry.register("head_position", "The last durable position", self.head.clone());
         registry.register_with_unit("disk", "All files of the journal", Unit::Bytes, self.bytes.clone());
@@ -165,6 +172,7 @@ impl Default for JournalMetrics {
             commit_duration: Histogram::new(buckets),
             records: Family::default(),
             duplicates: Family::default(),
+            unknown: Counter::default(),
             queue: Gauge::default(),
             head: Gauge::default(),
             bytes: Gauge::default(),
@@ -177,3 +185,6 @@ impl Default for JournalMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,199 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
 use super::*;
+use crate::{Checkpoint, ContainerDied, EventSeen, Owner, PodFacts, Record, Shard, record, shard::Share};
+
+fn record_of(kind: record::Kind) -> Record {
+    Record { kind: Some(kind) }
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let text = || "\\PC{0,12}";
+    let map = || prop::collection::btree_map("[a-z]{1,5}", "\\PC{0,5}", 0..4);
+    prop_oneof![
+        (text(), text(), any::<(u64, i64)>(), prop::collection::vec(any::<u8>(), 0..200)).prop_map(
+            |(uid, namespace, (count, time_ns), raw)| {
+                record_of(record::Kind::Event(EventSeen {
+                    uid,
+                    namespace,
+                    count,
+                    time_ns,
+                    raw: raw.into(),
+                    ..EventSeen::default()
+                }))
+            }
+        ),
+        (text(), text(), any::<(u32, Option<i32>)>(), map()).prop_map(
+            |(pod_uid, container, (ordinal, exit_code), labels)| {
+                record_of(record::Kind::Death(ContainerDied {
+                    pod_uid,
+                    container,
+                    ordinal,
+                    exit_code,
+                    labels,
+                    owners: vec![Owner::default()],
+                    ..ContainerDied::default()
+                }))
+            }
+        ),
+        (text(), map()).prop_map(|(uid, labels)| {
+            record_of(record::Kind::Pod(PodFacts { uid, labels, ..PodFacts::default() }))
+        }),
+    ]
+}
+
+fn any_records() -> impl Strategy<Value = Records> {
+    let checkpoint =
+        ("[a-z]{0,5}", any::<u64>(), "[0-9]{0,9}").prop_map(|(namespace, epoch, resource_version)| {
+            let shard = Some(Shard { share: Some(Share::Namespace(namespace)) });
+            Checkpoint { shard, epoch, resource_version }
+        });
+    (prop::collection::vec(any_record(), 0..20), prop::collection::vec(checkpoint, 0..4))
+        .prop_map(|(records, checkpoints)| Records { records, checkpoints })
+}
+
+/// A batch of any bytes, with a frame that tells the truth of them.
+fn packed(raw: &[u8], records: u32) -> Batch {
+    let payload = zstd::bulk::compress(raw, 1).unwrap().into();
+    Batch { sequence: 1, records, raw_bytes: raw.len() as u32, payload }
+}
+
+/// A field of protobuf: a key, a length, the bytes.
+fn field(tag: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut field = Vec::new();
+    prost::encoding::bytes::encode(tag, &bytes.to_vec(), &mut field);
+    field
+}
+
+#[test]
+fn a_payload_that_unpacks_to_more_than_it_says_is_refused() {
+    let bomb: Bytes = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap().into();
+    assert!(bomb.len() < 64 << 10);
+    for raw_bytes in [0, 1, 1 << 20, MAX_RAW_BYTES as u32] {
+        let batch = Batch { sequence: 1, records: 1, raw_bytes, payload: bomb.clone() };
+        assert!(matches!(decode(&batch), Err(FrameError::Compression(_))), "{raw_bytes}");
+    }
+    let batch = Batch { sequence: 1, records: 1, raw_bytes: u32::MAX, payload: bomb };
+    assert!(matches!(decode(&batch), Err(FrameError::TooLong(_))));
+}
+
+#[test]
+fn a_frame_that_lies_is_refused() {
+    let records =
+        Records { records: vec![record_of(record::Kind::Pod(PodFacts::default())); 3], checkpoints: vec![] };
+    let batch = encode(1, &records).unwrap();
+    for records in [0, 2, 4] {
+        let lie = Batch { records, ..batch.clone() };
+        assert!(matches!(decode(&lie), Err(FrameError::Contradicts { what: "records", .. })), "{records}");
+    }
+    let lie = Batch { raw_bytes: batch.raw_bytes + 1, ..batch.clone() };
+    assert!(matches!(decode(&lie), Err(FrameError::Contradicts { what: "bytes", .. })));
+    let lie = Batch { records: MAX_RECORDS as u32 + 1, ..batch };
+    assert!(matches!(decode(&lie), Err(FrameError::TooManyRecords(_))));
+}
+
+#[test]
+fn many_tiny_records_are_refused_before_they_are_unpacked() {
+    // Two bytes each: four million of them are a batch of eight megabytes.
+    let raw = [0x0a, 0x00].repeat(MAX_RAW_BYTES / 2);
+    for records in [0, 1, MAX_RECORDS as u32] {
+        assert!(matches!(decode(&packed(&raw, records)), Err(FrameError::TooManyRecords(_))), "{records}");
+    }
+    // As checkpoints, and as a field that nobody knows.
+    for key in [0x12, 0x1a] {
+        let raw = [key, 0x00].repeat(MAX_RAW_BYTES / 2);
+        assert!(matches!(decode(&packed(&raw, 0)), Err(FrameError::TooManyRecords(_))), "{key:#x}");
+    }
+}
+
+#[test]
+fn the_longest_event_fits_and_a_longer_one_does_not() {
+    let of = |bytes: usize| {
+        let event = EventSeen { raw: vec![b' '; bytes].into(), ..EventSeen::default() };
+        Records { records: vec![record_of(record::Kind::Event(event))], checkpoints: vec![] }
+    };
+    let longest = of(MAX_EVENT_BYTES);
+    assert_eq!(decode(&encode(1, &longest).unwrap()).unwrap(), longest);
+    let longer = encode(1, &of(MAX_RECORD_BYTES)).unwrap();
+    assert!(matches!(decode(&longer), Err(FrameError::RecordTooLong(_))));
+}
+
+#[test]
+fn a_large_record_that_is_not_an_event_is_refused_however_it_is_dressed() {
+    let death = field(2, &field(8, &vec![b'x'; MAX_SMALL_RECORD_BYTES]));
+    let plain = field(1, &death);
+    assert!(matches!(decode(&packed(&plain, 1)), Err(FrameError::RecordTooLong(_))));
+    // Behind an empty event, the last of a oneof counts.
+    let dressed = field(1, &[field(1, &[]), death].concat());
+    assert!(matches!(decode(&packed(&dressed, 1)), Err(FrameError::RecordTooLong(_))));
+}
+
+#[test]
+fn more_than_fits_is_not_packed() {
+    let records = vec![Record::default(); MAX_RECORDS + 1];
+    assert!(matches!(
+        encode(1, &Records { records, checkpoints: vec![] }),
+        Err(FrameError::TooManyRecords(_))
+    ));
+    let event = EventSeen { raw: vec![0; MAX_EVENT_BYTES].into(), ..EventSeen::default() };
+    let records = vec![record_of(record::Kind::Event(event)); 5];
+    assert!(matches!(encode(1, &Records { records, checkpoints: vec![] }), Err(FrameError::TooLong(_))));
+}
+
+#[test]
+fn fields_of_a_newer_agent_are_ignored() {
+    let known =
+        Records { records: vec![record_of(record::Kind::Pod(PodFacts::default()))], checkpoints: vec![] };
+    let raw = [known.encode_to_vec(), field(99, b"news"), vec![0x18, 0x05]].concat();
+    assert_eq!(decode(&packed(&raw, 1)).unwrap(), known);
+}
+
+proptest! {
+    #[test]
+    fn what_was_packed_is_unpacked(records in any_records(), sequence in any::<u64>()) {
+        let batch = encode(sequence, &records).unwrap();
+        prop_assert_eq!((batch.sequence, batch.records as usize), (sequence, records.records.len()));
+        prop_assert_eq!(decode(&batch).unwrap(), records);
+    }
+
+    #[test]
+    fn any_payload_is_an_answer_not_a_panic(
+        payload in prop::collection::vec(any::<u8>(), 0..300),
+        records in any::<u32>(),
+        raw_bytes in 0..100_000_u32,
+    ) {
+        let _ = decode(&Batch { sequence: 1, records, raw_bytes, payload: payload.into() });
+    }
+
+    #[test]
+    fn any_protobuf_is_an_answer_not_a_panic(raw in prop::collection::vec(any::<u8>(), 0..300), records in 0..4_u32) {
+        if let Ok(records) = decode(&packed(&raw, records)) {
+            prop_assert!(records.records.len() <= MAX_RECORDS);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_an_answer_not_a_panic(
+        records in any_records(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u8,
+        is_inside in any::<bool>(),
+    ) {
+        let batch = encode(1, &records).unwrap();
+        let flipped = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            bytes
+        };
+        let _ = match is_inside {
+            true => decode(&packed(&flipped(&records.encode_to_vec()), batch.records)),
+            false => decode(&Batch { payload: flipped(&batch.payload).into(), ..batch }),
+        };
+    }
+}

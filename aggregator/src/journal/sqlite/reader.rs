@@ -1,6 +1,7 @@
 //! Reads entries from the files, on threads and connections of its own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
@@ -9,15 +10,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::folder::{DayFile, Failure, Files};
 use super::writer::Command;
 use super::{READ_BYTES, day, folder};
+use crate::journal;
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
-use crate::journal::{Entry, JournalError, Position};
+use crate::journal::{JournalError, Position};
 
 /// What is to be read.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) after: Position,
     pub(super) limit: usize,
-    pub(super) answer: oneshot::Sender<Result<Vec<Entry>, JournalError>>,
+    pub(super) answer: oneshot::Sender<Result<Vec<journal::Entry>, JournalError>>,
     /// Its place in the queue.
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -45,7 +47,7 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
+    fn read(&mut self, after: Position, limit: usize) -> Result<Vec<journal::Entry>, JournalError> {
         let files = self.files.snapshot();
         self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
         let mut entries = Vec::new();
@@ -77,10 +79,10 @@ impl Reader {
         after: Position,
         limit: usize,
         bytes: &mut usize,
-        entries: &mut Vec<Entry>,
+        entries: &mut Vec<journal::Entry>,
     ) -> Result<(), Failure> {
         let left = limit.saturating_sub(entries.len());
-        if !self.connections.contains_key(&file.generation) {
+        if let Entry::Vacant(place) = self.connections.entry(file.generation) {
             let (connection, is_as_it_lay) =
                 folder::open_to_read(&file.path).map_err(Failure::at(&file.path))?;
             if is_as_it_lay {
@@ -91,7 +93,7 @@ impl Reader {
                     error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
                 });
             }
-            self.connections.insert(file.generation, connection);
+            place.insert(connection);
         }
         match self.connections.get(&file.generation) {
             Some(connection) => {

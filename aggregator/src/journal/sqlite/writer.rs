@@ -251,19 +251,24 @@ impl Writer {
         self.memory.apply(done.staged);
         self.shared.set_checkpoints(&self.memory);
         let mut told = Vec::with_capacity(group.len());
+        let mut answers = Vec::with_capacity(group.len());
         for (Append { taken, bytes, answer, place }, batch) in group.into_iter().zip(done.batches) {
             let DoneBatch { appended, entries, duplicates } = batch;
             let entries = Arc::new(entries);
             self.shared.recent.push(entries.clone(), bytes);
-            drop(place);
-            let _ = answer.send(Ok(appended));
             told.push((taken, entries, duplicates));
+            answers.push((appended, answer, place));
         }
         self.metrics.head.set(self.memory.head);
         self.head.send_if_modified(|head| {
             let before = std::mem::replace(head, Position(self.memory.head));
             before != *head
         });
+        for (appended, answer, place) in answers {
+            drop(place);
+            // Who waited may have gone.
+            let _ = answer.send(Ok(appended));
+        }
         for (taken, entries, duplicates) in told {
             self.tell(&taken, &entries, &duplicates);
         }
@@ -296,8 +301,12 @@ impl Writer {
             self.observer.duplicate(record);
         }
         for record in &taken.records {
-            if matches!(record.kind, Some(record::Kind::Pod(_))) {
-                self.observer.pod(record);
+            match record.kind {
+                Some(record::Kind::Pod(_)) => self.observer.pod(record),
+                None => {
+                    self.metrics.unknown.inc();
+                }
+                _ => {}
             }
         }
     }
@@ -392,7 +401,7 @@ impl Writer {
     fn open_cursors(&mut self) -> Result<(), JournalError> {
         let mut opened = self.cursors.open();
         if opened.as_ref().is_err_and(|failure| failure.kind() == Failed::Corrupt) {
-            self.put_aside(&self.cursors.path().to_owned());
+            self.put_aside(self.cursors.path());
             opened = self.cursors.open();
         }
         self.known = match (opened, self.cursors.read_head()) {
@@ -504,7 +513,7 @@ impl Writer {
         }
     }
 
-    fn put_aside(&mut self, path: &Path) {
+    fn put_aside(&self, path: &Path) {
         self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Corrupt }).inc();
         match folder::set_aside(path, self.now_ns()) {
             Ok(aside) => {
