@@ -1,5 +1,7 @@
 //! What each receiver may be told: kubernetes-event-exporter's fields, and ours beside them.
 
+pub(super) mod read;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -164,15 +164,7 @@ impl<'a> Translator<'a> {
                     Some((least, most, rest)) => {
                         self.rest = rest;
                         let text = &before[..before.len() - rest.len()];
-                        let within = |n: Option<u32>| n.is_none_or(|n| n <= MAX_REPEAT);
-                        if least.is_none_or(|n| n > MAX_REPEAT)
-                            || !within(most.flatten())
-                            || most == Some(None)
-                        {
-                            return Err(error("invalid repeat count", text));
-                        }
-                        let (least, most) = (least.unwrap_or(0), most.flatten());
-                        if most.is_some_and(|most| most < least) {
+                        if least > MAX_REPEAT || most.is_some_and(|most| most > MAX_REPEAT || most < least) {
                             return Err(error("invalid repeat count", text));
                         }
                         let times = most.unwrap_or(least);
@@ -261,7 +253,8 @@ impl<'a> Translator<'a> {
         }
         let Some(inner) = before.strip_prefix("(?") else {
             self.take(1);
-            return Ok(self.enter("(", self.flags));
+            self.enter("(", self.flags);
+            return Ok(());
         };
         if let Some(named) = inner.strip_prefix("P<").or_else(|| inner.strip_prefix('<')) {
             let Some((name, rest)) = named.split_once('>') else {
@@ -282,7 +275,8 @@ impl<'a> Translator<'a> {
             } else {
                 format!("(?P<{name}>")
             };
-            return Ok(self.enter(&opening, self.flags));
+            self.enter(&opening, self.flags);
+            return Ok(());
         }
         let (mut flags, mut on, mut saw) = (self.flags, true, true);
         for (index, c) in inner.char_indices() {
@@ -362,9 +356,8 @@ impl<'a> Translator<'a> {
     }
 }
 
-/// `{2}`, `{2,}` or `{2,3}`; none where Go takes the brace as it is. A number that is too large is none inside.
-#[allow(clippy::type_complexity)]
-fn counted(text: &str) -> Option<(Option<u32>, Option<Option<u32>>, &str)> {
+/// `{2}`, `{2,}` or `{2,3}`: the least, the most, and what follows; none where Go takes the brace as it is.
+fn counted(text: &str) -> Option<(u32, Option<u32>, &str)> {
     let (least, rest) = number(text.strip_prefix('{')?)?;
     let (most, rest) = match rest.strip_prefix(',') {
         None => (Some(least), rest),
@@ -377,11 +370,12 @@ fn counted(text: &str) -> Option<(Option<u32>, Option<Option<u32>>, &str)> {
     Some((least, most, rest.strip_prefix('}')?))
 }
 
-fn number(text: &str) -> Option<(Option<u32>, &str)> {
+/// A number without zeros before it; one that is too large is the largest.
+fn number(text: &str) -> Option<(u32, &str)> {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let digits = &text[..text.len() - rest.len()];
     let leading_zero = digits.len() > 1 && digits.starts_with('0');
-    (!digits.is_empty() && !leading_zero).then(|| (digits.parse().ok(), rest))
+    (!digits.is_empty() && !leading_zero).then(|| (digits.parse().unwrap_or(u32::MAX), rest))
 }
 
 // === impl Flags ===

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use nodetap_wire::event::Event;
 use nodetap_wire::face::{Face, Object};
 use nodetap_wire::{ContainerDied, LogLine};
