@@ -1,5 +1,10 @@
+use nodetap_wire::{Change, EventSeen, Record, record};
+
 use super::*;
 use crate::config::receivers::{BatchConfig, FileConfig, LokiConfig, ReceiverBody, TlsConfig};
+use crate::journal::Taken;
+use crate::journal::metrics::JournalMetrics;
+use crate::journal::sqlite::{Settings, SqliteJournal};
 use crate::route::pattern::Pattern;
 use crate::route::rule::{Field, Rule};
 use crate::route::tree::{Match, Route};
@@ -82,4 +87,67 @@ async fn each_sink_gets_what_is_routed_to_it_with_a_cursor_of_its_own() {
     assert_eq!(hook.got().len(), 3);
     let pushed: usize = loki.bodies().iter().map(|body| body.matches(r#"\"id\""#).count()).sum();
     assert_eq!(pushed, 12, "what two rules send goes twice");
+}
+
+fn taken(versions: std::ops::Range<u64>) -> Taken {
+    let record = |version: u64| {
+        let json = format!(
+            r#"{{"metadata":{{"name":"web.{version}","namespace":"shop","uid":"u{version}","resourceVersion":"{version}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"web","uid":"pod-1"}},"reason":"BackOff","count":1}}"#
+        );
+        Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, Change::Added).unwrap())) }
+    };
+    Taken { node: "n1".to_owned(), records: versions.map(record).collect(), ..Taken::default() }
+}
+
+#[tokio::test]
+async fn over_the_real_journal_a_file_has_each_record_once_however_often_its_sink_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.json");
+    let settings = Settings::new(folder.path().join("journal"));
+    let journal = SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())).unwrap();
+    let file = FileConfig {
+        path: path.clone(),
+        layout: None,
+        max_bytes: 1 << 30,
+        max_age: None,
+        max_backups: None,
+        de_dot: false,
+    };
+    let receivers = [Receiver { name: "file".to_owned(), body: ReceiverBody::File(file) }];
+    let route = Route { r#match: vec![to("file", None)], ..Route::default() };
+    let router = Arc::new(Router::new(&route, &["file"]));
+    for round in 0..4 {
+        let context = Context {
+            journal: journal.clone(),
+            router: Arc::clone(&router),
+            cluster: "prod".into(),
+            metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+            start: Start::Beginning,
+            stop: CancellationToken::new(),
+        };
+        let tasks = spawn_all(Built::new(&receivers).unwrap(), &context);
+        let head = journal.append(taken(1 + round * 1500..1 + (round + 1) * 1500)).await.unwrap().head;
+        if round == 3 {
+            while journal.cursor("sink/file").await.unwrap() != Some(head) {
+                tokio::task::yield_now().await;
+            }
+        }
+        context.stop.cancel();
+        for task in tasks {
+            task.handle.await.unwrap().unwrap();
+        }
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let versions: Vec<u64> = text
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(versions, (1..=6000).collect::<Vec<_>>());
+    journal.close().await;
 }
