@@ -58,7 +58,8 @@ impl Pki {
     }
 
     fn refused(&self, name: &str, message: &str) {
-        let (code, said) = self.run(&self.path(&format!("{name}.crt")), &self.path(&format!("{name}.key")), &[]);
+        let (code, said) =
+            self.run(&self.path(&format!("{name}.crt")), &self.path(&format!("{name}.key")), &[]);
         assert_eq!(code, Some(USAGE), "{said}");
         assert!(said.contains(message), "{message:?} is not in {said}");
     }
@@ -133,5 +134,8 @@ fn a_kubeconfig_that_cannot_be_used_and_a_bad_certificate_are_told_together() {
     let (code, said) = pki.run(&pki.path("node.crt"), &pki.path("node.key"), &[]);
     assert_eq!(code, Some(USAGE), "{said}");
     assert!(said.contains("holds no CERTIFICATE in PEM"), "{said}");
-    assert!(said.contains(&format!("kubeconfig {} cannot be used", pki.path("kubeconfig").display())), "{said}");
+    assert!(
+        said.contains(&format!("kubeconfig {} cannot be used", pki.path("kubeconfig").display())),
+        "{said}"
+    );
 }

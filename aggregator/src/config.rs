@@ -358,7 +358,8 @@ fn listen(section: &mut Section<'_>, findings: &mut Findings) -> Listen {
                 *address = read;
             }
         }
-        if listen.agents == listen.metrics {
+        // Port 0 is another port each time.
+        if listen.agents == listen.metrics && listen.agents.port() != 0 {
             findings.problem(
                 section.at,
                 "listen",

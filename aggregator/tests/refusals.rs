@@ -11,7 +11,8 @@ use tempfile::TempDir;
 const USAGE: i32 = 64;
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_nodetap-aggregator")).env_clear().args(arguments).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_nodetap-aggregator")).env_clear().args(arguments).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -54,7 +55,10 @@ fn refused(file: &str, messages: &[&str]) {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_way_out() {
-    refused("/no/such/config.yaml", &["/no/such/config.yaml: cannot be read: No such file or directory", "--config"]);
+    refused(
+        "/no/such/config.yaml",
+        &["/no/such/config.yaml: cannot be read: No such file or directory", "--config"],
+    );
 }
 
 #[test]
@@ -62,12 +66,16 @@ fn every_problem_is_told_at_once_with_line_and_column() {
     let (_folder, file) = configured(
         "journal:\n  pth: /tmp/j\nroute:\n  routes:\n    - match:\n        - receiver: nobody\nreceivers:\n  - name: dump\n    stdout: {}\n  - name: dump\n    stdout:\n",
     );
-    refused(&file, &[":4:3: journal.pth: unknown key", "nobody", "another receiver is called", "did you mean path?"]);
+    refused(
+        &file,
+        &[":4:3: journal.pth: unknown key", "nobody", "another receiver is called", "did you mean path?"],
+    );
 }
 
 #[test]
 fn an_unknown_receiver_is_refused_with_its_place() {
-    let (_folder, file) = configured("route:\n  match:\n    - receiver: dmup\nreceivers:\n  - name: dump\n    stdout: {}\n");
+    let (_folder, file) =
+        configured("route:\n  match:\n    - receiver: dmup\nreceivers:\n  - name: dump\n    stdout: {}\n");
     refused(&file, &[":5:17:", "dmup", "dump"]);
 }
 
