@@ -112,6 +112,3 @@ impl Kubelet {
         Ok(self.access.client_at(self.address.url.clone(), &trust)?)
     }
 }
-
-#[cfg(test)]
-mod tests;

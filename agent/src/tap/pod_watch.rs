@@ -293,6 +293,3 @@ impl From<Ended> for Stopped {
         Self::Ended
     }
 }
-
-#[cfg(test)]
-mod tests;

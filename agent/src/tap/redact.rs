@@ -46,20 +46,22 @@ pub struct Redactor {
     body: Regex,
 }
 
+type Judge = fn(&Captures<'_>) -> bool;
+
 #[derive(Debug)]
 struct Pattern {
     kind: Kind,
     regex: Regex,
     /// Whether what was matched is a secret, by what a pattern cannot say.
-    judge: fn(&Captures<'_>) -> bool,
+    judge: Judge,
 }
 
 /// Words that name a secret when a key has one of them.
 const NAMES: &str = r"(?:password|passwd|passphrase|passwort|pwd|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|signing[_.-]?key|encryption[_.-]?key|account[_.-]?key|master[_.-]?key|credentials?|x-amz-signature|sharedaccesssignature)";
 
 /// In each: `secret` is what is replaced. The order matters: what an earlier one replaced, a later one leaves alone.
-fn sources() -> Vec<(Kind, String, fn(&Captures<'_>) -> bool)> {
-    let always: fn(&Captures<'_>) -> bool = |_| true;
+fn sources() -> Vec<(Kind, String, Judge)> {
+    let always: Judge = |_| true;
     let pairs = format!(
         r#"(?i)(?P<key>[a-z0-9_.-]*{NAMES}[a-z0-9_.-]*)\\*["']?(?P<sign>\s*(?:=>|:=|[=:])\s*)(?:\\+["'](?P<escaped>[^"'\\]+)|"(?P<double>(?:[^"\\]|\\.)+)|'(?P<single>[^']+)|(?P<bare>[^\s,;&"'\\{{\[(<}}\])]+))"#
     );

@@ -1,1 +1,133 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
 
+use nodetap_bench::cluster::{ContainerSpec, Ending, KubeletFault, Options, PodSpec, SimulatedCluster};
+use nodetap_wire::{ContainerDied, Record, record};
+
+use super::*;
+use crate::outbox::{self, Taken};
+
+struct Tapped {
+    cluster: SimulatedCluster,
+    taken: mpsc::Receiver<Taken>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+}
+
+// === impl Tapped ===
+
+impl Tapped {
+    async fn start(cluster: SimulatedCluster, ca: Option<PathBuf>) -> Self {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let node = cluster.nodes()[0].clone();
+        let access = KubernetesAccess::new(Some(&node.kubeconfig)).await.unwrap();
+        let (intake, taken) = outbox::intake();
+        let (metrics, cancel) = (Metrics::default(), CancellationToken::new());
+        let url = node.kubelet_url.parse().unwrap();
+        let config = Config {
+            node: node.name,
+            kubelet: Some(kubelet::Address { url, ca, skip_verify: false }),
+            pod_logs: node.pod_logs,
+            poll_interval: Duration::from_secs(1),
+            skip_namespaces: BTreeSet::new(),
+        };
+        tokio::spawn(run(config, access, intake, metrics.clone(), cancel.clone()));
+        Self { cluster, taken, metrics, cancel }
+    }
+
+    async fn death(&mut self) -> ContainerDied {
+        loop {
+            if let Taken::Record(Record { kind: Some(record::Kind::Death(death)) }) =
+                self.taken.recv().await.unwrap()
+            {
+                return death;
+            }
+        }
+    }
+
+    /// The pod is known to the tap.
+    async fn pod(&mut self, name: &str) {
+        loop {
+            if let Taken::Record(Record { kind: Some(record::Kind::Pod(facts)) }) =
+                self.taken.recv().await.unwrap()
+                && facts.name == name
+            {
+                return;
+            }
+        }
+    }
+}
+
+async fn cluster() -> SimulatedCluster {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    SimulatedCluster::start(Options { nodes: 1, ..Options::default() }).await.unwrap()
+}
+
+fn web(cluster: &SimulatedCluster, name: &str) -> nodetap_bench::cluster::PodRef {
+    let spec = PodSpec {
+        namespace: "shop".into(),
+        name: name.into(),
+        node: cluster.nodes()[0].name.clone(),
+        containers: vec![ContainerSpec::app("app")],
+        ..PodSpec::default()
+    };
+    cluster.lives().run(spec).unwrap()
+}
+
+#[tokio::test]
+async fn a_crash_is_reported_once_with_its_redacted_last_line() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start(cluster, None).await;
+    tapped.pod("web-0").await;
+    let ending = Ending::exit(7, "cannot connect: password=hunter2");
+    tapped.cluster.lives().crash(&web_0, "app", &ending).await.unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.pod.as_str(), death.ordinal), (Some(7), "web-0", 0));
+    assert_eq!(death.last_lines.last().unwrap().text, "cannot connect: password=[redacted]");
+    // The next death is the next one: the first does not come again.
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(8, "again")).await.unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
+    assert_eq!(death.source(), Source::Kubelet);
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_kubelet_that_answers_403_is_left_for_the_pod_watch() {
+    let cluster = cluster().await;
+    cluster.faults().kubelet(&cluster.nodes()[0].name, Some(KubeletFault::Forbidden));
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start(cluster, None).await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(7, "bye")).await.unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.source()), (Some(7), Source::PodWatch));
+    let mut text = String::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    tapped.metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(
+        text.contains(r#"nodetap_agent_tap_snapshots_total{source="kubelet",outcome="forbidden"} 1"#),
+        "{text}"
+    );
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_kubelet_of_an_unknown_authority_is_told_with_the_way_out() {
+    let cluster = cluster().await;
+    let node = cluster.nodes()[0].clone();
+    let access = KubernetesAccess::new(Some(&node.kubeconfig)).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("other.crt");
+    std::fs::write(&ca, nodetap_bench::pki::Authority::new("other").unwrap().pem()).unwrap();
+    let url: http::Uri = node.kubelet_url.parse().unwrap();
+    let address = kubelet::Address { url, ca: Some(ca), skip_verify: false };
+    let error = Kubelet::new(access.clone(), address.clone()).pods().await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("certificate signed by an unknown authority; give its CA with --kubelet-ca"),
+        "{error}"
+    );
+    let trusted = kubelet::Address { ca: None, ..address };
+    assert!(Kubelet::new(access, trusted).pods().await.is_ok());
+}

@@ -113,7 +113,15 @@ impl Container {
                 self.report_older(id, terminated, &mut changed);
                 continue;
             };
+            if self.is_accounted(id) {
+                continue;
+            }
             if ordinal < self.accounted {
+                // Another instance had this ordinal: the count fell, and rose again before it was seen.
+                let other = |known: &&Id| known.ordinal == ordinal && known.accounted && known.id != id;
+                if !id.is_empty() && self.ids.iter().rev().any(|known| other(&known)) {
+                    self.report_older(id, terminated, &mut changed);
+                }
                 continue;
             }
             self.pass_over(ordinal, logs, &mut changed);
@@ -193,20 +201,14 @@ impl Container {
             }
         }
         self.accounted = 0;
-        // Of the old count: told by their ids alone from here on.
-        for shown in shown {
-            if self.ids.iter().any(|known| known.id == shown.id) {
-                shown.ordinal = None;
-            }
+        // Of the old count: each of them has been reported or counted by now.
+        for known in &mut self.ids {
+            known.accounted = true;
         }
     }
 
     fn report_older(&mut self, id: &str, terminated: &Terminated, changed: &mut Changed) {
-        let accounted = if id.is_empty() {
-            self.reported_unknown
-        } else {
-            self.ids.iter().any(|known| known.id == id && known.accounted)
-        };
+        let accounted = if id.is_empty() { self.reported_unknown } else { self.is_accounted(id) };
         if !accounted {
             self.report(0, id, terminated, changed);
         }
@@ -247,6 +249,10 @@ impl Container {
         }
         self.miss(u64::from(ordinal - next), changed);
         self.accounted = ordinal;
+    }
+
+    fn is_accounted(&self, id: &str) -> bool {
+        !id.is_empty() && self.ids.iter().any(|known| known.id == id && known.accounted)
     }
 
     fn miss(&mut self, deaths: u64, changed: &mut Changed) {
