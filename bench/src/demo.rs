@@ -40,7 +40,7 @@ pub struct Arguments {
     /// Where nodetap-agent and nodetap-aggregator are; without: beside this program.
     #[arg(long, value_name = "FOLDER")]
     pub binaries: Option<PathBuf>,
-    /// Where the journal, logs and certificates go; without: a folder that is removed at the end.
+    /// Where the journal, logs and certificates go, in a folder of this run; without: one that is removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
     /// Events a second of the simulated cluster.
@@ -78,7 +78,13 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// Something could not be started, or ended before its time: with the last lines of its log.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let temporary = tempfile::Builder::new().prefix("nodetap-demo-").tempdir()?;
-    let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
+    // A folder of its own each time: a journal of an earlier run knows the same uids and resourceVersions.
+    let folder = match &arguments.folder {
+        Some(folder) => {
+            std::path::absolute(folder)?.join(format!("{:.0}", jiff::Timestamp::now()).replace(':', ""))
+        }
+        None => temporary.path().to_owned(),
+    };
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let binaries = match &arguments.binaries {
         Some(binaries) => binaries.clone(),

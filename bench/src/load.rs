@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::Random;
 use crate::cluster::{
@@ -83,6 +83,7 @@ impl Load {
         let (mut events, mut deaths) = (0.0, 0.0);
         let mut last = Instant::now();
         let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let now = Instant::now();
