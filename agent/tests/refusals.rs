@@ -1,5 +1,7 @@
 //! The agent's process refuses settings that cannot work: exit 64, every problem with its place and the way out.
 
+#![allow(clippy::unwrap_used, reason = "a test may say that something is there")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,6 +1,8 @@
 //! The aggregator's process refuses a configuration that cannot work: exit 64, every problem with line and column, and no
 //! port bound before.
 
+#![allow(clippy::unwrap_used, reason = "a test may say that something is there")]
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
