@@ -94,6 +94,10 @@ pub struct SqliteJournal {
     head: watch::Receiver<Position>,
 }
 
+/// The folder, locked until it is dropped.
+#[derive(Debug)]
+struct FolderLock(std::fs::File);
+
 /// What the writer shows to others.
 #[derive(Clone, Debug, Default)]
 struct Shared {
@@ -217,6 +221,16 @@ impl Journal for SqliteJournal {
     }
 }
 
+// === impl FolderLock ===
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being forked holds the same lock until it has started its program. Where
+        // the filesystem knows no locks, there is none to let go of.
+        let _ = self.0.unlock();
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -271,7 +285,7 @@ impl fmt::Debug for Settings {
 }
 
 /// Makes the folder and takes its lock, so that no two processes write one journal.
-fn lock(settings: &Settings) -> Result<std::fs::File, JournalError> {
+fn lock(settings: &Settings) -> Result<FolderLock, JournalError> {
     let path = settings.path.display();
     std::fs::create_dir_all(&settings.path).map_err(|error| {
         JournalError::Storage(format!(
@@ -282,14 +296,14 @@ fn lock(settings: &Settings) -> Result<std::fs::File, JournalError> {
         JournalError::Storage(format!("{path}: cannot be opened: {error}; set journal.path"))
     })?;
     match folder.try_lock() {
-        Ok(()) => Ok(folder),
+        Ok(()) => Ok(FolderLock(folder)),
         Err(std::fs::TryLockError::WouldBlock) => Err(JournalError::Storage(format!(
             "{path}: in use by another process; end it, or set journal.path to a folder of its own"
         ))),
         // A filesystem without locks: SQLite's own keep the files whole.
         Err(std::fs::TryLockError::Error(error)) => {
             tracing::warn!(%path, %error, "journal's folder cannot be locked");
-            Ok(folder)
+            Ok(FolderLock(folder))
         }
     }
 }

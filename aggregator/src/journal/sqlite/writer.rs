@@ -126,7 +126,7 @@ impl Writer {
     }
 
     /// Serves until the last handle of the journal is gone, or it is told to stop. Holds the folder's lock as long.
-    pub(super) fn run(mut self, commands: &Receiver<Command>, lock: std::fs::File) {
+    pub(super) fn run(mut self, commands: &Receiver<Command>, lock: super::FolderLock) {
         let mut next_upkeep = Instant::now() + UPKEEP_EVERY;
         let stopped = loop {
             match commands.recv_timeout(NOTE_EVERY) {
