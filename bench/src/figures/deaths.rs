@@ -41,10 +41,6 @@ impl Latencies {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0.get(rank - 1).copied().unwrap_or_default()
     }
-
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// Crashes containers, one after the other, each of another pod, and starts each again at once, as the kubelet does the first time.
@@ -67,7 +63,7 @@ pub(super) async fn measure(
         let at = Timestamp::now();
         let ending = Ending::exit(7, "fatal: cannot reach the database at db:5432: connection refused");
         let death = lives.end(&pod, &container, &ending)?;
-        died.insert(death.container_id, at);
+        died.insert(death.key(), at);
         lives.start(&pod, &container)?;
         sleep(PAUSE).await;
     }
@@ -97,7 +93,7 @@ fn between(from_ns: i64, to_ns: i64) -> Duration {
     Duration::from_nanos(u64::try_from(to_ns.saturating_sub(from_ns)).unwrap_or(0))
 }
 
-/// The deaths of all days, by container id.
+/// The deaths of all days, by the key that the truth gives them.
 fn read(journal: &Path) -> anyhow::Result<HashMap<String, Kept>> {
     let mut kept = HashMap::new();
     for path in days(journal)? {
@@ -106,7 +102,7 @@ fn read(journal: &Path) -> anyhow::Result<HashMap<String, Kept>> {
             let connection = Connection::open_with_flags(&path, flags)?;
             connection.busy_timeout(BUSY)?;
             let mut statement = connection.prepare(
-                "SELECT container_id, time_ns, taken_ns FROM record WHERE kind = 'death' AND container_id IS NOT NULL",
+                "SELECT 'death/' || uid || '/' || container || '/' || container_id, time_ns, taken_ns FROM record WHERE kind = 'death'",
             )?;
             let rows = statement.query_map([], |row| {
                 Ok((row.get(0)?, Kept { finished_ns: row.get(1)?, taken_ns: row.get(2)? }))
