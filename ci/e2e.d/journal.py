@@ -33,8 +33,8 @@ class Volume:
     def deaths(self):
         """Each death as a dict."""
         names = ("namespace", "pod", "uid", "container", "id", "ordinal", "exit", "reason", "taken_ns", "time_ns")
-        return [dict(zip(names, row)) for row in self.rows(
-            "SELECT namespace, object, uid, container, container_id, ordinal, exit_code, reason, taken_ns, time_ns FROM record WHERE kind = 'death'")]
+        rows = self.rows("SELECT namespace, object, uid, container, container_id, ordinal, exit_code, reason, taken_ns, time_ns FROM record WHERE kind = 'death'")
+        return [dict(zip(names, row)) | {"id": bare(row[4])} for row in rows]
 
     def file_records(self):
         """The records of the file receiver, and how many of its lines are none."""
@@ -48,9 +48,14 @@ class Volume:
         return records, torn
 
 
+def bare(container):
+    """A container's id without the name of its runtime: containerd://4f1... is 4f1..."""
+    return (container or "").rpartition("://")[2]
+
+
 def key(record):
     """What a delivered record is: a death by its container, an event by its state."""
     container = record.get("container")
     if container:
-        return ("death", record["involvedObject"].get("uid"), container["name"], container.get("containerID") or container.get("containerId"))
+        return ("death", record["involvedObject"].get("uid"), container["name"], bare(container.get("containerId")))
     return ("event", record["metadata"]["uid"], record["metadata"]["resourceVersion"])

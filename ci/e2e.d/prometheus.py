@@ -1,13 +1,16 @@
 """A real Prometheus, which finds its targets as the Prometheus Operator would have it by our ServiceMonitors."""
 
+import http.server
 import json
 import os
 import pathlib
 import subprocess
+import threading
 import urllib.parse
 import urllib.request
 
 ADDRESS = "10.99.0.1:9090"
+DISCOVERY = ("10.99.0.1", 8082)
 
 
 def meta(label):
@@ -15,7 +18,7 @@ def meta(label):
     return "".join(letter if letter.isalnum() else "_" for letter in label)
 
 
-def scrape_config(monitor, kubeconfig):
+def scrape_config(monitor, discovery):
     """The job that the operator makes of a ServiceMonitor (prometheus-operator, pkg/prometheus/promcfg.go)."""
     namespace, name = monitor["metadata"]["namespace"], monitor["metadata"]["name"]
     jobs = []
@@ -35,24 +38,79 @@ def scrape_config(monitor, kubeconfig):
             "job_name": f"serviceMonitor/{namespace}/{name}/{index}",
             "scrape_interval": "1s", "scrape_timeout": "1s",  # theirs is slower; the test would wait for it
             "metrics_path": endpoint.get("path", "/metrics"), "scheme": endpoint.get("scheme", "http"),
-            "kubernetes_sd_configs": [{"role": "endpointslice", "kubeconfig_file": kubeconfig, "namespaces": {"names": [namespace]}}],
+            **discovery(namespace),
             "relabel_configs": relabel,
         })
     return jobs
 
 
+def by_kubernetes(namespace):
+    """Prometheus asks the API server itself."""
+    return {"kubernetes_sd_configs": [{"role": "endpointslice", "kubeconfig_file": os.environ["KUBECONFIG"], "namespaces": {"names": [namespace]}}]}
+
+
+def by_http(namespace):
+    """Prometheus asks us: Debian builds it without its Kubernetes client."""
+    return {"http_sd_configs": [{"url": f"http://{DISCOVERY[0]}:{DISCOVERY[1]}/{namespace}", "refresh_interval": "1s"}]}
+
+
+def targets_of(api, namespace):
+    """What the role endpointslice finds in a namespace, all of it, with the labels it gives (prometheus, discovery/kubernetes/endpointslice.go)."""
+    services = {item["metadata"]["name"]: item for item in api.get(f"/api/v1/namespaces/{namespace}/services")["items"]}
+    groups = []
+    for piece in api.get(f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")["items"]:
+        service = piece["metadata"]["labels"]["kubernetes.io/service-name"]
+        labels = {"__meta_kubernetes_namespace": namespace, "__meta_kubernetes_service_name": service}
+        for label, value in services[service]["metadata"].get("labels", {}).items():
+            labels[f"__meta_kubernetes_service_label_{meta(label)}"] = value
+            labels[f"__meta_kubernetes_service_labelpresent_{meta(label)}"] = "true"
+        for port in piece.get("ports") or []:
+            for endpoint in piece.get("endpoints") or []:
+                groups.append({"targets": [f"{endpoint['addresses'][0]}:{port['port']}"], "labels": labels | {
+                    "__meta_kubernetes_endpointslice_port_name": port["name"],
+                    "__meta_kubernetes_pod_name": (endpoint.get("targetRef") or {}).get("name", ""),
+                    "__meta_kubernetes_pod_node_name": endpoint.get("nodeName", ""),
+                }})
+    return groups
+
+
+def serve_discovery(api):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(targets_of(api, self.path.strip("/"))).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(DISCOVERY, Handler)
+    threading.Thread(target=server.serve_forever, daemon=True, name="discovery").start()
+    return server
+
+
 class Prometheus:
     """Runs until it is stopped."""
 
-    def __init__(self, program, folder, monitors):
+    def __init__(self, programs, folder, monitors, api):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [job for monitor in monitors for job in scrape_config(monitor, os.environ["KUBECONFIG"])]
-        # JSON is YAML.
-        (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}, indent=1))
+        for self.discovery in (by_kubernetes, by_http):
+            jobs = [job for monitor in monitors for job in scrape_config(monitor, self.discovery)]
+            # JSON is YAML.
+            (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}, indent=1))
+            checked = subprocess.run([programs / "promtool", "check", "config", folder / "prometheus.yml"], capture_output=True, text=True)
+            if checked.returncode == 0:
+                break
+        else:
+            raise ValueError(f"promtool: {checked.stderr}")
+        self.server = serve_discovery(api) if self.discovery is by_http else None
         with open(folder / "prometheus.log", "wb") as log:
             self.process = subprocess.Popen(
-                [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={ADDRESS}"],
+                [programs / "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={ADDRESS}"],
                 stdout=log, stderr=subprocess.STDOUT, cwd=folder)
 
     def api(self, path, **query):
@@ -71,3 +129,5 @@ class Prometheus:
     def stop(self):
         self.process.terminate()
         self.process.wait(20)
+        if self.server:
+            self.server.shutdown()

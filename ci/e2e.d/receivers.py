@@ -4,12 +4,23 @@ import gzip
 import http.server
 import json
 import re
+import sys
 import threading
 import time
 
 WEEK = 7 * 24 * 3600 * 10**9
 HOUR = 3600 * 10**9
 MINUTE = 60 * 10**9
+
+
+class Quiet(http.server.ThreadingHTTPServer):
+    """Does not complain of a sender that was killed before it heard the answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class Server(threading.Thread):
@@ -35,8 +46,7 @@ class Server(threading.Thread):
             def log_message(self, *_):
                 pass
 
-        self.http = http.server.ThreadingHTTPServer(address, Handler)
-        self.http.daemon_threads = True
+        self.http = Quiet(address, Handler)
 
     def run(self):
         self.http.serve_forever(poll_interval=0.1)

@@ -4,6 +4,7 @@ import datetime
 import threading
 import time
 
+from journal import bare
 from kube import ApiError
 
 
@@ -71,6 +72,8 @@ class Deaths(Recorder):
 
     path = "/api/v1/pods"
 
+    # "seen" is when the watch told of it: what a plain watch would have taken.
+
     def __init__(self, api):
         self.deaths = {}
         super().__init__(api)
@@ -82,7 +85,8 @@ class Deaths(Recorder):
                 for state in (container.get("state"), container.get("lastState")):
                     ended = (state or {}).get("terminated")
                     if ended and ended.get("containerID") and ended.get("finishedAt"):
-                        self.deaths.setdefault(ended["containerID"], {
+                        self.deaths.setdefault(bare(ended["containerID"]), {
+                            "seen": time.time(),
                             "namespace": item["metadata"]["namespace"],
                             "pod": item["metadata"]["name"],
                             "uid": item["metadata"]["uid"],

@@ -56,7 +56,7 @@ class KeyTest(unittest.TestCase):
     def test_an_event_is_known_by_its_state_and_a_death_by_its_container(self):
         event = {"metadata": {"uid": "u", "resourceVersion": "7"}, "involvedObject": {"uid": "p"}}
         self.assertEqual(("event", "u", "7"), journal.key(event))
-        self.assertEqual(("death", "p", "main", "containerd://1"), journal.key(event | {"container": {"name": "main", "containerId": "containerd://1"}}))
+        self.assertEqual(("death", "p", "main", "1"), journal.key(event | {"container": {"name": "main", "containerId": "containerd://1"}}))
 
 
 if __name__ == "__main__":
