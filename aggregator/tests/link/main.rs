@@ -16,7 +16,10 @@ use nodetap_agent::outbox::Taken;
 use nodetap_agent::outbox::queue::Bounds;
 use nodetap_aggregator::admit::metrics::{ConnectionReason, EndReason, RecordLabels, RecordReason};
 use nodetap_aggregator::admit::{self, Limits};
-use nodetap_wire::{Change, Checkpoint, ContainerDied, EventSeen, Record, WatchReport, WatchState, record};
+use nodetap_wire::{
+    Change, Checkpoint, ContainerDied, EventSeen, FromAgent, Record, Records, WatchReport, WatchState, frame,
+    from_agent, record,
+};
 
 use nodetap_wire::tls::node_of;
 use rustls::pki_types::CertificateDer;
@@ -224,6 +227,40 @@ async fn a_full_outbox_holds_back_whoever_takes_more_and_drops_nothing() {
     let all: BTreeSet<_> = (0..1_000).collect();
     eventually(|| numbers(aggregator.journal.records()).into_iter().collect::<BTreeSet<_>>() == all).await;
     assert!(agent.outbox.full.get() > 0.0);
+}
+
+#[tokio::test]
+async fn batches_before_the_journal_share_one_bound_and_a_stream_without_room_waits() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    aggregator.journal.hold(true);
+    let mut streams = Vec::new();
+    // Four batches of 6 MiB each: more than 32 MiB only together.
+    for node in ["node-1", "node-2"] {
+        let mut frames = vec![raw::hello(node)];
+        for sequence in 1..=4 {
+            let message = "x".repeat(6 << 10);
+            let died = |number| match death(node, number).kind {
+                Some(record::Kind::Death(death)) => {
+                    let death = ContainerDied { message: message.clone(), ..death };
+                    Record { kind: Some(record::Kind::Death(death)) }
+                }
+                other => panic!("{other:?}"),
+            };
+            let records = Records { records: (0..1024).map(died).collect(), ..Records::default() };
+            let batch = frame::encode(sequence, &records).unwrap();
+            assert!(batch.raw_bytes > 6 << 20);
+            frames.push(FromAgent { frame: Some(from_agent::Frame::Batch(batch)) });
+        }
+        let (identity, address) = (authority.agent(node), aggregator.address);
+        streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
+    }
+    eventually(|| aggregator.journal.begun() >= 5 && aggregator.metrics.waiting.get() > 0).await;
+    assert_eq!(aggregator.journal.begun(), 5, "32 MiB hold five");
+    aggregator.journal.hold(false);
+    aggregator.journal.holds(8 * 1024).await;
+    eventually(|| aggregator.metrics.waiting.get() == 0).await;
+    assert!(streams.iter().all(|stream| !stream.is_finished()));
 }
 
 #[tokio::test]
