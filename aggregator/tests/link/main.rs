@@ -168,6 +168,23 @@ async fn the_state_of_a_watch_is_reported_again_on_every_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_that_opens_after_an_acknowledgement_says_that_it_may_be_forgotten() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let mut agent = Agent::start(&authority, "node-1", proxy.address);
+    agent.assigned().await;
+    for times in 1..=2 {
+        agent.take(death("node-1", times)).await;
+        aggregator.journal.holds(times as u64).await;
+        agent.all_acknowledged().await;
+        assert_eq!(*agent.forgotten.borrow(), times as u64 - 1);
+        proxy.cut();
+        agent.forgotten.wait_for(|forgotten| *forgotten == times as u64).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn after_a_cut_what_was_not_acknowledged_is_sent_again_and_nothing_is_lost() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
