@@ -179,8 +179,8 @@ pub async fn run(
                 Some(report) => link.reports.put(report),
                 None => reporting = false,
             },
-            // Only to come round again once there is room for a report.
-            _ = ready(outgoing), if link.reports.wait() => {}
+            // Only to come round again once there is room for what waits.
+            _ = ready(outgoing), if waits_for_room(&link.reports, &link.queue) => {}
             () = stop.cancelled(), if !taken.is_closed() => taken.close(),
             () = until(farewell) => {}
             () = &mut follow, if following => following = false,
@@ -193,6 +193,11 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether something is to be sent that [`Link::pump`] found no room for.
+fn waits_for_room(reports: &Reports, queue: &Queue) -> bool {
+    reports.wait() || queue.can_send(WINDOW)
 }
 
 async fn ready(outgoing: Option<mpsc::Sender<FromAgent>>) {
