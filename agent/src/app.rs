@@ -100,6 +100,7 @@ impl App {
         let (report, reports) = mpsc::channel(REPORTS);
         let (assign, assignments) = watch::channel(Assignment::default());
         let (say, link_health) = watch::channel(link::Health::default());
+        let (forget, forgotten) = watch::channel(0);
         let progress = event_watch::progress::Progress::default();
         let health = AgentHealth {
             watches: progress.clone(),
@@ -119,14 +120,15 @@ impl App {
             progress,
         };
         tasks.spawn("watch", event_watch::run(client, wiring, stop.clone()));
-        tasks.spawn_fallible("tap", tap::run(config.tap, access, intake, tap_metrics, stop.clone()));
+        let again = tap::Again { forgotten, within: tap::ANNOUNCED_WITHIN };
+        tasks.spawn_fallible("tap", tap::run(config.tap, access, intake, again, tap_metrics, stop.clone()));
         let settings = link::Settings {
             node: config.node,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             aggregator: config.aggregator,
             bounds: Bounds::default(),
         };
-        let ends = link::Ends { taken, reports, assignments: assign, health: say };
+        let ends = link::Ends { taken, reports, assignments: assign, health: say, forgotten: forget };
         tasks.spawn(
             "link",
             link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop.clone()),

@@ -63,6 +63,9 @@ pub struct Ends {
     pub assignments: watch::Sender<Assignment>,
     /// How the link fares.
     pub health: watch::Sender<Health>,
+    /// Grows where a stream opens after an acknowledgement: an aggregator that started again has forgotten what it acknowledged
+    /// and does not journal. What was not acknowledged is sent again by itself.
+    pub forgotten: watch::Sender<u64>,
 }
 
 /// How the link fares.
@@ -107,6 +110,9 @@ struct Link {
     full_since: Option<Instant>,
     assignments: watch::Sender<Assignment>,
     health: watch::Sender<Health>,
+    forgotten: watch::Sender<u64>,
+    /// Something was acknowledged since `forgotten` grew.
+    acknowledged: bool,
     metrics: Metrics,
     outbox: outbox::metrics::Metrics,
 }
@@ -120,7 +126,7 @@ pub async fn run(
     outbox: outbox::metrics::Metrics,
     stop: CancellationToken,
 ) {
-    let Ends { mut taken, mut reports, assignments, health } = ends;
+    let Ends { mut taken, mut reports, assignments, health, forgotten } = ends;
     let mut link = Link {
         queue: Queue::new(settings.bounds),
         settings,
@@ -132,6 +138,8 @@ pub async fn run(
         full_since: None,
         assignments,
         health,
+        forgotten,
+        acknowledged: false,
         metrics,
         outbox,
     };
@@ -171,8 +179,8 @@ pub async fn run(
                 Some(report) => link.reports.put(report),
                 None => reporting = false,
             },
-            // Only to come round again once there is room for a report.
-            _ = ready(outgoing), if link.reports.wait() => {}
+            // Only to come round again once there is room for what waits.
+            _ = ready(outgoing), if waits_for_room(&link.reports, &link.queue) => {}
             () = stop.cancelled(), if !taken.is_closed() => taken.close(),
             () = until(farewell) => {}
             () = &mut follow, if following => following = false,
@@ -185,6 +193,11 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether something is to be sent that [`Link::pump`] found no room for.
+fn waits_for_room(reports: &Reports, queue: &Queue) -> bool {
+    reports.wait() || queue.can_send(WINDOW)
 }
 
 async fn ready(outgoing: Option<mpsc::Sender<FromAgent>>) {
@@ -233,6 +246,9 @@ impl Link {
             (Happened::Opened(stream), _) => {
                 self.queue.rewind();
                 self.reports.again();
+                if std::mem::take(&mut self.acknowledged) {
+                    self.forgotten.send_modify(|times| *times += 1);
+                }
                 self.outgoing = Some(stream.outgoing.clone());
                 Connection::Open { stream, since: Instant::now(), greeted: false }
             }
@@ -275,6 +291,7 @@ impl Link {
         match frame {
             to_agent::Frame::Ack(ack) => {
                 let acknowledged = self.queue.acknowledge(ack.sequence)?;
+                self.acknowledged = true;
                 self.backoff.reset();
                 self.metrics.acknowledged.inc_by(acknowledged.batches as u64);
                 let now = now_ns();

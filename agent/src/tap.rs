@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kube::Client;
 use nodetap_wire::{Source, time};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,18 @@ const AFTER_A_REFUSAL: Duration = Duration::from_secs(60);
 /// Failures in a row that are not refusals, before the watch takes over.
 const FAILURES: u32 = 2;
 
+/// All pods are announced again within so long, so that the agents of a cluster do not all come at once.
+pub const ANNOUNCED_WITHIN: Duration = Duration::from_secs(5);
+
+/// When to announce all pods again.
+#[derive(Debug)]
+pub struct Again {
+    /// Grows where the aggregator may have forgotten what it acknowledged.
+    pub forgotten: watch::Receiver<u64>,
+    /// How long after that at most.
+    pub within: Duration,
+}
+
 /// What the tap is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -97,6 +109,7 @@ pub async fn run(
     config: Config,
     access: KubernetesAccess,
     intake: Intake,
+    again: Again,
     metrics: Metrics,
     cancel: CancellationToken,
 ) -> Result<(), TapError> {
@@ -124,9 +137,10 @@ pub async fn run(
         follow_ups: BTreeSet::new(),
         last_snapshot: None,
         assist_until: None,
+        announce_at: None,
     };
     tap.metrics.in_use(if tap.kubelet_down { SourceName::pod_watch } else { SourceName::kubelet });
-    cancel.run_until_cancelled_owned(tap.run(stirs)).await.unwrap_or(Ok(()))
+    cancel.run_until_cancelled_owned(tap.run(stirs, again)).await.unwrap_or(Ok(()))
 }
 
 struct Tap {
@@ -145,18 +159,29 @@ struct Tap {
     follow_ups: BTreeSet<Instant>,
     last_snapshot: Option<Instant>,
     assist_until: Option<Instant>,
+    /// All pods are announced again then.
+    announce_at: Option<Instant>,
 }
 
 // === impl Tap ===
 
 impl Tap {
-    async fn run(&mut self, mut stirs: mpsc::Receiver<Stir>) -> Result<(), TapError> {
+    async fn run(&mut self, mut stirs: mpsc::Receiver<Stir>, mut again: Again) -> Result<(), TapError> {
         loop {
             self.open_or_close_watch();
             let due = self.due();
             tokio::select! {
                 biased;
                 Some(stir) = stirs.recv() => self.stirred(stir),
+                Ok(()) = again.forgotten.changed() => {
+                    // One that is due already does for this too.
+                    let at = Instant::now() + again.within * random() / 1000;
+                    self.announce_at.get_or_insert(at);
+                }
+                () = until(self.announce_at) => {
+                    self.announce_at = None;
+                    self.node.announce_again().await?;
+                }
                 change = next(&mut self.watch) => self.changed(change).await?,
                 () = sleep_until(due) => {
                     self.snapshot().await?;
@@ -314,12 +339,22 @@ async fn next(watch: &mut Option<PodWatch>) -> Option<Change> {
     }
 }
 
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A fifth more or less, so that the agents of a cluster do not ask in step.
 fn jittered(duration: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0_u8) % 401;
-    #[allow(clippy::cast_possible_truncation)]
-    let thousandths = 800 + random as u32;
-    duration * thousandths / 1000
+    duration * (800 + random() * 2 / 5) / 1000
+}
+
+/// From 0 to 1000.
+#[allow(clippy::cast_possible_truncation)]
+fn random() -> u32 {
+    (RandomState::new().hash_one(0_u8) % 1001) as u32
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use nodetap_wire::shard::Share;
-use nodetap_wire::{AssignedWatch, Assignment, Shard, WatchReport, WatchState};
+use nodetap_wire::{AssignedWatch, Assignment, Checkpoint, Shard, WatchReport, WatchState};
 
-use super::{Reports, instance};
+use super::{Bounds, Queue, Reports, Taken, WINDOW, instance, waits_for_room};
 
 fn shard(namespace: &str) -> Shard {
     Shard { share: Some(Share::Namespace(namespace.to_owned())) }
@@ -47,6 +47,21 @@ fn a_report_that_is_not_sent_yet_outlives_its_assignment() {
     reports.put(report("a", WatchState::Released));
     reports.keep(&Assignment::default());
     assert_eq!(reports.take(), Some(report("a", WatchState::Released)));
+}
+
+#[test]
+fn a_batch_that_found_no_room_is_waited_for_as_a_report_is() {
+    let mut reports = Reports::default();
+    let mut queue = Queue::new(Bounds::default());
+    assert!(!waits_for_room(&reports, &queue));
+    let now = std::time::Instant::now();
+    queue.take(now, Taken::Checkpoint(Checkpoint::default())).unwrap();
+    queue.close(now).unwrap();
+    assert!(waits_for_room(&reports, &queue));
+    assert!(queue.send(WINDOW).is_some());
+    assert!(!waits_for_room(&reports, &queue));
+    reports.put(report("a", WatchState::Listing));
+    assert!(waits_for_room(&reports, &queue));
 }
 
 #[test]

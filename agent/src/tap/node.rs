@@ -184,6 +184,17 @@ impl Node {
         self.known.values().filter_map(|known| known.terminating).any(|since| since.elapsed() < within)
     }
 
+    /// Sends what enrichment needs to know of every pod, as it was sent last.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn announce_again(&self) -> Result<(), Closed> {
+        for known in self.known.values() {
+            self.hand_over(record::Kind::Pod(known.facts.clone())).await?;
+        }
+        Ok(())
+    }
+
     /// Sends what enrichment needs to know of a pod, when it is new or has changed.
     async fn announce(&mut self, pod: &Pod, uid: &str) -> Result<(), Closed> {
         let mut counts = Counts::new();

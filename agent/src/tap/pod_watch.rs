@@ -97,8 +97,15 @@ impl PodWatch {
     pub fn spawn(client: Client, node: String, metrics: Metrics) -> Self {
         let (sender, changes) = mpsc::channel(CHANGES);
         let task = tokio::spawn(async move {
-            let mut watch =
-                Watch { client, node, changes: sender, metrics, resource_version: None, exact: false };
+            let mut watch = Watch {
+                client,
+                node,
+                changes: sender,
+                metrics,
+                resource_version: None,
+                exact: false,
+                heard: false,
+            };
             watch.run().await;
         });
         Self { changes, task }
@@ -124,6 +131,8 @@ struct Watch {
     resource_version: Option<String>,
     /// The list must be of now: the watch cache was behind.
     exact: bool,
+    /// The last step delivered a line of a watch: a list alone shows nothing of how the watch on it fares.
+    heard: bool,
 }
 
 // === impl Watch ===
@@ -132,15 +141,19 @@ impl Watch {
     async fn run(&mut self) {
         let mut back_off = FIRST_BACK_OFF;
         loop {
-            let went_on = self.resource_version.is_some();
-            match self.step().await {
-                Ok(()) => back_off = FIRST_BACK_OFF,
+            self.heard = false;
+            let done = self.step().await;
+            if self.heard {
+                back_off = FIRST_BACK_OFF;
+            }
+            match done {
+                Ok(()) => {}
                 Err(Stopped::Ended) => return,
                 Err(Stopped::Failed(error)) => {
                     if error.is_gone() {
                         self.resource_version = None;
                         self.exact = true;
-                        if went_on {
+                        if self.heard {
                             continue;
                         }
                     }
@@ -207,7 +220,6 @@ impl Watch {
         let mut body = ask(&self.client, SERVER, path, NEEDS).await?.into_body();
         let mut held: Vec<u8> = Vec::new();
         let mut skipping = false;
-        let mut lines = 0_usize;
         while let Some(part) = next_part(SERVER, &mut body, IDLE).await? {
             let mut rest = part.as_ref();
             while let Some(end) = memchr(b'\n', rest) {
@@ -216,7 +228,6 @@ impl Watch {
                 if std::mem::take(&mut skipping) {
                     continue;
                 }
-                lines += 1;
                 if held.is_empty() {
                     self.line(line).await?;
                 } else {
@@ -235,7 +246,7 @@ impl Watch {
                 held.extend_from_slice(rest);
             }
         }
-        if lines == 0 {
+        if !self.heard {
             // An API server that ends each watch at once would be asked without end.
             sleep(super::jittered(FIRST_BACK_OFF)).await;
         }
@@ -267,6 +278,7 @@ impl Watch {
             "BOOKMARK" => Change::Quiet,
             _ => return Ok(()),
         };
+        self.heard = true;
         self.tell(change).await?;
         if let Some(version) = object.metadata.and_then(|metadata| metadata.resource_version) {
             self.resource_version = Some(version);
@@ -293,3 +305,6 @@ impl From<Ended> for Stopped {
         Self::Ended
     }
 }
+
+#[cfg(test)]
+mod tests;

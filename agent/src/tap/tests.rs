@@ -10,6 +10,7 @@ struct Tapped {
     cluster: SimulatedCluster,
     taken: mpsc::Receiver<Taken>,
     metrics: Metrics,
+    forget: watch::Sender<u64>,
     cancel: CancellationToken,
 }
 
@@ -30,8 +31,10 @@ impl Tapped {
             poll_interval: Duration::from_secs(1),
             skip_namespaces: BTreeSet::new(),
         };
-        tokio::spawn(run(config, access, intake, metrics.clone(), cancel.clone()));
-        Self { cluster, taken, metrics, cancel }
+        let (forget, forgotten) = watch::channel(0);
+        let again = Again { forgotten, within: Duration::ZERO };
+        tokio::spawn(run(config, access, intake, again, metrics.clone(), cancel.clone()));
+        Self { cluster, taken, metrics, forget, cancel }
     }
 
     async fn death(&mut self) -> ContainerDied {
@@ -89,6 +92,19 @@ async fn a_crash_is_reported_once_with_its_redacted_last_line() {
     let death = tapped.death().await;
     assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
     assert_eq!(death.source(), Source::Kubelet);
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn all_pods_are_announced_again_where_the_aggregator_may_have_forgotten_them() {
+    let cluster = cluster().await;
+    web(&cluster, "web-0");
+    let mut tapped = Tapped::start(cluster, None).await;
+    tapped.pod("web-0").await;
+    for _ in 0..2 {
+        tapped.forget.send_modify(|times| *times += 1);
+        tapped.pod("web-0").await;
+    }
     tapped.cancel.cancel();
 }
 

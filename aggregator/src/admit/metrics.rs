@@ -13,6 +13,8 @@ use super::check::Refused;
 pub struct Metrics {
     /// Agents whose stream is open.
     pub agents: Gauge,
+    /// Streams that are not read, because there is no room for their next batch.
+    pub waiting: Gauge,
     /// Connections that did not come to a stream.
     pub refused_connections: Family<ConnectionLabels, Counter>,
     /// Streams that ended.
@@ -34,6 +36,10 @@ pub struct Metrics {
     /// Files that changed to something that cannot be used; counted at every look.
     pub certificate_reload_failures: Counter,
 }
+
+/// A stream that waits; dropped, it no longer does.
+#[derive(Debug)]
+pub(super) struct Waits(Gauge);
 
 /// Label of [`Metrics::refused_connections`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -150,6 +156,11 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("nodetap_agents_connected", "Agents whose stream is open", self.agents.clone());
         registry.register(
+            "nodetap_agents_waiting",
+            "Agents whose stream is not read until the journal has made room",
+            self.waiting.clone(),
+        );
+        registry.register(
             "nodetap_agent_connections_refused",
             "Connections of agents that did not come to a stream, by reason",
             self.refused_connections.clone(),
@@ -206,9 +217,23 @@ impl Metrics {
         self.refused_connections.get_or_create_owned(&ConnectionLabels { reason }).inc();
     }
 
+    /// Counts a stream among those that wait, until what this answers with is dropped.
+    pub(super) fn wait(&self) -> Waits {
+        self.waiting.inc();
+        Waits(self.waiting.clone())
+    }
+
     /// Counts a stream's end.
     pub fn end(&self, reason: EndReason) {
         self.ended.get_or_create_owned(&EndLabels { reason }).inc();
+    }
+}
+
+// === impl Waits ===
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

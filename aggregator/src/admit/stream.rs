@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
 use nodetap_wire::{Ack, Assignment, Batch, FromAgent, Hello, ToAgent, frame, from_agent, to_agent};
-use tokio::sync::mpsc;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
@@ -18,6 +18,7 @@ use super::connection::Peer;
 use super::generated::link_server::Link;
 use super::metrics::{
     CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, RecordLabels, RecordReason,
+    Waits,
 };
 use crate::assign::{Assigner, Membership};
 use crate::journal::{Journal, JournalError};
@@ -27,6 +28,14 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Batches of one stream between decoding and durable: so many go into one commit of the journal.
 const APPENDS: usize = 8;
+
+/// Bytes of batches, decompressed, of all streams between decoding and durable: twice what one commit of the journal takes of common
+/// batches, and four batches of the largest size. A stream that finds no room is not read until there is.
+const DECODED_BYTES: usize = 4 * frame::MAX_RAW_BYTES;
+
+/// Bytes of the largest batch.
+#[allow(clippy::cast_possible_truncation, reason = "8 MiB")]
+const LARGEST: u32 = frame::MAX_RAW_BYTES as u32;
 
 /// Frames to an agent that are not on the wire yet: acknowledgements replace one another while they wait.
 const OUTGOING: usize = 4;
@@ -38,6 +47,8 @@ pub(super) struct Admission<J> {
     pub(super) assigner: Assigner,
     pub(super) metrics: Metrics,
     pub(super) streams: AtomicU64,
+    /// In bytes. Fair: who waits first is next.
+    pub(super) room: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
@@ -49,7 +60,16 @@ struct Session<J> {
     member: Membership,
     metrics: Metrics,
     stop: CancellationToken,
+    room: Arc<Semaphore>,
     last_sequence: Option<u64>,
+}
+
+/// A batch that is not decoded yet, because there is no room.
+struct Waiting {
+    batch: Batch,
+    room: Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>,
+    /// Counts this stream among those that wait.
+    _counted: Waits,
 }
 
 /// Why a stream ended, and what the agent is told; nothing where it is gone.
@@ -104,6 +124,7 @@ impl<J: Journal> Link for Admission<J> {
             member,
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
+            room: self.room.clone(),
             last_sequence: None,
             peer,
         };
@@ -165,6 +186,7 @@ impl<J: Journal> Session<J> {
         outgoing: &mpsc::Sender<Result<ToAgent, Status>>,
     ) -> End {
         let mut appends = Appends::new();
+        let mut waiting: Option<Waiting> = None;
         let mut acknowledge: Option<u64> = None;
         let mut assign: Option<Assignment> = Some(self.member.assignments.borrow_and_update().clone());
         let stop = self.stop.clone();
@@ -202,9 +224,16 @@ impl<J: Journal> Session<J> {
                         next = appends.next().now_or_never().flatten();
                     }
                 }
-                frame = incoming.message(), if appends.len() < APPENDS => match frame {
-                    Ok(Some(frame)) => if let Err(end) = self.take(frame, &mut appends).await {
-                        return end;
+                // Beside the appends, and not in their way: the room that is waited for may be this stream's own.
+                room = room(&mut waiting) => if let Some((batch, room)) = room
+                    && let Err(end) = self.take_batch(&batch, room, &mut appends)
+                {
+                    return end;
+                },
+                frame = incoming.message(), if waiting.is_none() && appends.len() < APPENDS => match frame {
+                    Ok(Some(frame)) => match self.take(frame).await {
+                        Ok(batch) => waiting = batch,
+                        Err(end) => return end,
                     },
                     Ok(None) => return End { reason: EndReason::closed, status: None },
                     Err(status) => {
@@ -216,24 +245,31 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    async fn take(&mut self, frame: FromAgent, appends: &mut Appends) -> Result<(), End> {
+    /// Takes a frame; a batch is to wait for room.
+    async fn take(&mut self, frame: FromAgent) -> Result<Option<Waiting>, End> {
         match frame.frame {
-            Some(from_agent::Frame::Batch(batch)) => self.take_batch(&batch, appends),
+            Some(from_agent::Frame::Batch(batch)) => Ok(Some(Waiting::new(batch, &self.room, &self.metrics))),
             Some(from_agent::Frame::WatchReport(report)) => {
                 let stopping =
                     |_| End::say(EndReason::stopping, Status::unavailable("the aggregator is stopping"));
-                self.member.report(report).await.map_err(stopping)
+                self.member.report(report).await.map_err(stopping)?;
+                Ok(None)
             }
             Some(from_agent::Frame::Hello(_)) => {
                 let status = Status::invalid_argument("a second Hello on one stream");
                 Err(End::say(EndReason::out_of_turn, status))
             }
             // Of a newer agent.
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
-    fn take_batch(&mut self, batch: &Batch, appends: &mut Appends) -> Result<(), End> {
+    fn take_batch(
+        &mut self,
+        batch: &Batch,
+        room: OwnedSemaphorePermit,
+        appends: &mut Appends,
+    ) -> Result<(), End> {
         let sequence = batch.sequence;
         let follows = self.last_sequence.map_or(sequence > 0, |last| last.checked_add(1) == Some(sequence));
         if !follows {
@@ -260,6 +296,7 @@ impl<J: Journal> Session<J> {
         appends.push_back(Box::pin(async move {
             let nothing = taken.records.is_empty() && taken.checkpoints.is_empty();
             let result = if nothing { Ok(()) } else { journal.append(taken).await.map(drop) };
+            drop(room);
             Appended { sequence, records, result }
         }));
         Ok(())
@@ -302,6 +339,24 @@ impl<J: Journal> Session<J> {
     }
 }
 
+/// A batch for which there is room now; waits for ever where none waits. May be dropped and called again.
+async fn room(waiting: &mut Option<Waiting>) -> Option<(Batch, OwnedSemaphorePermit)> {
+    let Some(first) = waiting else { return std::future::pending().await };
+    let room = (&mut first.room).await;
+    // Nobody closes the semaphore; were it closed, the stream would end with the aggregator.
+    waiting.take().zip(room.ok()).map(|(first, room)| (first.batch, room))
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn new(batch: Batch, room: &Arc<Semaphore>, metrics: &Metrics) -> Self {
+        // One that says it is larger is refused before it is unpacked.
+        let bytes = batch.raw_bytes.clamp(1, LARGEST);
+        Self { batch, room: Box::pin(room.clone().acquire_many_owned(bytes)), _counted: metrics.wait() }
+    }
+}
+
 // === impl End ===
 
 impl End {
@@ -317,5 +372,6 @@ pub(super) fn admission<J: Journal>(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Arc<Admission<J>> {
-    Arc::new(Admission { journal, assigner, metrics, streams: AtomicU64::new(0), stop })
+    let room = Arc::new(Semaphore::new(DECODED_BYTES));
+    Arc::new(Admission { journal, assigner, metrics, streams: AtomicU64::new(0), room, stop })
 }

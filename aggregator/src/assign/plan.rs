@@ -167,7 +167,12 @@ impl Plan {
     pub fn joined(&mut self, now: Instant, node: &str, stream: u64, held: &[HeldWatch]) {
         let failed_at = self.agents.get(node).and_then(|agent| agent.failed_at);
         self.agents.insert(node.to_owned(), Agent { stream, failed_at });
-        if !held.is_empty() {
+        // What was never given says nothing: such an agent has no events to send.
+        let was_given = |held: &HeldWatch| {
+            let share = self.shards.iter().find(|share| held.shard.as_ref() == Some(&share.shard));
+            share.is_some_and(|share| (1..=share.epoch).contains(&held.epoch))
+        };
+        if held.iter().any(was_given) {
             self.remember(node.to_owned());
         }
         let mut former = Vec::new();

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 pub struct Memory {
     state: Arc<Mutex<State>>,
     head: watch::Sender<Position>,
+    held: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -17,15 +18,26 @@ struct State {
     taken: Vec<Taken>,
     checkpoints: Vec<Checkpoint>,
     fails: bool,
+    begun: usize,
 }
 
 impl Memory {
     pub fn new() -> Self {
-        Self { state: Arc::default(), head: watch::Sender::new(Position(0)) }
+        Self { state: Arc::default(), head: watch::Sender::new(Position(0)), held: watch::Sender::new(false) }
     }
 
     pub fn fail(&self, fails: bool) {
         self.state().fails = fails;
+    }
+
+    /// While held, what it is given does not become durable.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// Batches that it was given.
+    pub fn begun(&self) -> usize {
+        self.state().begun
     }
 
     pub fn nodes(&self) -> Vec<String> {
@@ -53,6 +65,8 @@ impl Memory {
 impl Journal for Memory {
     async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
         let new = taken.records.len();
+        self.state().begun += 1;
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
         {
             let mut state = self.state();
             if state.fails {

@@ -16,7 +16,10 @@ use nodetap_agent::outbox::Taken;
 use nodetap_agent::outbox::queue::Bounds;
 use nodetap_aggregator::admit::metrics::{ConnectionReason, EndReason, RecordLabels, RecordReason};
 use nodetap_aggregator::admit::{self, Limits};
-use nodetap_wire::{Change, Checkpoint, ContainerDied, EventSeen, Record, WatchReport, WatchState, record};
+use nodetap_wire::{
+    Change, Checkpoint, ContainerDied, EventSeen, FromAgent, Record, Records, WatchReport, WatchState, frame,
+    from_agent, record,
+};
 
 use nodetap_wire::tls::node_of;
 use rustls::pki_types::CertificateDer;
@@ -165,6 +168,23 @@ async fn the_state_of_a_watch_is_reported_again_on_every_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_that_opens_after_an_acknowledgement_says_that_it_may_be_forgotten() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let mut agent = Agent::start(&authority, "node-1", proxy.address);
+    agent.assigned().await;
+    for times in 1..=2 {
+        agent.take(death("node-1", times)).await;
+        aggregator.journal.holds(times as u64).await;
+        agent.all_acknowledged().await;
+        assert_eq!(*agent.forgotten.borrow(), times as u64 - 1);
+        proxy.cut();
+        agent.forgotten.wait_for(|forgotten| *forgotten == times as u64).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn after_a_cut_what_was_not_acknowledged_is_sent_again_and_nothing_is_lost() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
@@ -224,6 +244,40 @@ async fn a_full_outbox_holds_back_whoever_takes_more_and_drops_nothing() {
     let all: BTreeSet<_> = (0..1_000).collect();
     eventually(|| numbers(aggregator.journal.records()).into_iter().collect::<BTreeSet<_>>() == all).await;
     assert!(agent.outbox.full.get() > 0.0);
+}
+
+#[tokio::test]
+async fn batches_before_the_journal_share_one_bound_and_a_stream_without_room_waits() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    aggregator.journal.hold(true);
+    let mut streams = Vec::new();
+    // Four batches of 6 MiB each: more than 32 MiB only together.
+    for node in ["node-1", "node-2"] {
+        let mut frames = vec![raw::hello(node)];
+        for sequence in 1..=4 {
+            let message = "x".repeat(6 << 10);
+            let died = |number| match death(node, number).kind {
+                Some(record::Kind::Death(death)) => {
+                    let death = ContainerDied { message: message.clone(), ..death };
+                    Record { kind: Some(record::Kind::Death(death)) }
+                }
+                other => panic!("{other:?}"),
+            };
+            let records = Records { records: (0..1024).map(died).collect(), ..Records::default() };
+            let batch = frame::encode(sequence, &records).unwrap();
+            assert!(batch.raw_bytes > 6 << 20);
+            frames.push(FromAgent { frame: Some(from_agent::Frame::Batch(batch)) });
+        }
+        let (identity, address) = (authority.agent(node), aggregator.address);
+        streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
+    }
+    eventually(|| aggregator.journal.begun() >= 5 && aggregator.metrics.waiting.get() > 0).await;
+    assert_eq!(aggregator.journal.begun(), 5, "32 MiB hold five");
+    aggregator.journal.hold(false);
+    aggregator.journal.holds(8 * 1024).await;
+    eventually(|| aggregator.metrics.waiting.get() == 0).await;
+    assert!(streams.iter().all(|stream| !stream.is_finished()));
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ pub struct Agent {
     pub outbox: outbox::metrics::Metrics,
     assignments: watch::Receiver<Assignment>,
     health: watch::Receiver<Health>,
+    pub forgotten: watch::Receiver<u64>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -106,6 +107,7 @@ impl Agent {
         let (reports, reported) = mpsc::channel(8);
         let (assigned, assignments) = watch::channel(Assignment::default());
         let (healthy, health) = watch::channel(Health::default());
+        let (forget, forgotten) = watch::channel(0);
         let stop = CancellationToken::new();
         let settings = Settings {
             node: node.to_owned(),
@@ -113,11 +115,12 @@ impl Agent {
             aggregator: aggregator.to_string(),
             bounds,
         };
-        let ends = Ends { taken, reports: reported, assignments: assigned, health: healthy };
+        let ends =
+            Ends { taken, reports: reported, assignments: assigned, health: healthy, forgotten: forget };
         let running =
             link::run(settings, credentials.clone(), ends, metrics.clone(), outbox.clone(), stop.clone());
         let running = tokio::spawn(running);
-        Self { intake, reports, credentials, metrics, outbox, assignments, health, stop, running }
+        Self { intake, reports, credentials, metrics, outbox, assignments, health, forgotten, stop, running }
     }
 
     pub async fn take(&self, record: Record) {

@@ -168,6 +168,20 @@ fn an_agent_that_claims_an_impossible_epoch_is_not_believed() {
 }
 
 #[test]
+fn an_agent_that_claims_what_was_never_given_has_no_events_to_send() {
+    let now = Instant::now();
+    let (mut plan, _) = settled(now, &["a"]);
+    let elsewhere = Shard { share: Some(Share::Namespace("elsewhere".to_owned())) };
+    let unknown = |shard| vec![HeldWatch { shard, epoch: 1 }];
+    for claim in [held(0), held(u64::MAX), unknown(Some(elsewhere)), unknown(None), held(2)] {
+        plan.joined(now, "b", 2, &claim);
+        assert!(!plan.has_held("b"), "{claim:?}");
+    }
+    plan.joined(now, "b", 2, &held(1));
+    assert!(plan.has_held("b"));
+}
+
+#[test]
 fn a_holder_that_backs_off_for_30_s_is_replaced_while_another_is_there() {
     let now = Instant::now();
     let (mut plan, holder) = settled(now, &NODES);
