@@ -1,4 +1,4 @@
-//! The journal in SQLite: one file a day, one writer, open to the `sqlite3` shell.
+//! The journal in SQLite: one file a day or more, one writer, open to the `sqlite3` shell.
 //!
 //! An append is answered once it is durable. A file that cannot be read is put aside and the rest is served; a disk without
 //! room refuses appends by name until there is room. The newest file has the checkpoints, watermarks and recurrences, each
@@ -63,7 +63,7 @@ pub struct Settings {
     pub path: PathBuf,
     /// How long records are kept, to the day.
     pub max_age: Duration,
-    /// Most bytes on disk; the newest day's file is kept whatever it takes.
+    /// Most bytes on disk; the newest file is kept whatever it takes, and a file follows it at an eighth of them.
     pub max_bytes: u64,
     /// Whether a record that was acknowledged survives the loss of power.
     pub synchronous: Synchronous,

@@ -25,6 +25,8 @@ const SCHEMA_VERSION: i64 = 1;
 /// Event for its TTL after its last change, one hour unless configured, and hardly ever above a day.
 const RECURRENCE_KEPT_NS: i64 = 2 * 86_400 * 1_000_000_000;
 
+const PAGE_BYTES: u64 = 8_192;
+
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE record (
@@ -79,18 +81,22 @@ pub(super) struct Extent {
     pub(super) last: u64,
 }
 
-/// Opens a day's file to write to it, and makes it where it is not there.
-pub(super) fn open_to_write(path: &Path, synchronous: Synchronous) -> Result<Connection, rusqlite::Error> {
+/// Opens a day's file to write to it, and makes it where it is not there. `log_bytes`: how large its log may grow.
+pub(super) fn open_to_write(
+    path: &Path,
+    synchronous: Synchronous,
+    log_bytes: u64,
+) -> Result<Connection, rusqlite::Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(super::BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "page_size", 8_192)?;
+    connection.pragma_update(None, "page_size", signed(PAGE_BYTES))?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", synchronous.name())?;
-    // Pages until the log is moved into the file, and what of the log is kept: 32 MiB each.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_096)?;
-    connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
+    // Until the log is moved into the file, and what of the log is kept.
+    connection.pragma_update(None, "wal_autocheckpoint", signed(log_bytes / PAGE_BYTES).max(1))?;
+    connection.pragma_update(None, "journal_size_limit", signed(log_bytes))?;
     connection.pragma_update(None, "cache_size", -8_192)?;
     Ok(connection)
 }

@@ -109,6 +109,16 @@ async fn all(journal: &SqliteJournal) -> Vec<Entry> {
     }
 }
 
+fn pieces(folder: &Path) -> Vec<String> {
+    folder::pieces(folder).unwrap().iter().map(ToString::to_string).collect()
+}
+
+/// About 200 KiB.
+fn bulk(from: u64) -> Taken {
+    let name = |n: u64| format!("{n}-{}", "x".repeat(200));
+    taken((from..from + 100).map(|n| event(&name(n), n, 1)).collect())
+}
+
 fn versions(entries: &[Entry]) -> Vec<String> {
     let face = |entry: &Entry| entry.face("c").unwrap().metadata.resource_version.to_string();
     entries.iter().map(face).collect()
@@ -262,10 +272,7 @@ async fn a_day_has_a_file_and_reading_goes_over_all_of_them() {
         journal.append(taken(records)).await.unwrap();
         clock.advance(DAY);
     }
-    assert_eq!(
-        folder::dates(folder.path()).unwrap(),
-        ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"]
-    );
+    assert_eq!(pieces(folder.path()), ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"]);
     let journal = reopen(journal, &settings).await;
     let entries = all(&journal).await;
     assert_eq!(
@@ -285,7 +292,7 @@ async fn a_clock_that_goes_back_keeps_to_the_newest_file() {
     journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
     let journal = reopen(journal, &settings).await;
     journal.append(taken(vec![event("b", 2, 1)])).await.unwrap();
-    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-01"]);
+    assert_eq!(pieces(folder.path()), ["2026-07-01"]);
     assert_eq!(all(&journal).await.len(), 2);
 }
 
@@ -302,7 +309,7 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
     clock.advance(4 * DAY);
     journal.append(taken(vec![event("later", 11, 1)])).await.unwrap();
 
-    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-05"]);
+    assert_eq!(pieces(folder.path()), ["2026-07-05"]);
     assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Age }).get(), 10);
     let undelivered = |consumer: &str| {
         let label = ConsumerLabel { consumer: consumer.into(), reason: "retention" };
@@ -312,6 +319,30 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
     // A cursor into what is gone goes on with what is there, and positions do too.
     let entries = all(&journal).await;
     assert_eq!(entries.iter().map(|entry| entry.position.0).collect::<Vec<_>>(), [11]);
+}
+
+#[tokio::test]
+async fn a_day_that_grows_large_goes_on_in_another_file_and_its_oldest_is_dropped_for_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { max_bytes: 4 << 20, ..TestClock::new().settings(folder.path()) };
+    let metrics = JournalMetrics::default();
+    let mut journal = open(&settings);
+    let mut kept = 0;
+    while !pieces(folder.path()).contains(&"2026-07-01.11".to_owned()) {
+        kept += journal.append(bulk(1 + kept)).await.unwrap().new as u64;
+        assert!(kept < 100_000);
+        // Files are measured when they are opened.
+        journal.close().await;
+        drop(journal);
+        journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+    }
+    let found = pieces(folder.path());
+    assert_eq!(found.last().unwrap(), "2026-07-01.11", "in the order of their numbers");
+    assert!(found.len() < 8, "{found:?}");
+    let dropped = metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Bytes }).get();
+    assert!(dropped > 0);
+    let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
+    assert_eq!(positions, (dropped + 1..=kept).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -325,7 +356,7 @@ async fn retention_by_bytes_never_drops_the_newest_file() {
         journal.append(taken(vec![event(&format!("u{version}"), version, 1)])).await.unwrap();
         clock.advance(DAY);
     }
-    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-03"]);
+    assert_eq!(pieces(folder.path()), ["2026-07-03"]);
     assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Bytes }).get(), 2);
     assert_eq!(all(&journal).await.len(), 1);
 }

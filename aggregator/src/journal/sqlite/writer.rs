@@ -1,4 +1,4 @@
-//! The journal's one writer: groups batches into transactions, starts a file a day, drops old ones, and puts those aside that
+//! The journal's one writer: groups batches into transactions, starts a file a day or more, drops old ones, and puts those aside that
 //! cannot be read. Owns everything that is written but cursors.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::cursors::{Cursors, KnownHead};
 use super::day::{self, Insert};
-use super::folder::{DayFile, Failure};
+use super::folder::{DayFile, Failure, Piece};
 use super::lookup::{Earlier, Lookup};
 use super::memory::{Memory, Staged};
 use super::recent::Batch;
@@ -74,6 +74,8 @@ pub(super) struct Writer {
     /// Oldest first; the last is the newest, which `today` writes to where it is open.
     files: Vec<DayFile>,
     generation: u64,
+    /// The newest file is so large that another one is to follow it.
+    is_large: bool,
 }
 
 /// What became of a group, one for each batch.
@@ -113,6 +115,7 @@ impl Writer {
             earlier: Vec::new(),
             files: Vec::new(),
             generation: 0,
+            is_large: false,
         };
         writer.open_cursors()?;
         writer.open_files()?;
@@ -216,6 +219,9 @@ impl Writer {
                 }
                 _ => break,
             }
+        }
+        if result.as_ref().is_err_and(|failure| failure.kind() == Failed::Full) && self.make_room() {
+            result = self.try_commit(&group, now_ns);
         }
         match result {
             Ok(done) => {
@@ -332,18 +338,38 @@ impl Writer {
 
     /// Sees to it that today's file is open.
     fn ensure_today(&mut self, now_ns: i64) -> Result<(), Failure> {
+        if let Some(piece) = self.files.last().filter(|_| self.is_large).map(|newest| newest.piece.next()) {
+            // Until it is measured again.
+            self.is_large = false;
+            match self.begin(piece, now_ns) {
+                // Without room for another file, there may be some left in this one.
+                Err(failure) if failure.kind() == Failed::Full && self.today.is_some() => {
+                    let error = self.failed(failure);
+                    tracing::warn!(%error, "journal's file is large, and there is no room for the next");
+                }
+                begun => return begun,
+            }
+        }
         let date = folder::date_of(now_ns);
-        let newest = self.files.last();
+        let newest = self.files.last().map(|newest| &newest.piece);
         // A clock that goes back does not open an old file again.
         if newest.is_some_and(|newest| newest.date >= date) && self.today.is_some() {
             return Ok(());
         }
-        let date = newest.map(|newest| newest.date.clone()).filter(|newest| *newest >= date).unwrap_or(date);
-        let path = folder::day_path(&self.settings.path, &date);
+        let newest = newest.filter(|newest| newest.date >= date).cloned();
+        self.begin(newest.unwrap_or_else(|| Piece::first_of(date)), now_ns)
+    }
+
+    /// Opens a file to write to, the newest there is or one that follows it.
+    fn begin(&mut self, piece: Piece, now_ns: i64) -> Result<(), Failure> {
+        let newest = self.files.last();
+        let path = folder::day_path(&self.settings.path, &piece);
         let at = || Failure::at(&path);
-        let is_newest = newest.is_some_and(|newest| newest.date == date);
+        let is_newest = newest.is_some_and(|newest| newest.piece == piece);
         let before = newest.filter(|_| !is_newest).cloned();
-        let mut connection = day::open_to_write(&path, self.settings.synchronous).map_err(at())?;
+        let mut connection =
+            day::open_to_write(&path, self.settings.synchronous, self.keep().log_bytes(&self.files))
+                .map_err(at())?;
         if !day::is_initialised(&connection).map_err(at())? {
             let state = before.as_ref().map(|before| before.path.as_path());
             let mut made = day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at());
@@ -366,7 +392,7 @@ impl Writer {
             self.retire(&before.path);
         }
         tracing::info!(path = %path.display(), "journal goes on in a new file");
-        self.add_file(path, date, self.memory.head + 1, u64::MAX);
+        self.add_file(path, piece, self.memory.head + 1, u64::MAX);
         self.upkeep();
         Ok(())
     }
@@ -410,9 +436,9 @@ impl Writer {
         }
     }
 
-    fn add_file(&mut self, path: PathBuf, date: String, first: u64, last: u64) {
+    fn add_file(&mut self, path: PathBuf, piece: Piece, first: u64, last: u64) {
         self.generation += 1;
-        self.files.push(DayFile { path, date, first, last, generation: self.generation });
+        self.files.push(DayFile { path, piece, first, last, generation: self.generation });
         self.shared.files.set(self.files.clone());
     }
 
@@ -433,7 +459,7 @@ impl Writer {
     /// Opens the files that are there, newest first, and takes over the state of the newest that can be read.
     fn open_files(&mut self) -> Result<(), JournalError> {
         let folder = self.settings.path.clone();
-        let dates = folder::dates(&folder).map_err(|error| {
+        let pieces = folder::pieces(&folder).map_err(|error| {
             JournalError::Storage(format!(
                 "{}: cannot be listed: {error}; set journal.path",
                 folder.display()
@@ -441,10 +467,10 @@ impl Writer {
         })?;
         let mut is_lost = false;
         let mut found = Vec::new();
-        for date in dates.into_iter().rev() {
-            let path = folder::day_path(&folder, &date);
+        for piece in pieces.into_iter().rev() {
+            let path = folder::day_path(&folder, &piece);
             match self.open_file(&path, found.len()) {
-                Ok(Some((extent, connection))) => found.push((path, date, extent, connection)),
+                Ok(Some((extent, connection))) => found.push((path, piece, extent, connection)),
                 // Never finished: it is made when it is needed.
                 Ok(None) => {}
                 Err(failure) if failure.kind() == Failed::Corrupt => {
@@ -470,10 +496,10 @@ impl Writer {
         self.metrics.head.set(self.memory.head);
         self.shared.set_checkpoints(&self.memory);
         let newest = found.len().saturating_sub(1);
-        for (index, (path, date, extent, connection)) in found.into_iter().enumerate() {
+        for (index, (path, piece, extent, connection)) in found.into_iter().enumerate() {
             self.add_file(
                 path.clone(),
-                date,
+                piece,
                 extent.first,
                 if index == newest { u64::MAX } else { extent.last },
             );
@@ -574,14 +600,36 @@ impl Writer {
         let keep =
             retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
         let dropped = keep.apply(&self.files, &mut self.cursors);
+        self.is_large = keep.is_large(&self.files);
         if !dropped.is_empty() {
-            self.files.retain(|file| !dropped.contains(&file.path));
-            self.earlier.retain(|earlier| !dropped.contains(&earlier.path));
-            // Readers let go of what is no longer listed; until then the disk keeps it for them.
-            self.shared.files.set(self.files.clone());
-            keep.remove(&dropped);
+            self.forget(&dropped);
+            for path in &dropped {
+                retention::removed(path, folder::remove(path));
+            }
         }
-        keep.measure(&self.files);
+        self.keep().measure(&self.files);
+    }
+
+    /// Drops the oldest file of a full disk. `false`: there is none but the newest.
+    fn make_room(&mut self) -> bool {
+        let keep =
+            retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
+        self.is_large = keep.is_large(&self.files);
+        let Some(dropped) = keep.make_room(&self.files, &mut self.cursors) else { return false };
+        self.forget(std::slice::from_ref(&dropped));
+        retention::removed(&dropped, folder::remove_at_once(&dropped));
+        true
+    }
+
+    fn forget(&mut self, dropped: &[PathBuf]) {
+        self.files.retain(|file| !dropped.contains(&file.path));
+        self.earlier.retain(|earlier| !dropped.contains(&earlier.path));
+        // Readers let go of what is no longer listed; until then the disk keeps it for them.
+        self.shared.files.set(self.files.clone());
+    }
+
+    fn keep(&self) -> retention::Keep<'_> {
+        retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() }
     }
 
     fn failed(&self, failure: Failure) -> JournalError {
