@@ -88,7 +88,7 @@ pub struct ConsumerLabel {
 /// Label: what failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabel {
-    /// `full`, `corrupt` or `io`.
+    /// `full`, `corrupt`, `record` or `io`.
     pub reason: Failed,
 }
 
@@ -99,6 +99,8 @@ pub enum Failed {
     Full,
     /// A file that is not what was written.
     Corrupt,
+    /// A record that cannot be read as one; left out of what is read, each time.
+    Record,
     /// Any other failure of the disk or the database.
     Io,
 }
@@ -119,7 +121,7 @@ macro_rules! label_values {
 label_values! {
     Kind: Event = "event", Death = "death";
     Dropped: Age = "age", Bytes = "bytes", Full = "full";
-    Failed: Full = "full", Corrupt = "corrupt", Io = "io";
+    Failed: Full = "full", Corrupt = "corrupt", Record = "record", Io = "io";
 }
 
 // === impl JournalMetrics ===

@@ -203,7 +203,8 @@ pub(super) fn read_counts(
     )?;
     let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
     while let Some(row) = rows.next()? {
-        let (uid, count) = (row.get_ref(0)?.as_str()?, unsigned(row.get(1)?));
+        // A row that is no Event's is left out here as it is when it is read.
+        let (Ok(uid), Ok(count)) = (row.get_ref(0)?.as_str(), row.get(1).map(unsigned)) else { continue };
         if memory.counts.get(uid).is_none_or(|known| known < count) {
             memory.counts.set(uid, count);
         }
@@ -298,29 +299,39 @@ pub(super) fn version_range(connection: &Connection) -> Result<Option<(Value, Va
     Ok(end("ASC")?.zip(end("DESC")?))
 }
 
-/// Entries after a position, at most so many and so many bytes of bodies; but one at least where there is one.
+/// Entries after a position, until there are `limit` or so many bytes of bodies; but one at least where there is one. Answers
+/// with the positions of rows that are no entries, which are left out.
 pub(super) fn read(
     connection: &Connection,
     after: u64,
     limit: usize,
     bytes: &mut usize,
     entries: &mut Vec<Entry>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<Vec<Position>, rusqlite::Error> {
+    let mut malformed = Vec::new();
+    // Without a limit, so that a reader comes past any number of rows that are left out.
     let mut statement = connection.prepare_cached(
-        "SELECT position, taken_ns, kind, body, facts, occurrences FROM record WHERE position > ?1 ORDER BY position
-         LIMIT ?2",
+        "SELECT position, taken_ns, kind, body, facts, occurrences FROM record WHERE position > ?1 ORDER BY position",
     )?;
-    let mut rows = statement.query(params![signed(after), i64::try_from(limit).unwrap_or(i64::MAX)])?;
-    while let Some(row) = rows.next()? {
-        let size = row.get_ref(3)?.as_bytes()?.len();
+    let mut rows = statement.query(params![signed(after)])?;
+    while entries.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let size = row.get_ref(3)?.as_bytes().map_or(0, <[u8]>::len);
         if size > *bytes && !entries.is_empty() {
             *bytes = 0;
-            return Ok(());
+            break;
         }
-        *bytes = bytes.saturating_sub(size);
-        entries.push(entry(row)?);
+        match entry(row) {
+            Ok(entry) => {
+                *bytes = bytes.saturating_sub(size);
+                entries.push(entry);
+            }
+            Err(error @ rusqlite::Error::SqliteFailure(..)) => return Err(error),
+            Err(_) => malformed.push(Position(unsigned(row.get(0)?))),
+        }
     }
-    Ok(())
+    Ok(malformed)
 }
 
 fn entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
