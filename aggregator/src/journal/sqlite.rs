@@ -18,6 +18,7 @@ mod writer;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -108,6 +109,8 @@ struct Shared {
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
     lanes: Lanes,
+    /// When the commit under way began, in nanoseconds since 1970; 0: there is none.
+    commit_since: Arc<AtomicI64>,
 }
 
 // === impl SqliteJournal ===
@@ -160,6 +163,12 @@ impl SqliteJournal {
     /// Why the last append failed; `None` where it did not. What readiness asks.
     pub fn failure(&self) -> Option<JournalError> {
         self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since when the commit under way has been running, in nanoseconds since 1970; `None` where there is none. A disk that
+    /// hangs neither fails nor ends it.
+    pub fn commit_since(&self) -> Option<i64> {
+        Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
     }
 
     /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer

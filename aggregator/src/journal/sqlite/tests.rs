@@ -415,6 +415,31 @@ async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_aga
 }
 
 #[tokio::test]
+async fn a_commit_that_hangs_can_be_seen_with_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    assert_eq!(journal.commit_since(), None);
+    let path = folder::day_path(folder.path(), "2026-07-01");
+    let database = rusqlite::Connection::open(path).unwrap();
+    // The writer waits for its turn, as it would for a disk.
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let append = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.append(taken(vec![event("a", 1, 1)])).await }
+    });
+    while journal.commit_since().is_none() {
+        assert!(!append.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(journal.commit_since(), Some(NOON));
+    database.execute_batch("ROLLBACK").unwrap();
+    append.await.unwrap().unwrap();
+    // Closing waits for the writer, which has left the commit by then.
+    journal.close().await;
+    assert_eq!(journal.commit_since(), None);
+}
+
+#[tokio::test]
 async fn two_processes_cannot_write_one_journal() {
     let folder = tempfile::tempdir().unwrap();
     let settings = TestClock::new().settings(folder.path());

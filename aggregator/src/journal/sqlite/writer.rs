@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -198,7 +199,9 @@ impl Writer {
             }
         }
         self.metrics.queue.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
+        self.shared.commit_since.store(self.now_ns(), Ordering::Relaxed);
         self.commit(group, started);
+        self.shared.commit_since.store(0, Ordering::Relaxed);
         match after {
             Some(Command::Stop(stopped)) => return Some(stopped),
             Some(Command::SetAside(failure)) => self.set_aside(&failure),
