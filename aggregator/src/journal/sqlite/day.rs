@@ -19,13 +19,17 @@ use crate::journal::{Body, Entry, Position};
 use crate::merge::DeathKey;
 
 /// Goes up when a table changes in a way that an older version cannot read.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long the count of an Event that happened more than once is carried into the next day's file: an API server keeps an
 /// Event for its TTL after its last change, one hour unless configured, and hardly ever above a day.
 const RECURRENCE_KEPT_NS: i64 = 2 * 86_400 * 1_000_000_000;
 
 const PAGE_BYTES: u64 = 8_192;
+
+/// How long a namespace's watermark is carried into new files after it was raised, for the same reason: what the API server
+/// still has of a namespace is younger.
+pub(super) const WATERMARK_KEPT_NS: i64 = RECURRENCE_KEPT_NS;
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -54,7 +58,11 @@ CREATE TABLE record (
 CREATE INDEX record_event ON record (resource_version, uid, count) WHERE kind = 'event';
 CREATE INDEX record_death ON record (uid, container, container_id, ordinal) WHERE kind = 'death';
 CREATE TABLE checkpoint (shard TEXT PRIMARY KEY, epoch INTEGER NOT NULL, resource_version TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE watermark (namespace TEXT PRIMARY KEY, resource_version TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE watermark (
+    namespace TEXT PRIMARY KEY,
+    resource_version TEXT NOT NULL,
+    raised_ns INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE recurrence (uid TEXT PRIMARY KEY, count INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
@@ -109,6 +117,22 @@ pub(super) fn is_initialised(connection: &Connection) -> Result<bool, rusqlite::
     Ok(tables > 0)
 }
 
+/// Gives a file of the first version what it lacks, all or nothing.
+pub(super) fn upgrade(connection: &mut Connection, now_ns: i64) -> Result<(), rusqlite::Error> {
+    if has_raised(connection)? {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    transaction.execute_batch("ALTER TABLE watermark ADD COLUMN raised_ns INTEGER NOT NULL DEFAULT 0")?;
+    transaction.execute("UPDATE watermark SET raised_ns = ?1", [now_ns])?;
+    transaction.execute("UPDATE meta SET value = ?1 WHERE key = 'schema'", [SCHEMA_VERSION])?;
+    transaction.commit()
+}
+
+fn has_raised(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.prepare("SELECT 1 FROM pragma_table_info('watermark') WHERE name = 'raised_ns'")?.exists([])
+}
+
 /// Makes the tables and takes over the state of the file before, all or nothing.
 pub(super) fn initialise(
     connection: &mut Connection,
@@ -142,7 +166,8 @@ fn make_tables(
         write_checkpoint(&transaction, shard, checkpoint)?;
     }
     for (namespace, version) in &memory.watermarks {
-        write_watermark(&transaction, namespace, version)?;
+        let raised_ns = memory.raised.get(namespace).copied().unwrap_or(now_ns);
+        write_watermark(&transaction, namespace, version, raised_ns)?;
     }
     if has_before {
         transaction.execute(
@@ -170,10 +195,23 @@ pub(super) fn extent(connection: &Connection) -> Result<Extent, rusqlite::Error>
 }
 
 /// Reads the state into memory, but for the head.
-pub(super) fn read_state(connection: &Connection, memory: &mut Memory) -> Result<(), rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT namespace, resource_version FROM watermark")?;
-    memory.watermarks =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+pub(super) fn read_state(
+    connection: &Connection,
+    memory: &mut Memory,
+    now_ns: i64,
+) -> Result<(), rusqlite::Error> {
+    // The first version has no such column: they count as raised now.
+    let raised_ns = if has_raised(connection)? { "raised_ns" } else { "NULL" };
+    let mut statement =
+        connection.prepare(&format!("SELECT namespace, resource_version, {raised_ns} FROM watermark"))?;
+    let mut rows = statement.query([])?;
+    memory.watermarks.clear();
+    memory.raised.clear();
+    while let Some(row) = rows.next()? {
+        let namespace: String = row.get(0)?;
+        memory.raised.insert(namespace.clone(), row.get::<_, Option<i64>>(2)?.unwrap_or(now_ns));
+        memory.watermarks.insert(namespace, row.get(1)?);
+    }
     let mut statement = connection.prepare("SELECT shard, epoch, resource_version FROM checkpoint")?;
     let mut rows = statement.query([])?;
     memory.checkpoints.clear();
@@ -236,10 +274,11 @@ pub(super) fn write_watermark(
     connection: &Connection,
     namespace: &str,
     version: &str,
+    raised_ns: i64,
 ) -> Result<(), rusqlite::Error> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2)")?
-        .execute(params![namespace, version])?;
+        .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2, ?3)")?
+        .execute(params![namespace, version, raised_ns])?;
     Ok(())
 }
 

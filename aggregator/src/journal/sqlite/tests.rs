@@ -440,6 +440,55 @@ async fn a_commit_that_hangs_can_be_seen_with_its_beginning() {
 }
 
 #[tokio::test]
+async fn a_namespace_of_which_nothing_came_for_two_days_has_no_watermark_in_a_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let mut journal = open(&settings);
+    let elsewhere = |version: u64| {
+        let json = format!(
+            r#"{{"metadata":{{"name":"e","namespace":"other","uid":"o{version}","resourceVersion":"{version}"}},"involvedObject":{{"kind":"Pod"}},"reason":"A","count":1}}"#
+        );
+        Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, Change::Added).unwrap())) }
+    };
+    let of = |date: &str| {
+        let database = rusqlite::Connection::open(folder::day_path(folder.path(), date)).unwrap();
+        let mut statement = database.prepare("SELECT namespace FROM watermark ORDER BY namespace").unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    journal.append(taken(vec![event("a", 1, 1), elsewhere(2)])).await.unwrap();
+    for version in 3..6 {
+        clock.advance(DAY);
+        journal.append(taken(vec![event("a", version, version)])).await.unwrap();
+        journal = reopen(journal, &settings).await;
+    }
+    assert_eq!(of("2026-07-03"), ["other", "shop"]);
+    assert_eq!(of("2026-07-04"), ["shop"]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_written_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let journal = open(&settings);
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    journal.close().await;
+    drop(journal);
+    let path = folder::day_path(folder.path(), "2026-07-01");
+    let database = rusqlite::Connection::open(path).unwrap();
+    database
+        .execute_batch(
+            "ALTER TABLE watermark DROP COLUMN raised_ns; UPDATE meta SET value = 1 WHERE key = 'schema'",
+        )
+        .unwrap();
+    drop(database);
+    let journal = open(&settings);
+    let appended = journal.append(taken(vec![event("a", 1, 1), event("b", 2, 1)])).await.unwrap();
+    assert_eq!((appended.new, appended.duplicates), (1, 1));
+}
+
+#[tokio::test]
 async fn two_processes_cannot_write_one_journal() {
     let folder = tempfile::tempdir().unwrap();
     let settings = TestClock::new().settings(folder.path());

@@ -373,7 +373,10 @@ impl Writer {
         let mut connection =
             day::open_to_write(&path, self.settings.synchronous, self.keep().log_bytes(&self.files))
                 .map_err(at())?;
-        if !day::is_initialised(&connection).map_err(at())? {
+        if day::is_initialised(&connection).map_err(at())? {
+            day::upgrade(&mut connection, now_ns).map_err(at())?;
+        } else {
+            self.memory.forget_watermarks(now_ns - day::WATERMARK_KEPT_NS);
             let state = before.as_ref().map(|before| before.path.as_path());
             let mut made = day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at());
             if made.as_ref().is_err_and(|failure| failure.kind() == Failed::Corrupt) && state.is_some() {
@@ -518,6 +521,7 @@ impl Writer {
 
     /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet.
     fn open_file(&mut self, path: &Path, newer: usize) -> Result<Option<(day::Extent, Connection)>, Failure> {
+        let now_ns = self.now_ns();
         let mut open = || {
             let (connection, _) = folder::open_to_read(path)?;
             if !day::is_initialised(&connection)? {
@@ -525,7 +529,7 @@ impl Writer {
             }
             let extent = day::extent(&connection)?;
             if newer == 0 {
-                day::read_state(&connection, &mut self.memory)?;
+                day::read_state(&connection, &mut self.memory, now_ns)?;
             }
             // A file that began a moment ago says little of what was seen lately.
             if newer < 2 {
@@ -660,7 +664,7 @@ impl Transaction<'_> {
     fn write(&self, group: &[Append], pods: &mut Pods) -> Result<Done, Failure> {
         let at = || Failure::at(&self.file.path);
         let mut insert = Insert::prepare(self.today).map_err(at())?;
-        let mut staged = Staged { head: self.memory.head, ..Staged::default() };
+        let mut staged = Staged { head: self.memory.head, now_ns: self.now_ns, ..Staged::default() };
         let mut batches = Vec::with_capacity(group.len());
         for append in group {
             let mut batch = DoneBatch {
@@ -682,7 +686,7 @@ impl Transaction<'_> {
             batches.push(batch);
         }
         for (namespace, version) in &staged.watermarks {
-            day::write_watermark(self.today, namespace, version).map_err(at())?;
+            day::write_watermark(self.today, namespace, version, self.now_ns).map_err(at())?;
         }
         for (shard, checkpoint) in &staged.checkpoints {
             day::write_checkpoint(self.today, shard, checkpoint).map_err(at())?;
