@@ -1,10 +1,14 @@
 //! What `/livez` and `/readyz` of the aggregator answer.
 
 use nodetap_runtime::endpoint::{Check, Health};
+use nodetap_wire::time;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::sqlite::SqliteJournal;
+
+/// A commit takes milliseconds, and waits 5 s at most for another process that has the file: longer, and the disk hangs.
+const LONGEST_COMMIT_NS: i64 = 10 * 1_000_000_000;
 
 /// What the aggregator's parts say of themselves.
 #[derive(Debug)]
@@ -28,9 +32,22 @@ impl Health for AggregatorHealth {
 
     fn ready(&self) -> Vec<Check> {
         let admits = *self.admits.borrow() && !self.stop.is_cancelled();
+        let hung = hung(self.journal.commit_since(), time::now_ns());
         vec![
-            Check::new("journal", self.journal.failure().map(|failure| failure.to_string())),
+            Check::new("journal", self.journal.failure().map(|failure| failure.to_string()).or(hung)),
             Check::new("admit", (!admits).then(|| "agents are not taken".to_owned())),
         ]
     }
 }
+
+/// What is wrong with a commit that began at a time, if it is too long ago.
+fn hung(since_ns: Option<i64>, now_ns: i64) -> Option<String> {
+    let took = now_ns.saturating_sub(since_ns?);
+    (took > LONGEST_COMMIT_NS).then(|| {
+        let seconds = took / 1_000_000_000;
+        format!("journal: a commit has been under way for {seconds} s; the disk of journal.path hangs")
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ pub struct JournalMetrics {
     pub head: Gauge<u64, AtomicU64>,
     /// All files of the journal, in bytes.
     pub bytes: Gauge,
-    /// Files, one a day.
+    /// Files: one a day, or more where a day's grows large.
     pub files: Gauge,
     /// When the oldest record was journalled, in seconds since 1970; 0: there is none.
     pub oldest: Gauge<f64, AtomicU64>,
@@ -61,7 +61,7 @@ pub enum Kind {
 /// Label: why records were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DroppedLabel {
-    /// `age` or `bytes`.
+    /// `age`, `bytes` or `full`.
     pub reason: Dropped,
 }
 
@@ -72,6 +72,8 @@ pub enum Dropped {
     Age,
     /// The journal is larger than it may be.
     Bytes,
+    /// The disk was full before the journal was as large as it may be.
+    Full,
 }
 
 /// Label: who did not get its records. Consumers are the configured sinks.
@@ -86,7 +88,7 @@ pub struct ConsumerLabel {
 /// Label: what failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabel {
-    /// `full`, `corrupt` or `io`.
+    /// `full`, `corrupt`, `record` or `io`.
     pub reason: Failed,
 }
 
@@ -97,6 +99,8 @@ pub enum Failed {
     Full,
     /// A file that is not what was written.
     Corrupt,
+    /// A record that cannot be read as one; left out of what is read, each time.
+    Record,
     /// Any other failure of the disk or the database.
     Io,
 }
@@ -116,8 +120,8 @@ macro_rules! label_values {
 
 label_values! {
     Kind: Event = "event", Death = "death";
-    Dropped: Age = "age", Bytes = "bytes";
-    Failed: Full = "full", Corrupt = "corrupt", Io = "io";
+    Dropped: Age = "age", Bytes = "bytes", Full = "full";
+    Failed: Full = "full", Corrupt = "corrupt", Record = "record", Io = "io";
 }
 
 // === impl JournalMetrics ===
@@ -143,7 +147,7 @@ impl JournalMetrics {
         registry.register("queue_batches", "Batches that wait to be journalled", self.queue.clone());
         registry.register("head_position", "The last durable position", self.head.clone());
         registry.register_with_unit("disk", "All files of the journal", Unit::Bytes, self.bytes.clone());
-        registry.register("files", "Files of the journal, one a day", self.files.clone());
+        registry.register("files", "Files of the journal", self.files.clone());
         registry.register(
             "oldest_record_timestamp_seconds",
             "When the oldest record was journalled, since 1970; 0 where there is none",

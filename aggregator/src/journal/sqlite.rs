@@ -1,4 +1,4 @@
-//! The journal in SQLite: one file a day, one writer, open to the `sqlite3` shell.
+//! The journal in SQLite: one file a day or more, one writer, open to the `sqlite3` shell.
 //!
 //! An append is answered once it is durable. A file that cannot be read is put aside and the rest is served; a disk without
 //! room refuses appends by name until there is room. The newest file has the checkpoints, watermarks and recurrences, each
@@ -18,6 +18,7 @@ mod writer;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub struct Settings {
     pub path: PathBuf,
     /// How long records are kept, to the day.
     pub max_age: Duration,
-    /// Most bytes on disk; the newest day's file is kept whatever it takes.
+    /// Most bytes on disk; the newest file is kept whatever it takes, and a file follows it at an eighth of them.
     pub max_bytes: u64,
     /// Whether a record that was acknowledged survives the loss of power.
     pub synchronous: Synchronous,
@@ -108,6 +109,8 @@ struct Shared {
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
     lanes: Lanes,
+    /// When the commit under way began, in nanoseconds since 1970; 0: there is none.
+    commit_since: Arc<AtomicI64>,
 }
 
 // === impl SqliteJournal ===
@@ -160,6 +163,12 @@ impl SqliteJournal {
     /// Why the last append failed; `None` where it did not. What readiness asks.
     pub fn failure(&self) -> Option<JournalError> {
         self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since when the commit under way has been running, in nanoseconds since 1970; `None` where there is none. A disk that
+    /// hangs neither fails nor ends it.
+    pub fn commit_since(&self) -> Option<i64> {
+        Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
     }
 
     /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer

@@ -19,11 +19,17 @@ use crate::journal::{Body, Entry, Position};
 use crate::merge::DeathKey;
 
 /// Goes up when a table changes in a way that an older version cannot read.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long the count of an Event that happened more than once is carried into the next day's file: an API server keeps an
 /// Event for its TTL after its last change, one hour unless configured, and hardly ever above a day.
 const RECURRENCE_KEPT_NS: i64 = 2 * 86_400 * 1_000_000_000;
+
+const PAGE_BYTES: u64 = 8_192;
+
+/// How long a namespace's watermark is carried into new files after it was raised, for the same reason: what the API server
+/// still has of a namespace is younger.
+pub(super) const WATERMARK_KEPT_NS: i64 = RECURRENCE_KEPT_NS;
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -52,7 +58,11 @@ CREATE TABLE record (
 CREATE INDEX record_event ON record (resource_version, uid, count) WHERE kind = 'event';
 CREATE INDEX record_death ON record (uid, container, container_id, ordinal) WHERE kind = 'death';
 CREATE TABLE checkpoint (shard TEXT PRIMARY KEY, epoch INTEGER NOT NULL, resource_version TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE watermark (namespace TEXT PRIMARY KEY, resource_version TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE watermark (
+    namespace TEXT PRIMARY KEY,
+    resource_version TEXT NOT NULL,
+    raised_ns INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE recurrence (uid TEXT PRIMARY KEY, count INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
@@ -79,18 +89,22 @@ pub(super) struct Extent {
     pub(super) last: u64,
 }
 
-/// Opens a day's file to write to it, and makes it where it is not there.
-pub(super) fn open_to_write(path: &Path, synchronous: Synchronous) -> Result<Connection, rusqlite::Error> {
+/// Opens a day's file to write to it, and makes it where it is not there. `log_bytes`: how large its log may grow.
+pub(super) fn open_to_write(
+    path: &Path,
+    synchronous: Synchronous,
+    log_bytes: u64,
+) -> Result<Connection, rusqlite::Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(super::BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "page_size", 8_192)?;
+    connection.pragma_update(None, "page_size", signed(PAGE_BYTES))?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", synchronous.name())?;
-    // Pages until the log is moved into the file, and what of the log is kept: 32 MiB each.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_096)?;
-    connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
+    // Until the log is moved into the file, and what of the log is kept.
+    connection.pragma_update(None, "wal_autocheckpoint", signed(log_bytes / PAGE_BYTES).max(1))?;
+    connection.pragma_update(None, "journal_size_limit", signed(log_bytes))?;
     connection.pragma_update(None, "cache_size", -8_192)?;
     Ok(connection)
 }
@@ -101,6 +115,22 @@ pub(super) fn is_initialised(connection: &Connection) -> Result<bool, rusqlite::
         connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'", [], |row| row.get(0))?;
     Ok(tables > 0)
+}
+
+/// Gives a file of the first version what it lacks, all or nothing.
+pub(super) fn upgrade(connection: &mut Connection, now_ns: i64) -> Result<(), rusqlite::Error> {
+    if has_raised(connection)? {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    transaction.execute_batch("ALTER TABLE watermark ADD COLUMN raised_ns INTEGER NOT NULL DEFAULT 0")?;
+    transaction.execute("UPDATE watermark SET raised_ns = ?1", [now_ns])?;
+    transaction.execute("UPDATE meta SET value = ?1 WHERE key = 'schema'", [SCHEMA_VERSION])?;
+    transaction.commit()
+}
+
+fn has_raised(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection.prepare("SELECT 1 FROM pragma_table_info('watermark') WHERE name = 'raised_ns'")?.exists([])
 }
 
 /// Makes the tables and takes over the state of the file before, all or nothing.
@@ -136,7 +166,8 @@ fn make_tables(
         write_checkpoint(&transaction, shard, checkpoint)?;
     }
     for (namespace, version) in &memory.watermarks {
-        write_watermark(&transaction, namespace, version)?;
+        let raised_ns = memory.raised.get(namespace).copied().unwrap_or(now_ns);
+        write_watermark(&transaction, namespace, version, raised_ns)?;
     }
     if has_before {
         transaction.execute(
@@ -164,10 +195,23 @@ pub(super) fn extent(connection: &Connection) -> Result<Extent, rusqlite::Error>
 }
 
 /// Reads the state into memory, but for the head.
-pub(super) fn read_state(connection: &Connection, memory: &mut Memory) -> Result<(), rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT namespace, resource_version FROM watermark")?;
-    memory.watermarks =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+pub(super) fn read_state(
+    connection: &Connection,
+    memory: &mut Memory,
+    now_ns: i64,
+) -> Result<(), rusqlite::Error> {
+    // The first version has no such column: they count as raised now.
+    let raised_ns = if has_raised(connection)? { "raised_ns" } else { "NULL" };
+    let mut statement =
+        connection.prepare(&format!("SELECT namespace, resource_version, {raised_ns} FROM watermark"))?;
+    let mut rows = statement.query([])?;
+    memory.watermarks.clear();
+    memory.raised.clear();
+    while let Some(row) = rows.next()? {
+        let namespace: String = row.get(0)?;
+        memory.raised.insert(namespace.clone(), row.get::<_, Option<i64>>(2)?.unwrap_or(now_ns));
+        memory.watermarks.insert(namespace, row.get(1)?);
+    }
     let mut statement = connection.prepare("SELECT shard, epoch, resource_version FROM checkpoint")?;
     let mut rows = statement.query([])?;
     memory.checkpoints.clear();
@@ -197,7 +241,8 @@ pub(super) fn read_counts(
     )?;
     let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
     while let Some(row) = rows.next()? {
-        let (uid, count) = (row.get_ref(0)?.as_str()?, unsigned(row.get(1)?));
+        // A row that is no Event's is left out here as it is when it is read.
+        let (Ok(uid), Ok(count)) = (row.get_ref(0)?.as_str(), row.get(1).map(unsigned)) else { continue };
         if memory.counts.get(uid).is_none_or(|known| known < count) {
             memory.counts.set(uid, count);
         }
@@ -229,10 +274,11 @@ pub(super) fn write_watermark(
     connection: &Connection,
     namespace: &str,
     version: &str,
+    raised_ns: i64,
 ) -> Result<(), rusqlite::Error> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2)")?
-        .execute(params![namespace, version])?;
+        .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2, ?3)")?
+        .execute(params![namespace, version, raised_ns])?;
     Ok(())
 }
 
@@ -292,29 +338,39 @@ pub(super) fn version_range(connection: &Connection) -> Result<Option<(Value, Va
     Ok(end("ASC")?.zip(end("DESC")?))
 }
 
-/// Entries after a position, at most so many and so many bytes of bodies; but one at least where there is one.
+/// Entries after a position, until there are `limit` or so many bytes of bodies; but one at least where there is one. Answers
+/// with the positions of rows that are no entries, which are left out.
 pub(super) fn read(
     connection: &Connection,
     after: u64,
     limit: usize,
     bytes: &mut usize,
     entries: &mut Vec<Entry>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<Vec<Position>, rusqlite::Error> {
+    let mut malformed = Vec::new();
+    // Without a limit, so that a reader comes past any number of rows that are left out.
     let mut statement = connection.prepare_cached(
-        "SELECT position, taken_ns, kind, body, facts, occurrences FROM record WHERE position > ?1 ORDER BY position
-         LIMIT ?2",
+        "SELECT position, taken_ns, kind, body, facts, occurrences FROM record WHERE position > ?1 ORDER BY position",
     )?;
-    let mut rows = statement.query(params![signed(after), i64::try_from(limit).unwrap_or(i64::MAX)])?;
-    while let Some(row) = rows.next()? {
-        let size = row.get_ref(3)?.as_bytes()?.len();
+    let mut rows = statement.query(params![signed(after)])?;
+    while entries.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let size = row.get_ref(3)?.as_bytes().map_or(0, <[u8]>::len);
         if size > *bytes && !entries.is_empty() {
             *bytes = 0;
-            return Ok(());
+            break;
         }
-        *bytes = bytes.saturating_sub(size);
-        entries.push(entry(row)?);
+        match entry(row) {
+            Ok(entry) => {
+                *bytes = bytes.saturating_sub(size);
+                entries.push(entry);
+            }
+            Err(error @ rusqlite::Error::SqliteFailure(..)) => return Err(error),
+            Err(_) => malformed.push(Position(unsigned(row.get(0)?))),
+        }
     }
-    Ok(())
+    Ok(malformed)
 }
 
 fn entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {

@@ -1,6 +1,7 @@
 //! The journal's folder: which files there are, what they take, and how a file that cannot be read is put aside.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,12 +16,20 @@ use crate::journal::metrics::Failed;
 /// The database of cursors and dead letters.
 pub(super) const CURSORS: &str = "cursors.sqlite";
 
-/// One day's file and the positions in it.
+/// Which file of which day: a day has more than one where the first grows large.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Piece {
+    /// `2026-07-01`
+    pub(super) date: String,
+    /// From 0, which its name leaves out.
+    pub(super) number: u32,
+}
+
+/// A day's file, or a piece of it, and the positions in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DayFile {
     pub(super) path: PathBuf,
-    /// `2026-07-01`
-    pub(super) date: String,
+    pub(super) piece: Piece,
     /// The first position that it can hold.
     pub(super) first: u64,
     /// The last one that it holds; `u64::MAX` while it is being written.
@@ -84,9 +93,42 @@ impl Failure {
     }
 }
 
-/// The file of a day.
-pub(super) fn day_path(folder: &Path, date: &str) -> PathBuf {
-    folder.join(format!("journal-{date}.sqlite"))
+// === impl Piece ===
+
+impl Piece {
+    /// The first file of a day.
+    pub(super) fn first_of(date: String) -> Self {
+        Self { date, number: 0 }
+    }
+
+    /// The one after it, of the same day.
+    pub(super) fn next(&self) -> Self {
+        Self { date: self.date.clone(), number: self.number + 1 }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let name = name.strip_prefix("journal-")?.strip_suffix(".sqlite")?;
+        let piece = match name.split_once('.') {
+            Some((date, number)) => Self { date: date.to_owned(), number: number.parse().ok()? },
+            None => Self::first_of(name.to_owned()),
+        };
+        // Whatever reads as another's name is none.
+        (end_of(&piece.date).is_some() && piece.to_string() == name).then_some(piece)
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            0 => f.write_str(&self.date),
+            number => write!(f, "{}.{number}", self.date),
+        }
+    }
+}
+
+/// The file of a day, or a piece of it.
+pub(super) fn day_path(folder: &Path, piece: impl fmt::Display) -> PathBuf {
+    folder.join(format!("journal-{piece}.sqlite"))
 }
 
 /// The day of a time in UTC.
@@ -102,18 +144,14 @@ pub(super) fn end_of(date: &str) -> Option<i64> {
     i64::try_from(end.timestamp().as_nanosecond()).ok()
 }
 
-/// The dates of the files in a folder, oldest first.
-pub(super) fn dates(folder: &Path) -> io::Result<Vec<String>> {
-    let mut dates = Vec::new();
+/// The files in a folder, oldest first.
+pub(super) fn pieces(folder: &Path) -> io::Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
     for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let date = name.to_str().and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".sqlite"));
-        if let Some(date) = date.filter(|date| end_of(date).is_some()) {
-            dates.push(date.to_owned());
-        }
+        pieces.extend(entry?.file_name().to_str().and_then(Piece::parse));
     }
-    dates.sort();
-    Ok(dates)
+    pieces.sort();
+    Ok(pieces)
 }
 
 /// What is put aside, oldest first.
@@ -148,6 +186,18 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a database so that its room is free at once, even while a reader has it open: what that one reads now looks damaged,
+/// and is not there.
+pub(super) fn remove_at_once(path: &Path) -> io::Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).open(path);
+    remove(path)?;
+    match file {
+        Ok(file) => file.set_len(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives a database another name, so that a new one can take its place and a person can look at it.

@@ -11,8 +11,10 @@ const HALF: usize = 100_000;
 /// State as of the last commit.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Highest decimal resourceVersion by event namespace. Bounded by the cluster's namespaces, as is the table.
+    /// Highest decimal resourceVersion by event namespace. Those that were not raised for long go with each new file.
     pub(super) watermarks: HashMap<String, String>,
+    /// When each was raised last, in nanoseconds since 1970.
+    pub(super) raised: HashMap<String, i64>,
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
     pub(super) counts: Counts,
     /// The last position given out.
@@ -26,6 +28,8 @@ pub(super) struct Staged {
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
     pub(super) counts: HashMap<String, u64>,
     pub(super) head: u64,
+    /// When it was taken, in nanoseconds since 1970.
+    pub(super) now_ns: i64,
 }
 
 /// The last count of the Events seen lately, by a hash of their uid. Those with a count above 1 are on disk as well; of those
@@ -42,12 +46,20 @@ pub(super) struct Counts {
 impl Memory {
     /// Takes over what has become durable.
     pub(super) fn apply(&mut self, staged: Staged) {
+        self.raised.extend(staged.watermarks.keys().map(|namespace| (namespace.clone(), staged.now_ns)));
         self.watermarks.extend(staged.watermarks);
         self.checkpoints.extend(staged.checkpoints);
         for (uid, count) in staged.counts {
             self.counts.set(&uid, count);
         }
         self.head = staged.head;
+    }
+
+    /// Forgets the watermarks that were not raised since a time.
+    pub(super) fn forget_watermarks(&mut self, before_ns: i64) {
+        let Self { watermarks, raised, .. } = self;
+        raised.retain(|_, raised_ns| *raised_ns >= before_ns);
+        watermarks.retain(|namespace, _| raised.contains_key(namespace));
     }
 }
 

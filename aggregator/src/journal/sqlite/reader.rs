@@ -81,25 +81,34 @@ impl Reader {
         bytes: &mut usize,
         entries: &mut Vec<journal::Entry>,
     ) -> Result<(), Failure> {
-        let left = limit.saturating_sub(entries.len());
         if let Entry::Vacant(place) = self.connections.entry(file.generation) {
             let (connection, is_as_it_lay) =
                 folder::open_to_read(&file.path).map_err(Failure::at(&file.path))?;
             if is_as_it_lay {
                 // Good for once. The writer may have found room meanwhile, so that what looks damaged need not be.
                 let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-                return day::read(&connection, after.0, left, bytes, entries).map_err(|error| Failure {
-                    path: file.path.clone(),
-                    error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
-                });
+                let malformed =
+                    day::read(&connection, after.0, limit, bytes, entries).map_err(|error| Failure {
+                        path: file.path.clone(),
+                        error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
+                    })?;
+                self.leave_out(file, &malformed);
+                return Ok(());
             }
             place.insert(connection);
         }
-        match self.connections.get(&file.generation) {
-            Some(connection) => {
-                day::read(connection, after.0, left, bytes, entries).map_err(Failure::at(&file.path))
-            }
-            None => Ok(()),
-        }
+        let Some(connection) = self.connections.get(&file.generation) else { return Ok(()) };
+        let malformed =
+            day::read(connection, after.0, limit, bytes, entries).map_err(Failure::at(&file.path))?;
+        self.leave_out(file, &malformed);
+        Ok(())
+    }
+
+    fn leave_out(&self, file: &DayFile, malformed: &[Position]) {
+        let Some(first) = malformed.first() else { return };
+        let label = ErrorLabel { reason: Failed::Record };
+        self.metrics.errors.get_or_create(&label).inc_by(malformed.len() as u64);
+        let path = file.path.display();
+        tracing::error!(%path, records = malformed.len(), first = first.0, "records cannot be read, left out");
     }
 }

@@ -1,11 +1,19 @@
-//! How long files are kept: by age and by bytes, whole files, never the newest.
+//! How long files are kept: by age and by bytes, whole files, never the newest. A file that grows past an eighth of what
+//! the journal may take is followed by another one of the same day, so that there is always one to drop.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::cursors::Cursors;
 use super::folder::{DayFile, open_to_read};
 use super::{Settings, day, folder};
 use crate::journal::metrics::{ConsumerLabel, Dropped, DroppedLabel, JournalMetrics};
+
+/// No file is closed for its size below this: an empty one takes a tenth of it.
+const SMALLEST_PIECE: u64 = 1 << 20;
+
+const SMALLEST_LOG: u64 = 256 << 10;
+const LARGEST_LOG: u64 = 32 << 20;
 
 /// One look at the files.
 pub(super) struct Keep<'a> {
@@ -29,14 +37,14 @@ impl Keep<'_> {
             }
             bytes -= path.metadata().map_or(0, |data| data.len());
             tracing::warn!(path = %path.display(), "journal drops a file that was put aside, to stay within its bytes");
-            self.remove(&[path]);
+            removed(&path, folder::remove(&path));
         }
         let Some((_, earlier)) = files.split_last() else { return Vec::new() };
         let mut dropped = Vec::new();
         for file in earlier {
             let max_age = i64::try_from(self.settings.max_age.as_nanos()).unwrap_or(i64::MAX);
             let is_old =
-                folder::end_of(&file.date).is_some_and(|end| end.saturating_add(max_age) < self.now_ns);
+                folder::end_of(&file.piece.date).is_some_and(|end| end.saturating_add(max_age) < self.now_ns);
             let reason = match is_old {
                 true => Dropped::Age,
                 false if bytes > self.settings.max_bytes => Dropped::Bytes,
@@ -47,6 +55,34 @@ impl Keep<'_> {
             dropped.push(file.path.clone());
         }
         dropped
+    }
+
+    /// Whether a file is so large that the next record belongs in a new one: an eighth of its room.
+    pub(super) fn is_large(&self, files: &[DayFile]) -> bool {
+        let Some(newest) = files.last() else { return false };
+        let most = (self.room(files) / 8).max(SMALLEST_PIECE);
+        folder::size_of(&newest.path) > most
+    }
+
+    /// How large the log of a file may grow: moving it into the file takes as much again.
+    pub(super) fn log_bytes(&self, files: &[DayFile]) -> u64 {
+        (self.room(files) / 32).clamp(SMALLEST_LOG, LARGEST_LOG)
+    }
+
+    /// The journal's bytes, or what its volume has for it where that is less.
+    fn room(&self, files: &[DayFile]) -> u64 {
+        let bytes = files.iter().map(|file| folder::size_of(&file.path)).sum::<u64>();
+        let room =
+            folder::free_bytes(&self.settings.path).map_or(u64::MAX, |free| free.saturating_add(bytes));
+        self.settings.max_bytes.min(room)
+    }
+
+    /// On a disk that is full: the oldest file, which makes room by going; never the newest. Counts and logs it.
+    pub(super) fn make_room(&self, files: &[DayFile], cursors: &mut Cursors) -> Option<PathBuf> {
+        let (_, earlier) = files.split_last()?;
+        let oldest = earlier.first()?;
+        self.count(oldest, Dropped::Full, cursors);
+        Some(oldest.path.clone())
     }
 
     fn count(&self, file: &DayFile, reason: Dropped, cursors: &mut Cursors) {
@@ -71,15 +107,6 @@ impl Keep<'_> {
         }
     }
 
-    /// Removes files.
-    pub(super) fn remove(&self, paths: &[PathBuf]) {
-        for path in paths {
-            if let Err(error) = folder::remove(path) {
-                tracing::error!(path = %path.display(), %error, "journal file could not be removed");
-            }
-        }
-    }
-
     /// Puts what there is into the gauges.
     pub(super) fn measure(&self, files: &[DayFile]) {
         let cursors = folder::size_of(&self.settings.path.join(folder::CURSORS));
@@ -91,5 +118,12 @@ impl Keep<'_> {
             day::first_taken_ns(&connection).ok()?
         });
         self.metrics.oldest.set(oldest.map_or(0.0, |ns| ns as f64 / 1e9));
+    }
+}
+
+/// Says so where a file could not be removed.
+pub(super) fn removed(path: &Path, result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!(path = %path.display(), %error, "journal file could not be removed");
     }
 }

@@ -109,6 +109,16 @@ async fn all(journal: &SqliteJournal) -> Vec<Entry> {
     }
 }
 
+fn pieces(folder: &Path) -> Vec<String> {
+    folder::pieces(folder).unwrap().iter().map(ToString::to_string).collect()
+}
+
+/// About 200 KiB.
+fn bulk(from: u64) -> Taken {
+    let name = |n: u64| format!("{n}-{}", "x".repeat(200));
+    taken((from..from + 100).map(|n| event(&name(n), n, 1)).collect())
+}
+
 fn versions(entries: &[Entry]) -> Vec<String> {
     let face = |entry: &Entry| entry.face("c").unwrap().metadata.resource_version.to_string();
     entries.iter().map(face).collect()
@@ -262,10 +272,7 @@ async fn a_day_has_a_file_and_reading_goes_over_all_of_them() {
         journal.append(taken(records)).await.unwrap();
         clock.advance(DAY);
     }
-    assert_eq!(
-        folder::dates(folder.path()).unwrap(),
-        ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"]
-    );
+    assert_eq!(pieces(folder.path()), ["2026-07-01", "2026-07-02", "2026-07-03", "2026-07-04"]);
     let journal = reopen(journal, &settings).await;
     let entries = all(&journal).await;
     assert_eq!(
@@ -285,7 +292,7 @@ async fn a_clock_that_goes_back_keeps_to_the_newest_file() {
     journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
     let journal = reopen(journal, &settings).await;
     journal.append(taken(vec![event("b", 2, 1)])).await.unwrap();
-    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-01"]);
+    assert_eq!(pieces(folder.path()), ["2026-07-01"]);
     assert_eq!(all(&journal).await.len(), 2);
 }
 
@@ -302,7 +309,7 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
     clock.advance(4 * DAY);
     journal.append(taken(vec![event("later", 11, 1)])).await.unwrap();
 
-    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-05"]);
+    assert_eq!(pieces(folder.path()), ["2026-07-05"]);
     assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Age }).get(), 10);
     let undelivered = |consumer: &str| {
         let label = ConsumerLabel { consumer: consumer.into(), reason: "retention" };
@@ -312,6 +319,30 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
     // A cursor into what is gone goes on with what is there, and positions do too.
     let entries = all(&journal).await;
     assert_eq!(entries.iter().map(|entry| entry.position.0).collect::<Vec<_>>(), [11]);
+}
+
+#[tokio::test]
+async fn a_day_that_grows_large_goes_on_in_another_file_and_its_oldest_is_dropped_for_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { max_bytes: 4 << 20, ..TestClock::new().settings(folder.path()) };
+    let metrics = JournalMetrics::default();
+    let mut journal = open(&settings);
+    let mut kept = 0;
+    while !pieces(folder.path()).contains(&"2026-07-01.11".to_owned()) {
+        kept += journal.append(bulk(1 + kept)).await.unwrap().new as u64;
+        assert!(kept < 100_000);
+        // Files are measured when they are opened.
+        journal.close().await;
+        drop(journal);
+        journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+    }
+    let found = pieces(folder.path());
+    assert_eq!(found.last().unwrap(), "2026-07-01.11", "in the order of their numbers");
+    assert!(found.len() < 8, "{found:?}");
+    let dropped = metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Bytes }).get();
+    assert!(dropped > 0);
+    let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
+    assert_eq!(positions, (dropped + 1..=kept).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -325,7 +356,7 @@ async fn retention_by_bytes_never_drops_the_newest_file() {
         journal.append(taken(vec![event(&format!("u{version}"), version, 1)])).await.unwrap();
         clock.advance(DAY);
     }
-    assert_eq!(folder::dates(folder.path()).unwrap(), ["2026-07-03"]);
+    assert_eq!(pieces(folder.path()), ["2026-07-03"]);
     assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Bytes }).get(), 2);
     assert_eq!(all(&journal).await.len(), 1);
 }
@@ -381,6 +412,80 @@ async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_aga
     assert_eq!(journal.append(taken(lost)).await.unwrap().new, 1_001);
     assert_eq!(journal.append(later).await.unwrap().new, 1);
     assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "3000")]);
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_can_be_seen_with_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    assert_eq!(journal.commit_since(), None);
+    let path = folder::day_path(folder.path(), "2026-07-01");
+    let database = rusqlite::Connection::open(path).unwrap();
+    // The writer waits for its turn, as it would for a disk.
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let append = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.append(taken(vec![event("a", 1, 1)])).await }
+    });
+    while journal.commit_since().is_none() {
+        assert!(!append.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(journal.commit_since(), Some(NOON));
+    database.execute_batch("ROLLBACK").unwrap();
+    append.await.unwrap().unwrap();
+    // Closing waits for the writer, which has left the commit by then.
+    journal.close().await;
+    assert_eq!(journal.commit_since(), None);
+}
+
+#[tokio::test]
+async fn a_namespace_of_which_nothing_came_for_two_days_has_no_watermark_in_a_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = clock.settings(folder.path());
+    let mut journal = open(&settings);
+    let elsewhere = |version: u64| {
+        let json = format!(
+            r#"{{"metadata":{{"name":"e","namespace":"other","uid":"o{version}","resourceVersion":"{version}"}},"involvedObject":{{"kind":"Pod"}},"reason":"A","count":1}}"#
+        );
+        Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, Change::Added).unwrap())) }
+    };
+    let of = |date: &str| {
+        let database = rusqlite::Connection::open(folder::day_path(folder.path(), date)).unwrap();
+        let mut statement = database.prepare("SELECT namespace FROM watermark ORDER BY namespace").unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    journal.append(taken(vec![event("a", 1, 1), elsewhere(2)])).await.unwrap();
+    for version in 3..6 {
+        clock.advance(DAY);
+        journal.append(taken(vec![event("a", version, version)])).await.unwrap();
+        journal = reopen(journal, &settings).await;
+    }
+    assert_eq!(of("2026-07-03"), ["other", "shop"]);
+    assert_eq!(of("2026-07-04"), ["shop"]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_written_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let journal = open(&settings);
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    journal.close().await;
+    drop(journal);
+    let path = folder::day_path(folder.path(), "2026-07-01");
+    let database = rusqlite::Connection::open(path).unwrap();
+    database
+        .execute_batch(
+            "ALTER TABLE watermark DROP COLUMN raised_ns; UPDATE meta SET value = 1 WHERE key = 'schema'",
+        )
+        .unwrap();
+    drop(database);
+    let journal = open(&settings);
+    let appended = journal.append(taken(vec![event("a", 1, 1), event("b", 2, 1)])).await.unwrap();
+    assert_eq!((appended.new, appended.duplicates), (1, 1));
 }
 
 #[tokio::test]

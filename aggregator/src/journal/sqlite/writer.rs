@@ -1,8 +1,9 @@
-//! The journal's one writer: groups batches into transactions, starts a file a day, drops old ones, and puts those aside that
+//! The journal's one writer: groups batches into transactions, starts a file a day or more, drops old ones, and puts those aside that
 //! cannot be read. Owns everything that is written but cursors.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -12,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::cursors::{Cursors, KnownHead};
 use super::day::{self, Insert};
-use super::folder::{DayFile, Failure};
+use super::folder::{DayFile, Failure, Piece};
 use super::lookup::{Earlier, Lookup};
 use super::memory::{Memory, Staged};
 use super::recent::Batch;
@@ -74,6 +75,8 @@ pub(super) struct Writer {
     /// Oldest first; the last is the newest, which `today` writes to where it is open.
     files: Vec<DayFile>,
     generation: u64,
+    /// The newest file is so large that another one is to follow it.
+    is_large: bool,
 }
 
 /// What became of a group, one for each batch.
@@ -113,6 +116,7 @@ impl Writer {
             earlier: Vec::new(),
             files: Vec::new(),
             generation: 0,
+            is_large: false,
         };
         writer.open_cursors()?;
         writer.open_files()?;
@@ -195,7 +199,9 @@ impl Writer {
             }
         }
         self.metrics.queue.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
+        self.shared.commit_since.store(self.now_ns(), Ordering::Relaxed);
         self.commit(group, started);
+        self.shared.commit_since.store(0, Ordering::Relaxed);
         match after {
             Some(Command::Stop(stopped)) => return Some(stopped),
             Some(Command::SetAside(failure)) => self.set_aside(&failure),
@@ -216,6 +222,9 @@ impl Writer {
                 }
                 _ => break,
             }
+        }
+        if result.as_ref().is_err_and(|failure| failure.kind() == Failed::Full) && self.make_room() {
+            result = self.try_commit(&group, now_ns);
         }
         match result {
             Ok(done) => {
@@ -332,19 +341,42 @@ impl Writer {
 
     /// Sees to it that today's file is open.
     fn ensure_today(&mut self, now_ns: i64) -> Result<(), Failure> {
+        if let Some(piece) = self.files.last().filter(|_| self.is_large).map(|newest| newest.piece.next()) {
+            // Until it is measured again.
+            self.is_large = false;
+            match self.begin(piece, now_ns) {
+                // Without room for another file, there may be some left in this one.
+                Err(failure) if failure.kind() == Failed::Full && self.today.is_some() => {
+                    let error = self.failed(failure);
+                    tracing::warn!(%error, "journal's file is large, and there is no room for the next");
+                }
+                begun => return begun,
+            }
+        }
         let date = folder::date_of(now_ns);
-        let newest = self.files.last();
+        let newest = self.files.last().map(|newest| &newest.piece);
         // A clock that goes back does not open an old file again.
         if newest.is_some_and(|newest| newest.date >= date) && self.today.is_some() {
             return Ok(());
         }
-        let date = newest.map(|newest| newest.date.clone()).filter(|newest| *newest >= date).unwrap_or(date);
-        let path = folder::day_path(&self.settings.path, &date);
+        let newest = newest.filter(|newest| newest.date >= date).cloned();
+        self.begin(newest.unwrap_or_else(|| Piece::first_of(date)), now_ns)
+    }
+
+    /// Opens a file to write to, the newest there is or one that follows it.
+    fn begin(&mut self, piece: Piece, now_ns: i64) -> Result<(), Failure> {
+        let newest = self.files.last();
+        let path = folder::day_path(&self.settings.path, &piece);
         let at = || Failure::at(&path);
-        let is_newest = newest.is_some_and(|newest| newest.date == date);
+        let is_newest = newest.is_some_and(|newest| newest.piece == piece);
         let before = newest.filter(|_| !is_newest).cloned();
-        let mut connection = day::open_to_write(&path, self.settings.synchronous).map_err(at())?;
-        if !day::is_initialised(&connection).map_err(at())? {
+        let mut connection =
+            day::open_to_write(&path, self.settings.synchronous, self.keep().log_bytes(&self.files))
+                .map_err(at())?;
+        if day::is_initialised(&connection).map_err(at())? {
+            day::upgrade(&mut connection, now_ns).map_err(at())?;
+        } else {
+            self.memory.forget_watermarks(now_ns - day::WATERMARK_KEPT_NS);
             let state = before.as_ref().map(|before| before.path.as_path());
             let mut made = day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at());
             if made.as_ref().is_err_and(|failure| failure.kind() == Failed::Corrupt) && state.is_some() {
@@ -366,7 +398,7 @@ impl Writer {
             self.retire(&before.path);
         }
         tracing::info!(path = %path.display(), "journal goes on in a new file");
-        self.add_file(path, date, self.memory.head + 1, u64::MAX);
+        self.add_file(path, piece, self.memory.head + 1, u64::MAX);
         self.upkeep();
         Ok(())
     }
@@ -410,9 +442,9 @@ impl Writer {
         }
     }
 
-    fn add_file(&mut self, path: PathBuf, date: String, first: u64, last: u64) {
+    fn add_file(&mut self, path: PathBuf, piece: Piece, first: u64, last: u64) {
         self.generation += 1;
-        self.files.push(DayFile { path, date, first, last, generation: self.generation });
+        self.files.push(DayFile { path, piece, first, last, generation: self.generation });
         self.shared.files.set(self.files.clone());
     }
 
@@ -433,7 +465,7 @@ impl Writer {
     /// Opens the files that are there, newest first, and takes over the state of the newest that can be read.
     fn open_files(&mut self) -> Result<(), JournalError> {
         let folder = self.settings.path.clone();
-        let dates = folder::dates(&folder).map_err(|error| {
+        let pieces = folder::pieces(&folder).map_err(|error| {
             JournalError::Storage(format!(
                 "{}: cannot be listed: {error}; set journal.path",
                 folder.display()
@@ -441,10 +473,10 @@ impl Writer {
         })?;
         let mut is_lost = false;
         let mut found = Vec::new();
-        for date in dates.into_iter().rev() {
-            let path = folder::day_path(&folder, &date);
+        for piece in pieces.into_iter().rev() {
+            let path = folder::day_path(&folder, &piece);
             match self.open_file(&path, found.len()) {
-                Ok(Some((extent, connection))) => found.push((path, date, extent, connection)),
+                Ok(Some((extent, connection))) => found.push((path, piece, extent, connection)),
                 // Never finished: it is made when it is needed.
                 Ok(None) => {}
                 Err(failure) if failure.kind() == Failed::Corrupt => {
@@ -470,10 +502,10 @@ impl Writer {
         self.metrics.head.set(self.memory.head);
         self.shared.set_checkpoints(&self.memory);
         let newest = found.len().saturating_sub(1);
-        for (index, (path, date, extent, connection)) in found.into_iter().enumerate() {
+        for (index, (path, piece, extent, connection)) in found.into_iter().enumerate() {
             self.add_file(
                 path.clone(),
-                date,
+                piece,
                 extent.first,
                 if index == newest { u64::MAX } else { extent.last },
             );
@@ -489,6 +521,7 @@ impl Writer {
 
     /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet.
     fn open_file(&mut self, path: &Path, newer: usize) -> Result<Option<(day::Extent, Connection)>, Failure> {
+        let now_ns = self.now_ns();
         let mut open = || {
             let (connection, _) = folder::open_to_read(path)?;
             if !day::is_initialised(&connection)? {
@@ -496,7 +529,7 @@ impl Writer {
             }
             let extent = day::extent(&connection)?;
             if newer == 0 {
-                day::read_state(&connection, &mut self.memory)?;
+                day::read_state(&connection, &mut self.memory, now_ns)?;
             }
             // A file that began a moment ago says little of what was seen lately.
             if newer < 2 {
@@ -574,14 +607,36 @@ impl Writer {
         let keep =
             retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
         let dropped = keep.apply(&self.files, &mut self.cursors);
+        self.is_large = keep.is_large(&self.files);
         if !dropped.is_empty() {
-            self.files.retain(|file| !dropped.contains(&file.path));
-            self.earlier.retain(|earlier| !dropped.contains(&earlier.path));
-            // Readers let go of what is no longer listed; until then the disk keeps it for them.
-            self.shared.files.set(self.files.clone());
-            keep.remove(&dropped);
+            self.forget(&dropped);
+            for path in &dropped {
+                retention::removed(path, folder::remove(path));
+            }
         }
-        keep.measure(&self.files);
+        self.keep().measure(&self.files);
+    }
+
+    /// Drops the oldest file of a full disk. `false`: there is none but the newest.
+    fn make_room(&mut self) -> bool {
+        let keep =
+            retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
+        self.is_large = keep.is_large(&self.files);
+        let Some(dropped) = keep.make_room(&self.files, &mut self.cursors) else { return false };
+        self.forget(std::slice::from_ref(&dropped));
+        retention::removed(&dropped, folder::remove_at_once(&dropped));
+        true
+    }
+
+    fn forget(&mut self, dropped: &[PathBuf]) {
+        self.files.retain(|file| !dropped.contains(&file.path));
+        self.earlier.retain(|earlier| !dropped.contains(&earlier.path));
+        // Readers let go of what is no longer listed; until then the disk keeps it for them.
+        self.shared.files.set(self.files.clone());
+    }
+
+    fn keep(&self) -> retention::Keep<'_> {
+        retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() }
     }
 
     fn failed(&self, failure: Failure) -> JournalError {
@@ -609,7 +664,7 @@ impl Transaction<'_> {
     fn write(&self, group: &[Append], pods: &mut Pods) -> Result<Done, Failure> {
         let at = || Failure::at(&self.file.path);
         let mut insert = Insert::prepare(self.today).map_err(at())?;
-        let mut staged = Staged { head: self.memory.head, ..Staged::default() };
+        let mut staged = Staged { head: self.memory.head, now_ns: self.now_ns, ..Staged::default() };
         let mut batches = Vec::with_capacity(group.len());
         for append in group {
             let mut batch = DoneBatch {
@@ -631,7 +686,7 @@ impl Transaction<'_> {
             batches.push(batch);
         }
         for (namespace, version) in &staged.watermarks {
-            day::write_watermark(self.today, namespace, version).map_err(at())?;
+            day::write_watermark(self.today, namespace, version, self.now_ns).map_err(at())?;
         }
         for (shard, checkpoint) in &staged.checkpoints {
             day::write_checkpoint(self.today, shard, checkpoint).map_err(at())?;

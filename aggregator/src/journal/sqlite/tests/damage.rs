@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::journal::metrics::{ErrorLabel, Failed};
 
 /// A journal of three days with three records each, closed.
 async fn three_days(folder: &Path) -> (TestClock, Settings) {
@@ -134,4 +135,23 @@ async fn a_checkpoint_of_a_shard_that_is_not_known_is_left_out() {
     drop(database);
     let journal = open(&settings);
     assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "122")]);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_left_out_and_its_file_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    let path = folder::day_path(folder.path(), "2026-07-02");
+    let database = rusqlite::Connection::open(path).unwrap();
+    // The second day has 4, 5 and 6.
+    database.execute("UPDATE record SET kind = 'death', body = '{' WHERE position = 4", []).unwrap();
+    database.execute("UPDATE record SET facts = 'no' WHERE position = 5", []).unwrap();
+    drop(database);
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    // A page of one is not empty for what was left out.
+    assert_eq!(journal.read_from(Position(3), 1).await.unwrap()[0].position, Position(6));
+    assert_eq!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).get(), 2);
+    assert_eq!(all(&journal).await.len(), 7);
+    assert_eq!((metrics.set_aside.get(), set_aside(folder.path())), (0, 0));
 }
