@@ -1,7 +1,8 @@
 //! The agent's settings: flags and environment, checked as a whole before anything is opened.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,13 +142,14 @@ impl Arguments {
             problems.push(Problem::new("--listen", format!("`{}` is not ADDRESS:PORT", self.listen)));
             SocketAddr::from(([0, 0, 0, 0], 0))
         });
-        let kubelet = self.kubelet.filter(|url| !url.is_empty()).and_then(|url| match url.parse::<Uri>() {
-            Ok(uri) if uri.scheme_str() == Some("https") && uri.host().is_some() => Some(uri),
-            _ => {
-                problems.push(Problem::new("--kubelet", format!("`{url}` is not https://HOST:PORT")));
-                None
-            }
-        });
+        let kubelet =
+            self.kubelet.filter(|url| !url.is_empty()).and_then(|url| match bracketed(&url).parse::<Uri>() {
+                Ok(uri) if uri.scheme_str() == Some("https") && uri.host().is_some() => Some(uri),
+                _ => {
+                    problems.push(Problem::new("--kubelet", format!("`{url}` is not https://HOST:PORT")));
+                    None
+                }
+            });
         let poll_interval = match self.poll_interval.parse::<f64>() {
             Ok(seconds) if POLL_SECONDS.contains(&seconds) => Duration::from_secs_f64(seconds),
             _ => {
@@ -191,6 +193,17 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.flag, self.message)
+    }
+}
+
+/// Puts an IPv6 address into the brackets that a manifest cannot give `https://$(HOST_IP):10250`.
+fn bracketed(url: &str) -> Cow<'_, str> {
+    let Some((host, port)) = url.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':')) else {
+        return Cow::Borrowed(url);
+    };
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => Cow::Owned(format!("https://[{address}]:{port}")),
+        Err(_) => Cow::Borrowed(url),
     }
 }
 

@@ -86,6 +86,9 @@ pub enum JournalError {
 /// A durable log with cursors.
 pub trait Journal: Clone + Send + Sync + 'static {
     /// Merges and keeps what was taken. Answers once it is durable.
+    ///
+    /// Appends of one node are kept in the order of their first poll, and one that fails, fails those behind it that began
+    /// before the failure was received: what comes later, a checkpoint above all, is never durable without what came before.
     fn append(&self, taken: Taken) -> impl Future<Output = Result<Appended, JournalError>> + Send;
 
     /// At most `limit` entries after a position, in order. Skips what retention has dropped.

@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod app;
+pub mod arguments;
 pub mod assign;
 pub mod config;
 pub mod enrich;

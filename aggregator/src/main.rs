@@ -1,47 +1,19 @@
 //! The aggregator's process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
 use nodetap_aggregator::app::App;
-use nodetap_aggregator::config::Config;
+use nodetap_aggregator::arguments::{Arguments, Command};
+use nodetap_aggregator::config::{Config, Problem};
 
 /// `EX_USAGE`, sysexits.h: the configuration is wrong, and another start will not help.
 const USAGE: u8 = 64;
 
-/// Takes what agents send, keeps it, counts it and delivers it
-#[derive(Debug, Parser)]
-#[command(name = "nodetap-aggregator", version)]
-struct Arguments {
-    /// Configuration: kubernetes-event-exporter's, with sections of our own
-    #[arg(
-        long,
-        visible_alias = "conf",
-        env = "NODETAP_CONFIG",
-        value_name = "FILE",
-        default_value = "config.yaml"
-    )]
-    config: PathBuf,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Tells every problem of a configuration, and opens nothing
-    Check {
-        /// The configuration
-        file: PathBuf,
-    },
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    // kubernetes-event-exporter's flag has one dash.
-    let words = std::env::args_os().map(|word| if word == "-conf" { "--conf".into() } else { word });
-    let arguments = match Arguments::try_parse_from(words) {
+    let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(said) => {
             // Help and version are answers, not errors. Where they cannot be printed, nothing can.
@@ -58,11 +30,17 @@ async fn main() -> ExitCode {
     if let Some(Command::Check { file }) = arguments.command {
         return checked(&file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
     }
+    if arguments.kubeconfig.is_some() {
+        tracing::warn!("--kubeconfig is without effect: the aggregator does not speak to the API server");
+    }
     let app = match checked(&arguments.config) {
-        Ok(config) => match App::build(config) {
-            Ok(app) => app,
-            Err(problems) => return unusable(&problems),
-        },
+        Ok(mut config) => {
+            config.listen.metrics = arguments.metrics_address.unwrap_or(config.listen.metrics);
+            match App::build(config) {
+                Ok(app) => app,
+                Err(problems) => return unusable(&problems),
+            }
+        }
         Err(code) => return code,
     };
     let running = match app.start().await {
@@ -88,7 +66,7 @@ async fn main() -> ExitCode {
     }
 }
 
-fn load(path: &Path) -> Result<Config, Vec<nodetap_aggregator::config::Problem>> {
+fn load(path: &Path) -> Result<Config, Vec<Problem>> {
     let (config, warnings) = Config::load(path)?;
     for warning in warnings {
         tracing::warn!(%warning, "configuration");

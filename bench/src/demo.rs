@@ -10,23 +10,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::client::Client;
 use crate::cluster::{Options, SimulatedCluster};
+use crate::launch::{self, Agent, Child, START, Setup, Wishes};
 use crate::load::Load;
 use crate::say;
 
 mod accidents;
-mod child;
 mod receiver;
-mod setup;
 mod show;
 
-use child::Child;
 use receiver::Receiver;
-use setup::{Agent, Setup};
 
 /// What the demo is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -63,8 +59,8 @@ struct Stage {
     agents: Vec<(Agent, Child)>,
 }
 
-/// How long a process may take until it is ready.
-const START: Duration = Duration::from_secs(15);
+/// Seconds. Short, so that the demo's deaths are seen before the next ones hide them.
+const POLL: u32 = 1;
 /// How long what was taken may take until it is delivered, once nothing new happens.
 const SETTLE: Duration = Duration::from_secs(30);
 /// At least this long is shown, so that the accidents have room.
@@ -78,18 +74,8 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// Something could not be started, or ended before its time: with the last lines of its log.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let temporary = tempfile::Builder::new().prefix("nodetap-demo-").tempdir()?;
-    // A folder of its own each time: a journal of an earlier run knows the same uids and resourceVersions.
-    let folder = match &arguments.folder {
-        Some(folder) => {
-            std::path::absolute(folder)?.join(format!("{:.0}", jiff::Timestamp::now()).replace(':', ""))
-        }
-        None => temporary.path().to_owned(),
-    };
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let binaries = match &arguments.binaries {
-        Some(binaries) => binaries.clone(),
-        None => std::env::current_exe()?.parent().map(std::path::Path::to_owned).unwrap_or_default(),
-    };
+    let folder = launch::folder_of_run(arguments.folder.as_deref(), temporary.path())?;
+    let binaries = launch::binaries(arguments.binaries.as_deref())?;
     match arguments.kubeconfig.clone() {
         None => on_simulated(&arguments, &folder, &binaries).await,
         Some(kubeconfig) => on_yours(&arguments, &kubeconfig, &folder, &binaries).await,
@@ -116,16 +102,7 @@ async fn on_simulated(
         ..Options::default()
     };
     let cluster = SimulatedCluster::start(options).await?;
-    let agents = cluster
-        .nodes()
-        .iter()
-        .map(|node| Agent {
-            node: node.name.clone(),
-            kubeconfig: node.kubeconfig.clone(),
-            kubelet: Some((node.kubelet_url.clone(), cluster.ca_path().to_owned())),
-            pod_logs: Some(node.pod_logs.clone()),
-        })
-        .collect();
+    let agents = cluster.nodes().iter().map(|node| Agent::on(&cluster, node)).collect();
     let mut stage = Stage::start(folder, binaries, agents).await?;
     say(&stage.addresses());
     say(&format!(
@@ -242,7 +219,8 @@ impl Stage {
         agents: Vec<Agent>,
     ) -> anyhow::Result<Self> {
         let receiver = Receiver::start(std::io::stdout().is_terminal()).await?;
-        let setup = Setup::write(folder, binaries, &agents, receiver.url())?;
+        let wishes = Wishes { webhook: Some(receiver.url().to_owned()), poll_seconds: POLL };
+        let setup = Setup::write(folder, binaries, &agents, &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;
         let mut started = Vec::new();
@@ -289,7 +267,7 @@ impl Stage {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| format!("{text} is no time such as 20s"))?;

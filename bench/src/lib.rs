@@ -2,7 +2,10 @@
 
 pub mod client;
 pub mod cluster;
+mod delivered;
 pub mod demo;
+pub mod figures;
+mod launch;
 pub mod load;
 pub mod parity;
 pub mod pki;

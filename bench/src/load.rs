@@ -33,9 +33,9 @@ pub struct Load {
     pub seed: u64,
 }
 
-/// One run of a load.
+/// One run of a load, whose pods are there.
 #[derive(Debug)]
-struct Run {
+pub struct Run {
     load: Load,
     random: Random,
     lives: Arc<Lives>,
@@ -64,6 +64,14 @@ impl Load {
     /// # Errors
     /// A log folder cannot be written.
     pub async fn run(self, cluster: &SimulatedCluster) -> anyhow::Result<()> {
+        self.begin(cluster).await?.go().await
+    }
+
+    /// Creates the pods.
+    ///
+    /// # Errors
+    /// A log folder cannot be written.
+    pub async fn begin(self, cluster: &SimulatedCluster) -> anyhow::Result<Run> {
         let namespaces = (1..=self.namespaces.max(1)).map(|number| format!("team-{number}")).collect();
         let mut run = Run {
             random: Random::new(self.seed),
@@ -79,6 +87,24 @@ impl Load {
             run.spawn_pod()?;
             tokio::task::yield_now().await;
         }
+        Ok(run)
+    }
+}
+
+// === impl Run ===
+
+impl Run {
+    /// From now on so many events and deaths a second.
+    pub fn at(&mut self, events: f64, deaths: f64) -> &mut Self {
+        (self.load.events, self.load.deaths) = (events, deaths);
+        self
+    }
+
+    /// Writes and kills until the future is dropped.
+    ///
+    /// # Errors
+    /// A log folder cannot be written.
+    pub async fn go(&mut self) -> anyhow::Result<()> {
         let mut steps = JoinSet::new();
         let (mut events, mut deaths) = (0.0, 0.0);
         let mut last = Instant::now();
@@ -89,26 +115,22 @@ impl Load {
             let now = Instant::now();
             let passed = (now - last).as_secs_f64();
             last = now;
-            events += run.load.events * passed;
-            deaths += run.load.deaths * passed;
+            events += self.load.events * passed;
+            deaths += self.load.deaths * passed;
             while events >= 1.0 {
                 events -= 1.0;
-                run.event();
+                self.event(&self.lives.pods());
             }
             while deaths >= 1.0 {
                 deaths -= 1.0;
-                run.death(&mut steps);
+                self.death(&mut steps);
             }
             while let Some(step) = steps.try_join_next() {
                 step??;
             }
         }
     }
-}
 
-// === impl Run ===
-
-impl Run {
     fn next_pod(&mut self) -> PodSpec {
         self.born += 1;
         let number = self.born;
@@ -237,16 +259,23 @@ impl Run {
         }
     }
 
-    fn event(&mut self) {
-        let occurrence = self.occurrence();
+    /// So many events as fast as they can be written, without a runtime: for a thread that may block.
+    pub fn burst(&self, events: usize) {
+        let pods = self.lives.pods();
+        for _ in 0..events {
+            self.event(&pods);
+        }
+    }
+
+    fn event(&self, pods: &[PodRef]) {
+        let occurrence = self.occurrence(pods);
         if let Err(status) = self.recorder.record(occurrence) {
             tracing::warn!(message = status.message, "an event was refused");
         }
     }
 
-    fn occurrence(&self) -> Occurrence {
-        let pods = self.lives.pods();
-        let Some(pod) = self.random.pick(&pods) else { return Occurrence::default() };
+    fn occurrence(&self, pods: &[PodRef]) -> Occurrence {
+        let Some(pod) = self.random.pick(pods) else { return Occurrence::default() };
         let of_pod = Reference {
             kind: "Pod".to_owned(),
             namespace: pod.namespace.clone(),

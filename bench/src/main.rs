@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
-use nodetap_bench::demo;
 use nodetap_bench::load::Load;
+use nodetap_bench::{demo, figures};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -23,6 +23,8 @@ enum Command {
     Simulate(Simulate),
     /// Show nodetap at work: an aggregator and three agents on a simulated cluster, with things that go wrong.
     Demo(demo::Arguments),
+    /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
+    Figures(figures::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,6 +62,7 @@ async fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Figures(arguments) => figures::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));

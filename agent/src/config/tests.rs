@@ -53,3 +53,12 @@ fn the_flags_are_well_formed() {
     use clap::CommandFactory;
     Arguments::command().debug_assert();
 }
+
+#[test]
+fn a_kubelet_on_an_ipv6_node_is_taken_without_brackets() {
+    assert_eq!(bracketed("https://fd00::1:10250"), "https://[fd00::1]:10250");
+    for whole in ["https://[fd00::1]:10250", "https://10.0.0.1:10250", "https://node1:10250", "https://node1"]
+    {
+        assert_eq!(bracketed(whole), whole);
+    }
+}

@@ -7,6 +7,7 @@
 mod cursors;
 mod day;
 mod folder;
+mod lanes;
 mod lookup;
 mod memory;
 mod reader;
@@ -29,6 +30,7 @@ use super::metrics::JournalMetrics;
 use super::{Appended, DeadLetter, Entry, Journal, JournalError, Observer, Position, Taken};
 use crate::enrich;
 use cursors::{Cursors, Request};
+use lanes::Lanes;
 use memory::Memory;
 use reader::{Read, Reader};
 use recent::Recent;
@@ -105,6 +107,7 @@ struct Shared {
     recent: Recent,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
+    lanes: Lanes,
 }
 
 // === impl SqliteJournal ===
@@ -176,10 +179,13 @@ impl SqliteJournal {
 
 impl Journal for SqliteJournal {
     async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
+        // Before anything is waited for; held until the answer is here.
+        let turn = self.shared.lanes.enter(&taken.node);
         let bytes = size(&taken);
         let place = place(&self.append_places, bytes.div_ceil(PLACE_BYTES)).await?;
         let (answer, answered) = oneshot::channel();
-        send(&self.writer, Command::Append(Append { taken, bytes, answer, place }))?;
+        let append = Append { taken, bytes, failures: turn.failures(), answer, place };
+        send(&self.writer, Command::Append(append))?;
         answered.await.map_err(|_| JournalError::Stopped)?
     }
 

@@ -190,15 +190,15 @@ fn address(uri: &Uri) -> Result<(Uri, Option<HeaderValue>), AddressError> {
 // === impl Answer ===
 
 impl Answer {
-    /// What it means for a record: 2xx took it; 401, 407, 408, 425, 429, redirects and 5xx say nothing about the record, so
-    /// it is tried again; any other 4xx refuses it for good.
+    /// What it means for a record: 2xx took it. Who may come in (401, 403, 407), where it is (404, 405, 410, 421) and when
+    /// (408, 425, 429, redirects, 5xx) says nothing about the record, so it is tried again; any other 4xx refuses it for good.
     pub fn outcome(&self) -> Outcome {
         let class = match self.status.as_u16() {
             200..=299 => return Outcome::Delivered,
-            401 | 407 => FailureClass::Unauthorized,
+            401 | 403 | 407 => FailureClass::Unauthorized,
             429 => FailureClass::Throttled,
             408 => FailureClass::Timeout,
-            425 => FailureClass::Unavailable,
+            404 | 405 | 410 | 421 | 425 => FailureClass::Unavailable,
             400..=499 => return Outcome::Refused(self.to_string()),
             _ => FailureClass::Unavailable,
         };

@@ -3,7 +3,7 @@
 //! It reads the JSON that kubernetes-event-exporter's webhook gets, one a request, an array, or one after the other, and goes by
 //! the facts in it, not by nodetap's ids.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{Request, Response};
@@ -16,22 +16,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::show;
 use crate::cluster::Death;
 use crate::cluster::server::{self, Body, answer};
+use crate::delivered::Delivered;
 
 /// The webhook.
 #[derive(Debug)]
 pub(super) struct Receiver {
     url: String,
     in_colour: bool,
-    inner: Mutex<Inner>,
+    delivered: Mutex<Delivered>,
     came: Notify,
     _stop: DropGuard,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// How often each came.
-    keys: HashMap<String, usize>,
-    repeats: usize,
 }
 
 /// More than any batch.
@@ -47,7 +41,7 @@ impl Receiver {
         let receiver = Arc::new(Self {
             url: format!("http://{address}/records"),
             in_colour,
-            inner: Mutex::default(),
+            delivered: Mutex::default(),
             came: Notify::new(),
             _stop: stop.clone().drop_guard(),
         });
@@ -75,8 +69,7 @@ impl Receiver {
 
     /// How many distinct records came, and how many repeats.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let inner = self.lock();
-        (inner.keys.len(), inner.repeats)
+        self.lock().counts()
     }
 
     /// Waits until something more comes.
@@ -86,28 +79,12 @@ impl Receiver {
 
     /// What happened and did not come.
     pub(super) fn missing(&self, deaths: &[Death], truth: &HashSet<String>) -> Vec<String> {
-        let came = self.came(deaths);
-        let mut missing: Vec<_> = truth.iter().filter(|key| !came.contains(*key)).cloned().collect();
-        missing.sort();
-        missing
+        self.lock().missing(deaths, truth)
     }
 
     /// What came and never happened.
     pub(super) fn strangers(&self, deaths: &[Death], truth: &HashSet<String>) -> Vec<String> {
-        let mut strangers: Vec<_> =
-            self.came(deaths).into_iter().filter(|key| !truth.contains(key)).collect();
-        strangers.sort();
-        strangers
-    }
-
-    /// What came, with deaths that name no container id looked up by their ordinal.
-    fn came(&self, deaths: &[Death]) -> HashSet<String> {
-        let by_ordinal: HashMap<String, String> = deaths
-            .iter()
-            .map(|death| (by_ordinal(&death.pod_uid, &death.container, death.ordinal.into()), death.key()))
-            .collect();
-        let inner = self.lock();
-        inner.keys.keys().map(|key| by_ordinal.get(key).unwrap_or(key).clone()).collect()
+        self.lock().strangers(deaths, truth)
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
@@ -131,41 +108,15 @@ impl Receiver {
     }
 
     fn take(&self, record: &Value) {
-        let mut inner = self.lock();
-        let times = inner.keys.entry(key(record)).or_default();
-        *times += 1;
-        let first = *times == 1;
-        if !first {
-            inner.repeats += 1;
-        }
-        drop(inner);
+        let first = self.lock().take(record);
         if first {
             show::record(record, self.in_colour);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Delivered> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a record is, as the simulator's truth spells it.
-fn key(record: &Value) -> String {
-    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if record.get("container").is_none_or(Value::is_null) {
-        return format!("event/{}/{}", text("/metadata/uid"), text("/metadata/resourceVersion"));
-    }
-    let (pod, container, id) =
-        (text("/involvedObject/uid"), text("/container/name"), text("/container/containerId"));
-    if id.is_empty() {
-        return by_ordinal(pod, container, record["container"]["ordinal"].as_u64().unwrap_or(0));
-    }
-    let id = id.rsplit_once("://").map_or(id, |(_, id)| id);
-    format!("death/{pod}/{container}/{id}")
-}
-
-fn by_ordinal(pod: &str, container: &str, ordinal: u64) -> String {
-    format!("death/{pod}/{container}/#{ordinal}")
 }
 
 #[cfg(test)]

@@ -140,6 +140,18 @@ fn it_happened_at_the_latest_of_its_times() {
 }
 
 #[test]
+fn the_latest_time_counts_in_whichever_field_it_stands() {
+    let (early, late) = ("2026-07-01T12:00:00Z", "2026-07-01T12:30:00.5Z");
+    for fields in [
+        format!(r#""firstTimestamp":"{late}","lastTimestamp":"{early}""#),
+        format!(r#""lastTimestamp":"{early}","eventTime":"{late}""#),
+        format!(r#""lastTimestamp":"{late}","series":{{"count":2,"lastObservedTime":"{early}"}}"#),
+    ] {
+        with(&fields, |event| assert_eq!(event.time_ns(), ns(late), "{fields}"));
+    }
+}
+
+#[test]
 fn the_kubelet_alone_names_its_node_by_its_instance() {
     for (fields, expected) in [
         (r#""source":{"host":"n1"},"reportingComponent":"kubelet","reportingInstance":"n2""#, "n1"),

@@ -132,6 +132,13 @@ fn a_large_record_that_is_not_an_event_is_refused_however_it_is_dressed() {
 }
 
 #[test]
+fn a_large_record_is_refused_when_a_small_field_stands_behind_it() {
+    let death = field(2, &field(8, &vec![b'x'; MAX_SMALL_RECORD_BYTES]));
+    let followed = field(1, &[death, field(2, &[])].concat());
+    assert!(matches!(decode(&packed(&followed, 1)), Err(FrameError::RecordTooLong(_))));
+}
+
+#[test]
 fn more_than_fits_is_not_packed() {
     let records = vec![Record::default(); MAX_RECORDS + 1];
     assert!(matches!(

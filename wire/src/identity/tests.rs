@@ -27,6 +27,14 @@ fn its_text_is_a_promise() {
     assert_eq!(Identity::of_event("eu/1 50%", &event("u", "7")).to_string(), "event/eu%2F1 50%25/u/7");
 }
 
+#[test]
+fn a_death_in_a_cluster_whose_name_has_a_slash_is_still_four_segments() {
+    for (container_id, last) in [("containerd://4f1", "4f1"), ("", "3")] {
+        let identity = Identity::of_death("eu/1 50%", &death(container_id, 3));
+        assert_eq!(identity.as_str(), format!("death/eu%2F1 50%25/p/app/{last}"));
+    }
+}
+
 proptest! {
     #[test]
     fn an_event_is_the_same_from_whatever_source(

@@ -295,6 +295,17 @@ fn a_pod_that_comes_back_is_the_same_pod() {
 }
 
 #[test]
+fn a_pod_that_came_back_is_neither_given_up_nor_forgotten() {
+    let mut ledger = primed();
+    let alive = pod(status(0, "a", &running(), &json!({})));
+    ledger.observe(&alive, seen());
+    ledger.end_snapshot(&HashSet::new(), BEGAN);
+    ledger.observe(&alive, seen());
+    assert_eq!(ledger.settle(BEGAN + 3600 * SECOND), 0);
+    assert_eq!(ledger.len(), 1);
+}
+
+#[test]
 fn the_identity_is_the_same_after_a_restart_of_the_agent() {
     let crashed = pod(status(3, "d", &running(), &terminated("containerd://c", 1)));
     let mut long = primed();

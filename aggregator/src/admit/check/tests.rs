@@ -139,6 +139,15 @@ fn an_event_whose_json_contradicts_its_fields_is_refused() {
 }
 
 #[test]
+fn an_event_that_claims_another_namespace_than_its_json_is_refused() {
+    refused(
+        record::Kind::Event(EventSeen { namespace: "bank".into(), ..event() }),
+        RecordReason::contradicts,
+        "an event whose JSON has metadata.namespace `shop`, but `bank` stands beside it",
+    );
+}
+
+#[test]
 fn the_rest_of_a_batch_is_taken_and_a_checkpoint_of_an_old_epoch_is_not() {
     let cluster = Shard { share: Some(shard::Share::Cluster(WholeCluster {})) };
     let mut plan = Plan::cluster(Instant::now(), Patience::default());

@@ -169,18 +169,20 @@ pub(super) fn read_state(connection: &Connection, memory: &mut Memory) -> Result
     memory.watermarks =
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     let mut statement = connection.prepare("SELECT shard, epoch, resource_version FROM checkpoint")?;
-    memory.checkpoints = statement
-        .query_map([], |row| {
-            let name: String = row.get(0)?;
-            let share = match name.strip_prefix("namespace/") {
-                Some(namespace) => Share::Namespace(namespace.to_owned()),
-                None => Share::Cluster(WholeCluster {}),
-            };
-            let shard = Some(Shard { share: Some(share) });
-            let epoch = unsigned(row.get(1)?);
-            Ok((name, Checkpoint { shard, epoch, resource_version: row.get(2)? }))
-        })?
-        .collect::<Result<_, _>>()?;
+    let mut rows = statement.query([])?;
+    memory.checkpoints.clear();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let share = match name.strip_prefix("namespace/") {
+            Some(namespace) => Share::Namespace(namespace.to_owned()),
+            None if name == "cluster" => Share::Cluster(WholeCluster {}),
+            // Of a newer version, which has other shards; its watch lists first.
+            None => continue,
+        };
+        let shard = Some(Shard { share: Some(share) });
+        let checkpoint = Checkpoint { shard, epoch: unsigned(row.get(1)?), resource_version: row.get(2)? };
+        memory.checkpoints.insert(name, checkpoint);
+    }
     Ok(())
 }
 

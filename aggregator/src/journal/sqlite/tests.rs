@@ -354,6 +354,36 @@ async fn an_event_carries_what_was_known_of_its_pod_and_replays_the_same() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    let path = folder::day_path(folder.path(), "2026-07-01");
+    let database = rusqlite::Connection::open(path).unwrap();
+    database
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON record WHEN new.uid = 'lost'
+             BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .unwrap();
+    // Large enough to close its group, so that what follows is in the next one.
+    let mut lost: Vec<_> = (10..1_010).map(|n| event(&format!("u{n}"), n, 1)).collect();
+    lost.push(event("lost", 2_000, 1));
+    let later = Taken { checkpoints: vec![checkpoint(1, "3000")], ..taken(vec![event("later", 3_000, 1)]) };
+    let (first, second) =
+        tokio::join!(biased; journal.append(taken(lost.clone())), journal.append(later.clone()));
+    first.unwrap_err();
+    second.unwrap_err();
+    assert_eq!(journal.checkpoints().await.unwrap(), []);
+    assert_eq!(all(&journal).await.len(), 1);
+
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    assert_eq!(journal.append(taken(lost)).await.unwrap().new, 1_001);
+    assert_eq!(journal.append(later).await.unwrap().new, 1);
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "3000")]);
+}
+
+#[tokio::test]
 async fn two_processes_cannot_write_one_journal() {
     let folder = tempfile::tempdir().unwrap();
     let settings = TestClock::new().settings(folder.path());

@@ -51,6 +51,8 @@ pub(super) struct Append {
     pub(super) taken: Taken,
     /// About what it takes in memory.
     pub(super) bytes: usize,
+    /// How many appends had failed when its node's lane began.
+    pub(super) failures: u64,
     pub(super) answer: oneshot::Sender<Result<Appended, JournalError>>,
     /// Its place in the queue, held until it is durable.
     pub(super) place: OwnedSemaphorePermit,
@@ -131,6 +133,7 @@ impl Writer {
         let stopped = loop {
             match commands.recv_timeout(NOTE_EVERY) {
                 Ok(Command::Append(append)) => {
+                    let Some(append) = self.admit(append) else { continue };
                     if let Some(stopped) = self.group(append, commands) {
                         break Some(stopped);
                     }
@@ -158,6 +161,18 @@ impl Writer {
         }
     }
 
+    /// Refuses what may be behind an append that failed.
+    fn admit(&self, append: Append) -> Option<Append> {
+        if !self.shared.lanes.is_behind(append.failures) {
+            return Some(append);
+        }
+        let Append { answer, place, .. } = append;
+        drop(place);
+        let error = "a batch before this one was not kept; send both again";
+        let _ = answer.send(Err(JournalError::Storage(error.to_owned())));
+        None
+    }
+
     /// Gathers what comes within a moment and makes it durable. Answers with whom to tell that the journal has stopped.
     fn group(&mut self, first: Append, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
         let started = Instant::now();
@@ -168,6 +183,7 @@ impl Writer {
         while records < GROUP_RECORDS {
             match commands.recv_deadline(deadline) {
                 Ok(Command::Append(append)) => {
+                    let Some(append) = self.admit(append) else { continue };
                     records += append.taken.records.len();
                     group.push(append);
                 }
@@ -217,6 +233,7 @@ impl Writer {
                     // Whatever it is, a file opened anew may be without it.
                     self.today = None;
                 }
+                self.shared.lanes.fail();
                 for Append { answer, place, .. } in group {
                     drop(place);
                     let _ = answer.send(Err(error.clone()));
@@ -254,7 +271,7 @@ impl Writer {
         self.shared.set_checkpoints(&self.memory);
         let mut told = Vec::with_capacity(group.len());
         let mut answers = Vec::with_capacity(group.len());
-        for (Append { taken, bytes, answer, place }, batch) in group.into_iter().zip(done.batches) {
+        for (Append { taken, bytes, answer, place, .. }, batch) in group.into_iter().zip(done.batches) {
             let DoneBatch { appended, entries, duplicates } = batch;
             let entries = Arc::new(entries);
             self.shared.recent.push(entries.clone(), bytes);

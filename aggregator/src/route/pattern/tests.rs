@@ -123,6 +123,14 @@ fn what_go_rejects_matches_nothing_and_says_why() {
     }
 }
 
+#[test]
+fn a_flag_that_was_set_within_a_group_ends_with_it() {
+    for (pattern, text) in [("^(a(?i)b)(?s:c)$", "aBC"), ("^(?i:a)(?s:b)$", "AB")] {
+        assert!(!matches(pattern, text), "{pattern}, as {:?}", translate(pattern));
+    }
+    assert!(matches("^(a(?i)b)(?s:c)$", "aBc"));
+}
+
 proptest! {
     #[test]
     fn any_text_is_a_pattern_or_an_error(text in ".{0,60}") {

@@ -11,12 +11,16 @@ fn only_what_an_answer_says_of_the_record_itself_refuses_it() {
     for status in [200, 201, 202, 204] {
         assert_eq!(answer(status), Outcome::Delivered, "{status}");
     }
-    for status in [400, 403, 404, 405, 410, 413, 415, 422] {
+    for status in [400, 409, 413, 414, 415, 422, 431] {
         assert!(matches!(answer(status), Outcome::Refused(reason) if reason.ends_with(": why")), "{status}");
     }
     for (status, class) in [
         (302, FailureClass::Unavailable),
         (401, FailureClass::Unauthorized),
+        (403, FailureClass::Unauthorized),
+        (404, FailureClass::Unavailable),
+        (405, FailureClass::Unavailable),
+        (410, FailureClass::Unavailable),
         (407, FailureClass::Unauthorized),
         (408, FailureClass::Timeout),
         (425, FailureClass::Unavailable),

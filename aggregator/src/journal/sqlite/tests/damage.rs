@@ -123,3 +123,15 @@ async fn damaged_cursors_are_put_aside_and_begun_anew() {
     journal.commit("loki", Position(3), vec![]).await.unwrap();
     assert_eq!(journal.cursor("loki").await.unwrap(), Some(Position(3)));
 }
+
+#[tokio::test]
+async fn a_checkpoint_of_a_shard_that_is_not_known_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    let path = folder::day_path(folder.path(), "2026-07-03");
+    let database = rusqlite::Connection::open(path).unwrap();
+    database.execute("INSERT INTO checkpoint VALUES ('zone/a', 7, '9999')", []).unwrap();
+    drop(database);
+    let journal = open(&settings);
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "122")]);
+}

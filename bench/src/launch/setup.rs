@@ -1,4 +1,4 @@
-//! What the processes of the demo are given: certificates, a configuration, ports, and their flags.
+//! What the processes are given: certificates, a configuration, ports, and their flags.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -8,42 +8,63 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::child::Child;
+use crate::cluster::{Node, SimulatedCluster};
 use crate::pki::{Authority, LeafFiles};
 
 /// Files and addresses.
 #[derive(Debug)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     folder: PathBuf,
     binaries: PathBuf,
     ca: PathBuf,
     configuration: PathBuf,
     agents: SocketAddr,
     metrics: SocketAddr,
+    poll_seconds: u32,
     /// The journal's folder.
-    pub(super) journal: PathBuf,
+    pub(crate) journal: PathBuf,
     /// What the file sink writes.
-    pub(super) file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// An agent and what it looks at.
 #[derive(Clone, Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     /// Its node.
-    pub(super) node: String,
-    pub(super) kubeconfig: PathBuf,
+    pub(crate) node: String,
+    pub(crate) kubeconfig: PathBuf,
     /// The kubelet's URL, and the CA of its certificate.
-    pub(super) kubelet: Option<(String, PathBuf)>,
-    pub(super) pod_logs: Option<PathBuf>,
+    pub(crate) kubelet: Option<(String, PathBuf)>,
+    pub(crate) pod_logs: Option<PathBuf>,
 }
 
-/// Seconds. Short, so that the demo's deaths are seen before the next ones hide them.
-const POLL: &str = "1";
+/// What a run wants of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Wishes {
+    /// Where a webhook takes every record, beside the file.
+    pub(crate) webhook: Option<String>,
+    /// How often agents ask the kubelet, in seconds.
+    pub(crate) poll_seconds: u32,
+}
+
+/// Megabytes. More than any run writes: the file is what is counted, so it is not to be rotated.
+const FILE_MAX_SIZE: u32 = 1 << 20;
 
 // === impl Agent ===
 
 impl Agent {
+    /// One on a node of the simulated cluster.
+    pub(crate) fn on(cluster: &SimulatedCluster, node: &Node) -> Self {
+        Self {
+            node: node.name.clone(),
+            kubeconfig: node.kubeconfig.clone(),
+            kubelet: Some((node.kubelet_url.clone(), cluster.ca_path().to_owned())),
+            pod_logs: Some(node.pod_logs.clone()),
+        }
+    }
+
     /// One that does not run on the node that it speaks for: no kubelet, no logs.
-    pub(super) fn elsewhere(node: &str, kubeconfig: &Path) -> Self {
+    pub(crate) fn elsewhere(node: &str, kubeconfig: &Path) -> Self {
         Self { node: node.to_owned(), kubeconfig: kubeconfig.to_owned(), kubelet: None, pod_logs: None }
     }
 }
@@ -52,18 +73,18 @@ impl Agent {
 
 impl Setup {
     /// Makes certificates and the aggregator's configuration.
-    pub(super) fn write(
+    pub(crate) fn write(
         folder: &Path,
         binaries: &Path,
         agents: &[Agent],
-        webhook: &str,
+        wishes: &Wishes,
     ) -> anyhow::Result<Self> {
         let certificates = folder.join("certificates");
         let journal = folder.join("journal");
         for made in [&certificates, &journal] {
             std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
         }
-        let authority = Authority::new("nodetap-demo-ca")?;
+        let authority = Authority::new("nodetap-bench-ca")?;
         let ca = certificates.join("ca.crt");
         std::fs::write(&ca, authority.pem()).with_context(|| format!("cannot write {}", ca.display()))?;
         let aggregator = authority.aggregator()?.write(&certificates, "aggregator")?;
@@ -78,27 +99,33 @@ impl Setup {
             agents: free_port()?,
             metrics: free_port()?,
             journal,
+            poll_seconds: wishes.poll_seconds,
             file: folder.join("records.json"),
         };
-        let text = setup.configuration_text(&aggregator, webhook);
+        let text = setup.configuration_text(&aggregator, wishes.webhook.as_deref());
         std::fs::write(&setup.configuration, text)
             .with_context(|| format!("cannot write {}", setup.configuration.display()))?;
         Ok(setup)
     }
 
-    pub(super) fn start_aggregator(&self) -> anyhow::Result<Child> {
+    pub(crate) fn start_aggregator(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(self.binaries.join("nodetap-aggregator"));
         command.arg("--config").arg(&self.configuration);
         Child::start("the aggregator", command, &self.folder.join("aggregator.log"), self.metrics)
     }
 
-    pub(super) fn start_agent(&self, agent: &Agent) -> anyhow::Result<Child> {
+    pub(crate) fn start_agent(&self, agent: &Agent) -> anyhow::Result<Child> {
         let listen = free_port()?;
         let certificates = self.folder.join("certificates");
         let mut command = Command::new(self.binaries.join("nodetap-agent"));
         command
             .args(["--node-name", &agent.node, "--aggregator", &self.agents.to_string()])
-            .args(["--aggregator-name", "nodetap-aggregator", "--poll-interval", POLL])
+            .args([
+                "--aggregator-name",
+                "nodetap-aggregator",
+                "--poll-interval",
+                &self.poll_seconds.to_string(),
+            ])
             .args(["--listen", &listen.to_string()])
             .arg("--tls-ca")
             .arg(&self.ca)
@@ -118,18 +145,21 @@ impl Setup {
     }
 
     /// JSON, which is YAML too.
-    fn configuration_text(&self, certificate: &LeafFiles, webhook: &str) -> String {
+    fn configuration_text(&self, certificate: &LeafFiles, webhook: Option<&str>) -> String {
+        let mut receivers =
+            vec![json!({"name": "file", "file": {"path": self.file, "maxsize": FILE_MAX_SIZE}})];
+        if let Some(endpoint) = webhook {
+            receivers.push(json!({"name": "webhook", "webhook": {"endpoint": endpoint}}));
+        }
+        let matches: Vec<_> = receivers.iter().map(|one| json!({"receiver": one["name"]})).collect();
         let configuration = json!({
-            "clusterName": "demo",
+            "clusterName": "simulated",
             "listen": {"agents": self.agents.to_string(), "metrics": self.metrics.to_string()},
             "tls": {"certFile": certificate.certificate, "keyFile": certificate.key, "caFile": self.ca},
             "journal": {"path": self.journal},
             "events": {"watch": "auto"},
-            "route": {"routes": [{"match": [{"receiver": "file"}, {"receiver": "webhook"}]}]},
-            "receivers": [
-                {"name": "file", "file": {"path": self.file}},
-                {"name": "webhook", "webhook": {"endpoint": webhook}},
-            ],
+            "route": {"routes": [{"match": matches}]},
+            "receivers": receivers,
         });
         format!("{configuration:#}\n")
     }

@@ -15,17 +15,20 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-/// A process of the demo; killed when dropped.
+/// A process of nodetap; killed when dropped.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     name: String,
     process: tokio::process::Child,
     log: PathBuf,
     metrics: SocketAddr,
+    started: Instant,
 }
 
 /// How many lines of its log tell why it failed.
 const LAST_LINES: usize = 15;
+/// How often its health is asked for: short, as it is what a time to be ready is measured to.
+const RETRY: Duration = Duration::from_millis(10);
 /// How long it may take to end by itself.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -33,7 +36,7 @@ const STOP: Duration = Duration::from_secs(5);
 
 impl Child {
     /// Starts a program whose metrics will be at an address; its output is appended to a file.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         mut command: Command,
         log: &Path,
@@ -43,24 +46,31 @@ impl Child {
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).kill_on_drop(true);
         let program = command.as_std().get_program().to_owned();
+        let started = Instant::now();
         let process = command
             .spawn()
             .with_context(|| format!("cannot start {}: build it first (ci/demo does)", program.display()))?;
-        Ok(Self { name: name.to_owned(), process, log: log.to_owned(), metrics })
+        Ok(Self { name: name.to_owned(), process, log: log.to_owned(), metrics, started })
     }
 
     /// Where its metrics are.
-    pub(super) fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         format!("http://{}/metrics", self.metrics)
     }
 
-    /// Waits until `/readyz` says 200.
-    pub(super) async fn ready(&mut self, within: Duration) -> anyhow::Result<()> {
-        self.answers("/readyz", within).await
+    /// Its process id, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Waits until `/readyz` says 200. Answers how long that took from its start.
+    pub(crate) async fn ready(&mut self, within: Duration) -> anyhow::Result<Duration> {
+        self.answers("/readyz", within).await?;
+        Ok(self.started.elapsed())
     }
 
     /// Waits until `/livez` says 200.
-    pub(super) async fn alive(&mut self, within: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn alive(&mut self, within: Duration) -> anyhow::Result<()> {
         self.answers("/livez", within).await
     }
 
@@ -75,13 +85,13 @@ impl Child {
             {
                 return Ok(());
             }
-            sleep(Duration::from_millis(30)).await;
+            sleep(RETRY).await;
         }
         anyhow::bail!("{} was not ready in {within:?}; {}", self.name, self.last_lines())
     }
 
     /// Fails where it has ended.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
             Some(status) => anyhow::bail!("{} ended ({status}); {}", self.name, self.last_lines()),
@@ -89,12 +99,12 @@ impl Child {
     }
 
     /// SIGKILL, and waits until it is gone.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
     /// SIGTERM, and SIGKILL where that does not do.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         if let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok()) {
             kill(Pid::from_raw(id), Signal::SIGTERM).ok();
         }

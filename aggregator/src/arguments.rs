@@ -1,0 +1,79 @@
+//! The aggregator's command line. kubernetes-event-exporter's flags are taken as it spells them, with one dash or two.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Takes what agents send, keeps it, counts it and delivers it
+#[derive(Clone, Debug, Parser)]
+#[command(name = "nodetap-aggregator", version)]
+pub struct Arguments {
+    /// Configuration: kubernetes-event-exporter's, with sections of our own
+    #[arg(
+        long,
+        visible_alias = "conf",
+        env = "NODETAP_CONFIG",
+        value_name = "FILE",
+        default_value = "config.yaml"
+    )]
+    pub config: PathBuf,
+    /// Where /metrics, /livez and /readyz are served, such as :2112 [default: listen.metrics of the configuration]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub metrics_address: Option<SocketAddr>,
+    /// Without effect: the agents reach the API server, the aggregator never does
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// What to do, if not to run
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else it does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Tells every problem of a configuration, and opens nothing
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+}
+
+/// Flags that kubernetes-event-exporter's users write with one dash, as Go's `flag` takes them.
+const ONE_DASH: [&str; 3] = ["-conf", "-metrics-address", "-kubeconfig"];
+
+// === impl Arguments ===
+
+impl Arguments {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What clap finds wrong, or help and version where they are asked for.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words.into_iter().map(two_dashes))
+    }
+}
+
+fn two_dashes(word: OsString) -> OsString {
+    let is_one_dash = word.to_str().is_some_and(|word| {
+        ONE_DASH
+            .iter()
+            .any(|flag| word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+    });
+    if !is_one_dash {
+        return word;
+    }
+    let mut longer = OsString::from("-");
+    longer.push(word);
+    longer
+}
+
+/// `:2112` is every address, as Go spells it.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    whole.parse().map_err(|_| "not ADDRESS:PORT".to_owned())
+}
+
+#[cfg(test)]
+mod tests;
