@@ -37,9 +37,13 @@ def named():
         Death(pod("out-of-memory", "echo about to take too much; exec dd if=/dev/zero of=/dev/null bs=128M count=4", "node2", memory="32Mi"),
               "main", 137, "OOMKilled", "about to take too much"),
         Death(pod("init-fails", "echo never runs", "node1", init="echo no database here; exit 3"), "prepare", 3, "Error", "no database here", "init"),
-        Death(pod("told-to-stop", "trap 'echo told to stop; exit 9' TERM; echo running; while true; do sleep 0.1; done", "node2", grace=10),
-              "main", 9, "Error", "told to stop"),
     ]
+
+
+def told_to_stop(count):
+    """Some that are deleted with grace, say a last word and go; their logs go with them."""
+    return [Death(pod(f"told-to-stop-{number}", f"trap 'echo number {number} was told to stop; exit 9' TERM; echo running; while true; do sleep 0.1; done",
+                      f"node{1 + number % 2}", grace=10), "main", 9, "Error", f"number {number} was told to stop") for number in range(count)]
 
 
 def storm(count):

@@ -37,6 +37,7 @@ def scrape_config(monitor, discovery):
         jobs.append({
             "job_name": f"serviceMonitor/{namespace}/{name}/{index}",
             "scrape_interval": "1s", "scrape_timeout": "1s",  # theirs is slower; the test would wait for it
+            "honor_labels": endpoint.get("honorLabels", False),
             "metrics_path": endpoint.get("path", "/metrics"), "scheme": endpoint.get("scheme", "http"),
             **discovery(namespace),
             "relabel_configs": relabel,
