@@ -27,6 +27,7 @@ use pod_watch::{Change, PodWatch};
 use pods::PodList;
 
 pub mod answer;
+pub mod held;
 pub mod inotify;
 pub mod kubelet;
 pub mod ledger;
@@ -119,7 +120,7 @@ pub async fn run(
         skip_namespaces: config.skip_namespaces.clone(),
     };
     let node = Node::new(settings, intake, metrics.clone(), time::now_ns())?;
-    let stirs = inotify::spawn(config.pod_logs.clone(), metrics.clone());
+    let stirs = inotify::spawn(config.pod_logs.clone(), node.held(), metrics.clone());
     let client = access.client.clone();
     let kubelet = config.kubelet.clone().map(|address| Kubelet::new(access, address));
     let now = Instant::now();

@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::held::Held;
 use super::ledger::LogSeen;
 use super::metrics::Metrics;
 
@@ -46,12 +47,13 @@ pub struct Stir {
 enum Place {
     Root,
     Pod { uid: String, path: PathBuf },
-    Container { uid: String, name: String },
+    Container { uid: String, name: String, path: PathBuf },
 }
 
 struct Tree {
     inotify: AsyncFd<Descriptor>,
     root: PathBuf,
+    held: Held,
     watched: HashMap<WatchDescriptor, Place>,
     unwatched: usize,
 }
@@ -65,11 +67,11 @@ impl AsRawFd for Descriptor {
     }
 }
 
-/// Follows `root` until the receiver is dropped.
-pub async fn follow(root: PathBuf, stirs: mpsc::Sender<Stir>, metrics: Metrics) {
+/// Follows `root` until the receiver is dropped. Logs of containers that end are put into `held`.
+pub async fn follow(root: PathBuf, held: Held, stirs: mpsc::Sender<Stir>, metrics: Metrics) {
     let mut said = false;
     loop {
-        match Tree::open(&root) {
+        match Tree::open(&root, held.clone()) {
             Ok((mut tree, stir)) => {
                 tracing::info!(folder = %root.display(), folders = tree.watched.len(), "following the pod log folder");
                 said = false;
@@ -106,22 +108,23 @@ pub async fn follow(root: PathBuf, stirs: mpsc::Sender<Stir>, metrics: Metrics) 
 }
 
 /// Stirs of `root`, followed by a task that ends with the receiver.
-pub fn spawn(root: PathBuf, metrics: Metrics) -> mpsc::Receiver<Stir> {
+pub fn spawn(root: PathBuf, held: Held, metrics: Metrics) -> mpsc::Receiver<Stir> {
     let (sender, receiver) = mpsc::channel(STIRS);
-    tokio::spawn(follow(root, sender, metrics));
+    tokio::spawn(follow(root, held, sender, metrics));
     receiver
 }
 
 // === impl Tree ===
 
 impl Tree {
-    fn open(root: &Path) -> io::Result<(Self, Stir)> {
+    fn open(root: &Path, held: Held) -> io::Result<(Self, Stir)> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let mut tree = Self {
             // Its successor is unsafe; `Descriptor` owns what it shows.
             #[allow(deprecated)]
             inotify: AsyncFd::new(Descriptor(inotify))?,
             root: root.to_owned(),
+            held,
             watched: HashMap::new(),
             unwatched: 0,
         };
@@ -141,26 +144,32 @@ impl Tree {
                 ready = self.inotify.readable() => ready?.clear_ready(),
                 () = stirs.closed() => return Ok(()),
             }
-            sleep(COALESCE).await;
             let mut stir = Stir::default();
-            loop {
-                match self.inotify.get_ref().0.read_events() {
-                    Ok(events) => {
-                        for event in events {
-                            self.take(event, &mut stir)?;
-                        }
-                    }
-                    Err(Errno::EAGAIN) => break,
-                    Err(Errno::EINTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            // Read at once, since a log can be gone in a moment, and again for what belongs to it.
+            self.read(&mut stir)?;
+            sleep(COALESCE).await;
+            self.read(&mut stir)?;
             metrics.watched(self.watched.len(), self.unwatched);
             if stir.changed {
                 metrics.stirred();
                 if stirs.send(stir).await.is_err() {
                     return Ok(());
                 }
+            }
+        }
+    }
+
+    fn read(&mut self, stir: &mut Stir) -> io::Result<()> {
+        loop {
+            match self.inotify.get_ref().0.read_events() {
+                Ok(events) => {
+                    for event in events {
+                        self.take(event, stir)?;
+                    }
+                }
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -187,7 +196,16 @@ impl Tree {
         match place.clone() {
             Place::Root if made => self.pod(&name, stir),
             Place::Pod { uid, path } if made => self.container(&uid, &path, &name, stir),
-            Place::Container { uid, name: container } if made => log(&uid, &container, &name, stir),
+            Place::Container { uid, name: container, .. } if made => {
+                stir.logs.extend(log(&uid, &container, &name))
+            }
+            Place::Container { uid, name: container, path }
+                if event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE) =>
+            {
+                if let Some(log) = log(&uid, &container, &name) {
+                    self.held.closed(log, &path.join(&name));
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -213,11 +231,16 @@ impl Tree {
     fn container(&mut self, uid: &str, pod: &Path, name: &OsStr, stir: &mut Stir) {
         let Some(container) = name.to_str() else { return };
         let path = pod.join(name);
-        if self.watch(&path, Place::Container { uid: uid.to_owned(), name: container.to_owned() }).is_ok()
+        if self
+            .watch(
+                &path,
+                Place::Container { uid: uid.to_owned(), name: container.to_owned(), path: path.clone() },
+            )
+            .is_ok()
             && let Ok(entries) = std::fs::read_dir(&path)
         {
             for entry in entries.flatten() {
-                log(uid, container, &entry.file_name(), stir);
+                stir.logs.extend(log(uid, container, &entry.file_name()));
             }
         }
     }
@@ -253,13 +276,10 @@ impl Tree {
     }
 }
 
-/// Notes `3.log`; a rotated predecessor tells nothing new.
-fn log(uid: &str, container: &str, name: &OsStr, stir: &mut Stir) {
-    if let Some(ordinal) =
-        name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|name| name.parse().ok())
-    {
-        stir.logs.push(LogSeen { pod_uid: uid.to_owned(), container: container.to_owned(), ordinal });
-    }
+/// Whose log `3.log` is; a rotated predecessor tells nothing new.
+fn log(uid: &str, container: &str, name: &OsStr) -> Option<LogSeen> {
+    let ordinal = name.to_str()?.strip_suffix(".log")?.parse().ok()?;
+    Some(LogSeen { pod_uid: uid.to_owned(), container: container.to_owned(), ordinal })
 }
 
 #[cfg(test)]

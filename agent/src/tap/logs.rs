@@ -160,7 +160,7 @@ fn cut(text: &mut String, bytes: usize) {
 }
 
 /// Never a symbolic link, a pipe or a device: the folder is written by the runtime alone, and this stays so if it is not.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
     if file.metadata()?.is_file() {
@@ -185,7 +185,7 @@ fn rotated(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// The lines at the end of a file.
-fn tail(file: &mut File) -> io::Result<Vec<LogLine>> {
+pub(super) fn tail(file: &mut File) -> io::Result<Vec<LogLine>> {
     let end = file.seek(SeekFrom::End(0))?;
     let mut start = end;
     let mut window: Vec<u8> = Vec::new();

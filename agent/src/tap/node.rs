@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::outbox::{Closed, Intake, Taken};
 
+use super::held::Held;
 use super::ledger::{Ledger, LogSeen, Seen};
 use super::logs::{self, Log, Missing};
 use super::metrics::{Metrics, SourceName};
@@ -39,6 +40,7 @@ pub struct Node {
     metrics: Metrics,
     redactor: Arc<Redactor>,
     ledger: Ledger,
+    held: Held,
     known: HashMap<String, Known>,
     hasher: RandomState,
     /// The last snapshot: the hash of each pod's JSON, and its uid.
@@ -68,6 +70,7 @@ impl Node {
         Ok(Self {
             ledger: Ledger::new(settings.node.clone(), now_ns),
             settings,
+            held: Held::default(),
             intake,
             metrics,
             redactor: Arc::new(Redactor::new()?),
@@ -75,6 +78,11 @@ impl Node {
             hasher: RandomState::new(),
             hashes: HashMap::new(),
         })
+    }
+
+    /// Where the logs of containers that end are to be put.
+    pub fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// Takes all pods of the node: what is not among them is gone.
@@ -259,10 +267,19 @@ impl Node {
         let ContainerDied { namespace, pod, pod_uid, container, ordinal, .. } = death;
         let (namespace, pod, pod_uid, container, ordinal) =
             (namespace.clone(), pod.clone(), pod_uid.clone(), container.clone(), *ordinal);
+        let held = self.held.clone();
         let read = tokio::task::spawn_blocking(move || {
             let log =
                 Log { namespace: &namespace, pod: &pod, pod_uid: &pod_uid, container: &container, ordinal };
-            log.last_lines(&root)
+            let lines = log.last_lines(&root);
+            let seen = LogSeen { pod_uid: pod_uid.clone(), container: container.clone(), ordinal };
+            match lines {
+                Ok(lines) => {
+                    held.release(&seen);
+                    Ok(lines)
+                }
+                Err(missing) => held.last_lines(&seen).ok_or(missing),
+            }
         });
         read.await.unwrap_or(Err(Missing::Unreadable))
     }
