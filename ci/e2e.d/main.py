@@ -443,18 +443,12 @@ def many(test):
 # --- metrics
 
 def promtool(test):
-    """promtool check metrics finds nothing but the names that kubernetes-event-exporter gave its counters."""
-    theirs = {f"{name} counter metrics should have \"_total\" suffix" for name in (
-        "events_sent", "events_discarded", "watch_errors", "send_event_errors", "kube_api_read_cache_hits", "kube_api_read_cache_misses")}
+    """promtool check metrics finds nothing."""
     for component, pod in test.our_pods():
         content, text = test.metrics(component, pod)
         expect(content.startswith("text/plain"), f"{component}: Content-Type {content}")
         done = subprocess.run([test.programs / "promtool", "check", "metrics"], input=text, capture_output=True, text=True)
-        found = {line for line in (done.stderr + done.stdout).splitlines() if line.strip()} - theirs
-        expect(not found, f"{component}: {some(found)}")
-        ours = "".join(line for line in text.splitlines(True) if "nodetap_" in line)
-        done = subprocess.run([test.programs / "promtool", "check", "metrics"], input=ours, capture_output=True, text=True)
-        expect(done.returncode == 0 and not done.stderr + done.stdout, f"{component}, our families alone: exit {done.returncode}: {done.stderr}{done.stdout}")
+        expect(done.returncode == 0 and not done.stderr + done.stdout, f"{component}: exit {done.returncode}: {done.stderr}{done.stdout}")
 
 
 def openmetrics(test):
