@@ -1,7 +1,7 @@
 //! The last lines of a container's log, from the files that the runtime writes below `/var/log/pods`.
 //!
 //! `NAMESPACE_POD_UID/CONTAINER/ORDINAL.log`, a line a record: `TIME stdout|stderr P|F TEXT` (CRI). Read from the end, in blocks, and
-//! never further back than [`WINDOW`], however long the file or its lines.
+//! never further back than 256 KiB, however long the file or its lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
