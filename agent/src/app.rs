@@ -145,15 +145,7 @@ impl Running {
     ///
     /// # Errors
     /// Where a part ended by itself: its name and why.
-    pub async fn until_told(mut self) -> Result<(), String> {
-        let end = tokio::select! {
-            told = nodetap_runtime::signal::shutdown() => told.map_err(|error| format!("cannot wait for signals: {error}")),
-            ended = self.tasks.unexpected_end() => Err(ended.to_string()),
-        };
-        let late = self.tasks.drain(DRAIN).await;
-        if !late.is_empty() {
-            tracing::warn!(tasks = late.join(", "), "stopping before these had ended");
-        }
-        end
+    pub async fn until_told(self) -> Result<(), String> {
+        self.tasks.run_until_told(DRAIN).await
     }
 }

@@ -207,15 +207,8 @@ impl Running {
     ///
     /// # Errors
     /// Where a part ended by itself: its name and why.
-    pub async fn until_told(mut self) -> Result<(), String> {
-        let end = tokio::select! {
-            told = nodetap_runtime::signal::shutdown() => told.map_err(|error| format!("cannot wait for signals: {error}")),
-            ended = self.tasks.unexpected_end() => Err(ended.to_string()),
-        };
-        let late = self.tasks.drain(DRAIN).await;
-        if !late.is_empty() {
-            tracing::warn!(tasks = late.join(", "), "stopping before these had ended");
-        }
+    pub async fn until_told(self) -> Result<(), String> {
+        let end = self.tasks.run_until_told(DRAIN).await;
         if tokio::time::timeout(CLOSE, self.journal.close()).await.is_err() {
             tracing::warn!("stopping before the journal was closed; what was acknowledged is durable");
         }

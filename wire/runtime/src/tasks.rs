@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::signal;
+
 /// The long tasks of a process.
 #[derive(Debug, Default)]
 pub struct Tasks {
@@ -73,6 +75,23 @@ impl Tasks {
             Some(ended) => self.describe(ended),
             None => std::future::pending().await,
         }
+    }
+
+    /// Runs until a signal comes or a task ends by itself; then tells the rest to end, and waits for them at most for
+    /// `deadline`.
+    ///
+    /// # Errors
+    /// Where a task ended by itself: its name and why.
+    pub async fn run_until_told(mut self, deadline: Duration) -> Result<(), String> {
+        let end = tokio::select! {
+            told = signal::shutdown() => told.map_err(|error| format!("cannot wait for signals: {error}")),
+            ended = self.unexpected_end() => Err(ended.to_string()),
+        };
+        let late = self.drain(deadline).await;
+        if !late.is_empty() {
+            tracing::warn!(tasks = late.join(", "), "stopping before these had ended");
+        }
+        end
     }
 
     /// Tells every task to end and waits for them, at most for `deadline`. Answers the names of those that did not.
