@@ -1,0 +1,59 @@
+//! Questions to the journal: what happened, when, to whom, how often.
+//!
+//! What can be asked is plain data ([`query`]), so that the store answers it with its indexes, the live tail with a test of each
+//! new entry, and both mean the same.
+
+pub mod query;
+
+use std::future::Future;
+
+use self::query::{Count, CountBy, Filter, Found, Search};
+use crate::journal::Position;
+
+/// A page of answers.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Newest first by the time at which they happened, and by position where that is the same.
+    pub found: Vec<Found>,
+    /// More may follow after the last of `found`.
+    pub has_more: bool,
+    /// The last position that the answer takes into account: a live tail that starts after it misses nothing.
+    pub head: Position,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// The question takes longer than it may.
+    #[error("not answered within {0} ms: narrow the time range, or add a filter")]
+    Deadline(u64),
+    /// As many questions as are taken at one time are being answered.
+    #[error("too many questions at one time: ask again")]
+    Busy,
+    /// The text to search for cannot be understood.
+    #[error("text: {0}")]
+    Text(String),
+    /// The disk, or the database on it.
+    #[error("history: {0}")]
+    Storage(String),
+}
+
+/// A journal that can be searched.
+pub trait History: Clone + Send + Sync + 'static {
+    /// The newest records that a filter lets through.
+    ///
+    /// # Errors
+    /// Where it cannot be answered within the search's deadline, or at all.
+    fn search(&self, search: Search) -> impl Future<Output = Result<Page, HistoryError>> + Send;
+
+    /// How many records, and how many occurrences, a filter lets through, by field and time.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    fn count(
+        &self,
+        filter: Filter,
+        by: CountBy,
+        deadline: std::time::Duration,
+    ) -> impl Future<Output = Result<Vec<Count>, HistoryError>> + Send;
+}
