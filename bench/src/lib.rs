@@ -9,6 +9,7 @@ mod launch;
 pub mod load;
 pub mod parity;
 pub mod pki;
+pub mod plan;
 mod random;
 
 pub use random::Random;
