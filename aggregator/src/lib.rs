@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod assign;
 pub mod config;
 pub mod enrich;
+pub mod explain;
 pub mod history;
 pub mod http;
 pub mod journal;

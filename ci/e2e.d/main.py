@@ -361,7 +361,7 @@ def deaths_equal(test):
 
 
 def deaths_exact(test):
-    """Each death is at file, webhook and Loki exactly once, with code, reason, kind and last line."""
+    """Each death is at file, webhook and Loki exactly once, with code, reason, kind, last line and explanation."""
     _, delivered = test.arrived()
     records = {"file": test.volume.file_records()[0], "webhook": test.webhook.records(), "loki": test.loki.records()}
     wrong = []
@@ -380,6 +380,9 @@ def deaths_exact(test):
             ):
                 if ours != wanted:
                     wrong.append(f"{place}: {death.pod}: {what} is {ours!r}, not {wanted!r}")
+            told = container.get("explanation", "")
+            if not (told.startswith(death.told) and told.endswith(f"; last line: {death.last_line}") and found[0].get("message") == told):
+                wrong.append(f"{place}: {death.pod}: is explained by {told!r}, its message is {found[0].get('message')!r}")
     expect(not wrong, f"{len(wrong)} are wrong: {some(wrong, 8)}")
     return f"{len(test.named) + len(test.storm)} deaths at each"
 

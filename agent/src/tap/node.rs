@@ -20,6 +20,7 @@ use super::logs::{self, Log, Missing};
 use super::metrics::{Metrics, SourceName};
 use super::pods::Pod;
 use super::redact::{Counts, Redactor};
+use super::saver::Saver;
 
 /// What the kubelet says about a pod or a container in back-off: a sentence or two.
 const WORDS_BYTES: usize = 1024;
@@ -43,6 +44,7 @@ pub struct Node {
     metrics: Metrics,
     redactor: Arc<Redactor>,
     ledger: Ledger,
+    saver: Option<Saver>,
     held: Held,
     known: HashMap<String, Known>,
     hasher: RandomState,
@@ -62,18 +64,20 @@ struct Known {
 // === impl Node ===
 
 impl Node {
-    /// Nothing is known yet.
+    /// Nothing is known yet but what the ledger remembers.
     ///
     /// # Errors
     /// Where redaction cannot be set up.
     pub fn new(
         settings: Settings,
+        ledger: Ledger,
+        saver: Option<Saver>,
         intake: Intake,
         metrics: Metrics,
-        now_ns: i64,
     ) -> Result<Self, regex::Error> {
         Ok(Self {
-            ledger: Ledger::new(settings.node.clone(), now_ns),
+            ledger,
+            saver,
             settings,
             held: Held::default(),
             intake,
@@ -186,6 +190,29 @@ impl Node {
     /// Judges what has been gone for long enough.
     pub fn settle(&mut self, now_ns: i64) {
         self.metrics.unseen(self.ledger.settle(now_ns));
+    }
+
+    /// When the ledger is to be saved.
+    pub fn save_due(&self) -> Option<Instant> {
+        self.saver.as_ref()?.due(&self.ledger)
+    }
+
+    /// Takes the ledger to be saved once all that it calls reported is safe.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn save(&mut self) -> Result<(), Closed> {
+        match &mut self.saver {
+            Some(saver) => saver.take(&self.ledger, &self.intake).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Everything up to a mark of the saver is safe.
+    pub fn reached(&mut self, mark: u64) {
+        if let Some(saver) = &mut self.saver {
+            saver.reach(mark);
+        }
     }
 
     /// Whether some pod is being deleted whose containers have not all ended.

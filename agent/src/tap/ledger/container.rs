@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use nodetap_wire::{ContainerDied, ContainerKind, Source, time};
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use crate::tap::pods::{ContainerStatus, Pod, Terminated};
@@ -20,7 +21,8 @@ const WINDOW: usize = 64;
 const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// What is known of one container.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Container {
     current: Option<Instance>,
     /// Deaths of this count's ordinals below it are accounted for: reported, counted as missed, or before our time.
@@ -36,7 +38,8 @@ pub(super) struct Container {
 }
 
 /// The latest instance: what the next status is compared with.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Instance {
     ordinal: u32,
     /// Empty: not created as far as is known.
@@ -45,7 +48,8 @@ struct Instance {
     running: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Id {
     id: String,
     ordinal: u32,
@@ -57,6 +61,8 @@ struct Id {
 pub(super) struct Changed {
     pub(super) ends: Vec<End>,
     pub(super) missed: u64,
+    /// The container is not as it was: to be saved.
+    pub(super) remember: bool,
 }
 
 /// One end of one instance.
@@ -96,6 +102,7 @@ impl Container {
         let id = status.container_id.as_str();
         let started_ns = status.started_ns();
         let mut shown = self.shown(status, terminating);
+        let was = self.current.clone();
 
         match &self.current {
             None if !from_birth => {
@@ -143,7 +150,9 @@ impl Container {
         self.pass_over(count, logs, &mut changed);
         self.remember(id, count);
         let running = status.state.running.is_some();
-        self.current = Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running });
+        let current = Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running });
+        changed.remember = current != was || changed.missed > 0 || !changed.ends.is_empty();
+        self.current = current;
         while logs.first().is_some_and(|ordinal| *ordinal < self.accounted) {
             logs.pop_first();
         }
@@ -169,14 +178,11 @@ impl Container {
         (u32::try_from(self.recent.len()).unwrap_or(u32::MAX), first)
     }
 
-    /// The pod is gone: `Some` where this container was running when last seen. Its end is not reported any more.
+    /// The pod is gone: `Some` where this container had begun when last seen, and nobody has seen its end.
     pub(super) fn give_up(&mut self) -> Option<()> {
-        let current = self.current.as_mut()?;
-        if !current.running || current.ordinal < self.accounted {
-            return None;
-        }
-        current.running = false;
-        Some(())
+        let current = self.current.as_ref()?;
+        let begun = current.running || !current.id.is_empty();
+        (begun && current.ordinal >= self.accounted).then_some(())
     }
 
     /// The terminated states of a status, with the ordinals of the instances that they tell of, oldest first.
@@ -365,6 +371,8 @@ impl End {
             window_first_ns: self.window.1,
             disruption_reason: pod.disruption().to_owned(),
             node_booted_ns: 0,
+            // The aggregator knows the events as well.
+            explanation: String::new(),
         }
     }
 }
