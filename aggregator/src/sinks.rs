@@ -209,6 +209,14 @@ impl Failure {
 // === impl FailureClass ===
 
 impl FailureClass {
+    /// Whether a record alone may bring it about: an answer, or the want of one, but no connection, limit or full disk.
+    pub fn may_be_of_the_record(self) -> bool {
+        match self {
+            Self::Timeout | Self::Broken | Self::Unauthorized | Self::Unavailable => true,
+            Self::Connect | Self::Throttled | Self::Write => false,
+        }
+    }
+
     /// As metrics and logs name it.
     pub fn name(self) -> &'static str {
         match self {

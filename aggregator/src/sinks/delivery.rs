@@ -5,6 +5,7 @@
 //! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
 //! loop from delivering on, so that after a crash no more than one batch is sent again.
 
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::{Report, Sink};
 use crate::journal::{DeadLetter, Entry, Journal, JournalError, Position};
 
 pub mod backoff;
+pub mod doubt;
 pub mod queue;
 
 /// Entries read at once. Enough to make a read cheap, few enough to hold for every sink.
@@ -62,6 +64,8 @@ pub struct Loop<J: Journal, S, R> {
     pub metrics: SinkMetrics,
     /// Where to start without a cursor.
     pub start: Start,
+    /// Failures in a row after which a record is in doubt; 0: never.
+    pub tolerance: u32,
     /// How long a batch in flight may go on once the loop is to stop.
     pub stop_within: Duration,
 }
@@ -112,7 +116,7 @@ where
                 return Ok(());
             }
             let ready = state.queue.ready(now, false);
-            if ready > 0 {
+            if !ready.is_empty() {
                 self.deliver(&mut state, ready, &stop).await;
                 continue;
             }
@@ -164,7 +168,7 @@ where
             None => Position(0),
         };
         tracing::info!(sink = self.name, after = from.0, head = last.0, "delivering");
-        let queue = Queue::new(self.sink.limits(), from, Instant::now().into_std());
+        let queue = Queue::new(self.sink.limits(), from, self.tolerance, Instant::now().into_std());
         Ok(Some(State { queue, head, read_ns: 0, trouble, empty_reads: 0, fresh: from == Position(0) }))
     }
 
@@ -264,8 +268,8 @@ where
     }
 
     /// Tries a batch.
-    async fn deliver(&mut self, state: &mut State, records: usize, stop: &CancellationToken) {
-        let batch = state.queue.batch(records);
+    async fn deliver(&mut self, state: &mut State, range: Range<usize>, stop: &CancellationToken) {
+        let batch = state.queue.batch(range.clone());
         let mut report = Report::new(batch.len());
         self.metrics.batch_records.observe(batch.len() as f64);
         let began = Instant::now();
@@ -286,7 +290,7 @@ where
         let now = Instant::now();
         self.metrics.request_seconds.observe(now.duration_since(began).as_secs_f64());
         let failures = state.queue.failures();
-        let settled = state.queue.settle(report.into_outcomes(), now.into_std(), jitter());
+        let settled = state.queue.settle(range, report.into_outcomes(), now.into_std(), jitter());
         self.metrics.delivered.inc_by(settled.delivered as u64);
         self.metrics.retried.inc_by(settled.retried as u64);
         self.metrics.dead_letters.inc_by(settled.refused.len() as u64);
@@ -300,6 +304,15 @@ where
                 position = first.position.0,
                 reason = first.reason,
                 "the sink refused records for good; they are kept as dead letters"
+            );
+        }
+        if let Some(DeadLetter { position, reason }) = &settled.at_fault {
+            self.metrics.dead_letters.inc();
+            tracing::error!(
+                sink = self.name,
+                position = position.0,
+                reason,
+                "the sink takes other records and not this one; it is kept as a dead letter"
             );
         }
         match settled.failure {

@@ -7,6 +7,7 @@ use nodetap_wire::face::Face;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::delivery::doubt::TOLERANCE;
 use super::delivery::{Loop, Start};
 use super::encode::Encoder;
 use super::{Metrics, SinkError, build};
@@ -77,6 +78,7 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
             journal: journal.clone(),
             cluster: Arc::clone(cluster),
             start: *start,
+            tolerance: TOLERANCE,
             stop_within: STOP_WITHIN,
             name: name.clone(),
             copies,

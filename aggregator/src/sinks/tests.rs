@@ -68,6 +68,7 @@ pub fn looping<S: Sink>(
         sink,
         metrics: metrics.clone(),
         start: delivery::Start::Beginning,
+        tolerance: delivery::doubt::TOLERANCE,
         stop_within: Duration::from_secs(5),
     };
     (delivering, metrics)
