@@ -25,7 +25,7 @@ pub mod stdout;
 pub mod webhook;
 
 pub use self::metrics::Metrics;
-pub use self::run::{Built, Context, Task, spawn_all};
+pub use self::run::{Built, Context, Orders, Task, spawn_all, warn_of_strangers};
 
 /// One record on its way to one sink, rendered once however often it is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,4 +252,4 @@ impl Sink for AnySink {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

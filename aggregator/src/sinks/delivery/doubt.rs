@@ -8,9 +8,6 @@
 use crate::journal::Position;
 use crate::sinks::FailureClass;
 
-/// Failures in a row after which another record is tried: with the back-off between them some three minutes.
-pub const TOLERANCE: u32 = 10;
-
 /// Which of what waits is to be tried next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Step {

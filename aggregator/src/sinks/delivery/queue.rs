@@ -118,6 +118,12 @@ impl Queue {
         self.dead.push(letter);
     }
 
+    /// Takes a dead letter that was refused again, or cannot be rendered still.
+    pub fn refused_again(&mut self, letter: DeadLetter) {
+        self.settled = true;
+        self.dead.push(letter);
+    }
+
     /// Passes over positions of which the journal has nothing any more.
     pub fn pass(&mut self, position: Position) {
         self.read = self.read.max(position);

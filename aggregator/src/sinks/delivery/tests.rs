@@ -253,11 +253,11 @@ async fn a_sink_that_starts_now_gets_only_what_is_new() {
     journal.event("a", "old");
     let (sink, took) = scripted(|_| Some(Outcome::Delivered));
     let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
-    delivering.start = Start::Now;
+    delivering.start = Position(1);
+    journal.event("a", "new, and taken before the loop first ran");
     let task = tokio::spawn(delivering.run(CancellationToken::new()));
-    tokio::task::yield_now().await;
-    journal.event("a", "new");
     journal.reached("s", 2).await;
+    assert_eq!(journal.commits(), 2, "the start is durable before anything is delivered");
     assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [2]);
     task.abort();
 }
