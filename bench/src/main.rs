@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, figures};
+use nodetap_bench::{demo, faults, figures, reconnect, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -25,6 +25,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
     Figures(figures::Arguments),
+    /// Measure what a real kube-apiserver pays for each event: with 200 agents, against one bare watch.
+    WatchCost(watch_cost::Arguments),
+    /// Kill an aggregator of 5,000 streams, and measure until all agents are back.
+    Reconnect(reconnect::Arguments),
+    /// Let agents, API servers, networks and the aggregator fail on a real API server, and count what is lost.
+    Faults(faults::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +69,9 @@ async fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Figures(arguments) => figures::run(arguments).await,
+        Command::WatchCost(arguments) => watch_cost::run(arguments).await,
+        Command::Reconnect(arguments) => reconnect::run(arguments).await,
+        Command::Faults(arguments) => faults::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));
