@@ -13,7 +13,7 @@ use nodetap_agent::watch::request::name_of;
 use nodetap_agent::{link, outbox, watch as event_watch};
 use nodetap_wire::{Assignment, WatchState};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::launch::Setup;
@@ -33,6 +33,7 @@ struct Member {
     health: watch::Receiver<link::Health>,
     assignments: watch::Receiver<Assignment>,
     progress: Progress,
+    tasks: [AbortHandle; 2],
 }
 
 /// Whom an agent's API server answers to.
@@ -103,9 +104,11 @@ impl Fleet {
         let ends = link::Ends { taken, reports, assignments: assign, health: say, forgotten: forget };
         let outbox_metrics = outbox::metrics::Metrics::default();
         let stop = self.stop.clone();
-        self.tasks.spawn(event_watch::run(access.client.clone(), wiring, stop.clone()));
-        self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop));
-        self.members.push(Member { node: node.to_owned(), health, assignments, progress });
+        let tasks = [
+            self.tasks.spawn(event_watch::run(access.client.clone(), wiring, stop.clone())),
+            self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop)),
+        ];
+        self.members.push(Member { node: node.to_owned(), health, assignments, progress, tasks });
         Ok(())
     }
 
@@ -142,6 +145,31 @@ impl Fleet {
         counts
             .filter(|count| *count > 0)
             .fold((0, 0), |(holders, most), count| (holders + 1, most.max(count)))
+    }
+
+    /// Ends an agent as a kill does: its connections are cut, and it says nothing. Answers the shards that it held.
+    pub(crate) fn kill(&mut self, node: &str) -> Vec<String> {
+        let held =
+            self.holdings().into_iter().filter(|(_, (holder, _))| holder == node).map(|(shard, _)| shard);
+        let held = held.collect();
+        for member in self.members.extract_if(.., |member| member.node == node) {
+            member.tasks.iter().for_each(AbortHandle::abort);
+        }
+        held
+    }
+
+    /// Somebody has an open watch of the shard, past its list.
+    pub(crate) fn is_watched(&self, shard: &str) -> bool {
+        let watches = |member: &Member| {
+            let held = member
+                .assignments
+                .borrow()
+                .watches
+                .iter()
+                .any(|watch| watch.shard.as_ref().is_some_and(|of| name_of(of) == shard));
+            held && member.progress.shards().get(shard).is_some_and(|held| held.state == WatchState::Watching)
+        };
+        self.members.iter().any(watches)
     }
 
     /// Ends all of them in good order.

@@ -29,6 +29,9 @@ pub struct Arguments {
     /// How often the aggregator is killed.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// How many agents that watch are killed after that, one after the other.
+    #[arg(long, default_value_t = 30)]
+    pub handovers: usize,
     /// `events.watch` of the aggregator's configuration.
     #[arg(long, default_value = "auto")]
     pub watch: String,
@@ -75,6 +78,7 @@ struct Bench {
 }
 
 const RECONNECT_SECONDS: f64 = 30.0;
+const HANDOVER_SECONDS: f64 = 5.0;
 const RSS_MB: f64 = 400.0;
 /// For anything at all to happen.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -139,11 +143,16 @@ async fn rounds(
         ));
         done.push(round);
     }
+    let mut handovers = Vec::new();
+    for _ in 0..arguments.handovers {
+        handovers.extend(bench.handover().await?);
+    }
+    handovers.sort();
     anyhow::ensure!(journal::events(&bench.setup.journal)? > 0, "no event came: nobody watched");
     bench.fleet.stop().await;
     bench.aggregator.stop().await;
     let most = |of: fn(&Round) -> f64| done.iter().map(of).fold(0.0, f64::max);
-    let figures = [
+    let mut figures = vec![
         Figure::new("reconnect-first", first.as_secs_f64(), "s"),
         Figure::new("reconnect", most(|round| round.back.as_secs_f64()), "s").limit(RECONNECT_SECONDS),
         Figure::new("reconnect-aggregator-rss", most(|round| megabytes(round.rss)), "MB").limit(RSS_MB),
@@ -151,6 +160,11 @@ async fn rounds(
         Figure::new("reconnect-aggregator-cpu", most(|round| round.cpu), "%"),
         Figure::new("reconnect-watches-moved", most(|round| count(round.moved)), "watches").limit(0.0),
     ];
+    let rank = |percent: usize| handovers.get((handovers.len() * percent).div_ceil(100).saturating_sub(1));
+    if let (Some(middle), Some(last)) = (rank(50), rank(99)) {
+        figures.push(Figure::new("handover-p50", middle.as_secs_f64(), "s"));
+        figures.push(Figure::new("handover-p99", last.as_secs_f64(), "s").limit(HANDOVER_SECONDS));
+    }
     say("");
     for figure in &figures {
         say(&figure.line());
@@ -223,6 +237,27 @@ impl Bench {
             moved: moved.count(),
             watches: before.len(),
         })
+    }
+
+    /// Kills an agent that watches. Answers how long each of its shards was without a watch.
+    async fn handover(&mut self) -> anyhow::Result<Vec<Duration>> {
+        let holder = self.fleet.holdings().into_values().next().context("nobody holds a watch")?.0;
+        let killed = Instant::now();
+        let mut left = self.fleet.kill(&holder);
+        self.agents -= 1;
+        let mut taken = Vec::new();
+        while !left.is_empty() {
+            left.retain(|shard| {
+                let watched = self.fleet.is_watched(shard);
+                if watched {
+                    taken.push(killed.elapsed());
+                }
+                !watched
+            });
+            anyhow::ensure!(killed.elapsed() < PATIENCE, "nobody takes {} shards over", left.len());
+            sleep(LOOK).await;
+        }
+        Ok(taken)
     }
 
     async fn until_connected(&mut self) -> anyhow::Result<()> {
