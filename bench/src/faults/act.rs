@@ -6,14 +6,14 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use http::Method;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::stage::Scene;
 use crate::client::Client;
 use crate::control_plane::PORT;
-use crate::launch::START;
+use crate::launch::{self, START};
 use crate::posting;
 
 /// One fault.
@@ -35,6 +35,8 @@ pub enum Fault {
     AggregatorDown,
     /// A namespace is deleted, and made again.
     NamespaceMadeAgain,
+    /// Each mode that a released API server accepts is changed into each other one, by the configuration.
+    ModesChanged,
     /// All agents are told to stop and are started again, one after the other.
     RollOut,
 }
@@ -47,12 +49,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two agents of a roll-out.
 const STEP: Duration = Duration::from_secs(2);
+/// From any to any other, and where it began.
+const MODES: [&str; 7] = ["cluster", "namespaces", "shards", "cluster", "shards", "namespaces", "cluster"];
+/// Ranges of uids: several for each agent.
+const SHARDS: usize = 8;
 /// etcd's, where `ci/cluster` has it.
 const ETCD: &str = "http://127.0.0.1:2379";
 
 /// Those that are asked for; all where none is.
 pub(super) fn chosen(only: &[Fault]) -> Vec<Fault> {
     if only.is_empty() { Fault::value_variants().to_vec() } else { only.to_vec() }
+}
+
+/// The `events` section of a mode.
+pub(super) fn events(mode: &str) -> Value {
+    json!({"watch": mode, "shards": {"count": SHARDS}})
 }
 
 // === impl Fault ===
@@ -68,6 +79,7 @@ impl Fault {
             Self::AggregatorPacketsDropped => "aggregator-packets-dropped",
             Self::AggregatorDown => "aggregator-down",
             Self::NamespaceMadeAgain => "namespace-made-again",
+            Self::ModesChanged => "modes-changed",
             Self::RollOut => "roll-out",
         }
     }
@@ -114,6 +126,14 @@ impl Fault {
                 scene.aggregator.ready(START).await.map(drop)
             }
             Self::NamespaceMadeAgain => made_again(scene).await,
+            Self::ModesChanged => {
+                for mode in MODES {
+                    scene.setup.change_events(events(mode))?;
+                    launch::until_divided(&scene.aggregator, mode, PATIENCE).await?;
+                    sleep(STEP).await;
+                }
+                Ok(())
+            }
             Self::RollOut => {
                 for player in &mut scene.agents {
                     player.child.signal(Signal::SIGTERM)?;

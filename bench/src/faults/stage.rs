@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::Arguments;
-use super::act::Fault;
+use super::act::{self, Fault};
 use super::nodes::{Node, Nodes};
 use super::proxy::Proxy;
 use super::verdict::Verdict;
@@ -74,6 +73,7 @@ impl Stage<'_> {
     pub(super) async fn play(&self, plane: &mut ControlPlane, fault: Fault) -> anyhow::Result<Verdict> {
         let mut scene = self.set(plane, fault).await?;
         self.arrives(&scene, START).await.context("before the fault")?;
+        launch::until_divided(&scene.aggregator, self.watch, PATIENCE).await?;
         sleep(CALM).await;
         let oracle = Oracle::start(scene.client.clone()).await?;
         let above = oracle.version();
@@ -121,7 +121,7 @@ impl Stage<'_> {
         let agents: Vec<_> = self.nodes.iter().map(|node| (node.agent(&kubeconfig), node)).collect();
         let certified: Vec<_> = agents.iter().map(|(agent, _)| agent.clone()).collect();
         let wishes =
-            Wishes { address: ADDRESS.parse()?, events: json!({"watch": self.watch}), ..Wishes::default() };
+            Wishes { address: ADDRESS.parse()?, events: act::events(self.watch), ..Wishes::default() };
         let setup = Setup::write(self.folder, &binaries, &certified, &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;

@@ -60,7 +60,7 @@ impl Child {
         format!("http://{}/metrics", self.metrics)
     }
 
-    /// A metric of it, summed over its labels; `None` where it has none of that name, or does not answer.
+    /// A metric of it: one series, or the sum of all of a name; `None` where it has none of it, or does not answer.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let answer = timeout(ANSWER, async {
@@ -70,7 +70,7 @@ impl Child {
         let body = answer.await.ok().flatten()?.to_bytes();
         let of_name = |line: &str| {
             let (series, value) = line.rsplit_once(' ')?;
-            let named = series.split('{').next() == Some(name);
+            let named = series == name || series.split('{').next() == Some(name);
             named.then(|| value.parse::<f64>().ok()).flatten()
         };
         let values: Vec<_> = String::from_utf8_lossy(&body).lines().filter_map(of_name).collect();

@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) journal: PathBuf,
     /// What the file sink writes.
     pub(crate) file: PathBuf,
+    certificate: LeafFiles,
+    wishes: Wishes,
 }
 
 /// An agent and what it looks at.
@@ -130,11 +132,25 @@ impl Setup {
             journal,
             poll_seconds: wishes.poll_seconds,
             file: folder.join("records.json"),
+            certificate: aggregator,
+            wishes: wishes.clone(),
         };
-        let text = setup.configuration_text(&aggregator, wishes);
-        std::fs::write(&setup.configuration, text)
-            .with_context(|| format!("cannot write {}", setup.configuration.display()))?;
+        setup.write_configuration()?;
         Ok(setup)
+    }
+
+    /// Writes another `events` section into the aggregator's configuration, which it follows while it runs.
+    pub(crate) fn change_events(&mut self, events: serde_json::Value) -> anyhow::Result<()> {
+        self.wishes.events = events;
+        self.write_configuration()
+    }
+
+    /// In one step: whoever reads it meanwhile reads all of the old or all of the new.
+    fn write_configuration(&self) -> anyhow::Result<()> {
+        let new = self.configuration.with_extension("new");
+        std::fs::write(&new, self.configuration_text())
+            .and_then(|()| std::fs::rename(&new, &self.configuration))
+            .with_context(|| format!("cannot write {}", self.configuration.display()))
     }
 
     /// The name in the aggregator's certificate.
@@ -199,7 +215,8 @@ impl Setup {
     }
 
     /// JSON, which is YAML too.
-    fn configuration_text(&self, certificate: &LeafFiles, wishes: &Wishes) -> String {
+    fn configuration_text(&self) -> String {
+        let Self { certificate, wishes, .. } = self;
         let mut receivers =
             vec![json!({"name": "file", "file": {"path": self.file, "maxsize": FILE_MAX_SIZE}})];
         if let Some(endpoint) = &wishes.webhook {

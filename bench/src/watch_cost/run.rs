@@ -126,11 +126,13 @@ impl Run<'_> {
         let nodes = fleet::nodes(self.arguments.agents);
         let agents: Vec<_> =
             nodes.iter().map(|node| Agent::elsewhere(node, &self.server.kubeconfig)).collect();
-        let wishes = Wishes { events: self.variant.section(), ..Wishes::default() };
+        let wishes = Wishes { events: self.variant.section(self.arguments.agents), ..Wishes::default() };
         let setup = Setup::write(&self.folder, &binaries, &agents, &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;
         let fleet = Fleet::start(&setup, &nodes, Access::Each(&self.server.kubeconfig)).await?;
+        let mode = self.variant.section(1);
+        launch::until_divided(&aggregator, mode["watch"].as_str().unwrap_or_default(), PATIENCE).await?;
         let deadline = Instant::now() + PATIENCE;
         let mut settled = (0, Instant::now());
         // All are connected, every assigned watch is open, and that has not changed for a while.

@@ -75,10 +75,12 @@ impl Variant {
     }
 
     /// The aggregator's `events` section.
-    pub(super) fn section(self) -> Value {
+    ///
+    /// `shards`: ranges of uids.
+    pub(super) fn section(self, shards: usize) -> Value {
         match self {
             Self::Namespaces => json!({"watch": "namespaces"}),
-            Self::Shards | Self::ShardsUncached => json!({"watch": "shards"}),
+            Self::Shards | Self::ShardsUncached => json!({"watch": "shards", "shards": {"count": shards}}),
             Self::Bare | Self::BareCached | Self::Naive | Self::Auto => json!({"watch": "auto"}),
         }
     }
