@@ -86,6 +86,7 @@ impl Agent {
                 );
                 self.checkpoint = checkpoint.resource_version;
             }
+            Taken::Mark(mark) => mark.reach(),
         }
     }
 

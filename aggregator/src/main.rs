@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use nodetap_aggregator::admin::client::{self, ClientError};
 use nodetap_aggregator::app::App;
-use nodetap_aggregator::arguments::{Arguments, Command};
+use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters};
 use nodetap_aggregator::ask;
 use nodetap_aggregator::config::{Config, Problem};
 
@@ -29,11 +30,17 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     let checked = |path: &Path| load(path).map_err(|problems| unusable(&problems));
-    match arguments.command {
+    match &arguments.command {
         Some(Command::Check { file }) => {
-            return checked(&file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
+            return checked(file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
         }
-        Some(Command::Status { address, json }) => return status(&address, json).await,
+        Some(Command::Status { address, json }) => return status(address, *json).await,
+        Some(Command::DeadLetters { action }) => {
+            return match checked(&arguments.config) {
+                Ok(config) => dead_letters(&config, action).await,
+                Err(code) => code,
+            };
+        }
         None => {}
     }
     if arguments.kubeconfig.is_some() {
@@ -84,6 +91,31 @@ async fn status(address: &str, json: bool) -> ExitCode {
     // Where it cannot be printed, as to a pipe that is closed, there is nobody to tell.
     let _ = std::io::stdout().write_all(said.as_bytes());
     ExitCode::SUCCESS
+}
+
+async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {
+    let Some(which) = action.which() else {
+        tracing::error!("which dead letters? say --sink, --position or --reason, or --all");
+        return ExitCode::from(USAGE);
+    };
+    let folder = &config.journal.path;
+    let mut out = std::io::stdout();
+    let done = match action {
+        DeadLetters::List { json, .. } => client::list(folder, which, *json, &mut out).await,
+        DeadLetters::Replay { .. } => said(client::order(folder, "replay", &which).await, &mut out),
+        DeadLetters::Drop { .. } => said(client::order(folder, "drop", &which).await, &mut out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "dead letters");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn said(answer: Result<String, ClientError>, out: &mut impl Write) -> Result<(), ClientError> {
+    Ok(writeln!(out, "{}", answer?)?)
 }
 
 fn load(path: &Path) -> Result<Config, Vec<Problem>> {
