@@ -13,7 +13,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(HERE.parent / "e2e.d"))
+sys.path.append(str(HERE.parent / "e2e.d"))
 
 import cases  # noqa: E402
 import processes  # noqa: E402
@@ -139,8 +139,7 @@ def install(test):
 def make(test):
     """Pods that die in every way can be made."""
     test.cases = cases.ends() + cases.deleted() + [cases.EPHEMERAL, cases.STATIC, cases.JOB]
-    (test.work / "static").mkdir(exist_ok=True)
-    (test.run_folder / "static" / "node1").mkdir(parents=True, exist_ok=True)
+    (test.run_folder / "static").mkdir(exist_ok=True)
     (test.run_folder / "static" / "static-pod.json").write_text(json.dumps(cases.static_pod()))
     test.api.post(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", cases.job())
     failures, threads = [], []
@@ -162,7 +161,9 @@ def make(test):
         thread.join()
     expect(not failures, some(failures))
     for case in test.cases:
-        test.until_died("job" if case is cases.JOB else case.name) if case is not cases.JOB else until("the job fails", lambda: len(test.deaths("job")[0]) >= 2, 120)
+        if case is not cases.JOB:
+            test.until_died(case.name)
+    until("the job fails", lambda: len(test.deaths("job")[0]) >= 2, 120)
     return f"{len(test.cases)} cases"
 
 
@@ -228,6 +229,26 @@ def restarted(what, node, down):
         return judge(row, 10)
     check.__doc__ = f"{what} is killed and comes back after {down} s while containers die: each death once"
     return check
+
+
+def evicted(test):
+    """A pod is evicted for want of memory on its node: its death once, with its sentence."""
+    case, path = cases.EVICTED, test.run_folder / "node1" / "kubelet.yaml"
+    test.create(case.body)
+    test.until_running(case.name)
+    before = path.read_text()
+    def restart(text):
+        path.write_text(text)
+        done = subprocess.run([str(ROOT / "ci" / "cluster"), "restart", "kubelet", "--node", "node1"], capture_output=True, text=True, timeout=60)
+        expect(done.returncode == 0, done.stderr)
+    # More than the machine has: the kubelet looks for whom to evict, and takes first who has asked for nothing.
+    restart(re.sub("(?m)^evictionHard:.*$", 'evictionHard: {memory.available: "900Gi"}', before))
+    try:
+        until("it is evicted", lambda: test.api.get(f"{PODS}/{case.name}")["status"].get("reason") == "Evicted", 60)
+    finally:
+        restart(before)
+    test.until_died(case.name)
+    return exit_case(case)(test)
 
 
 # --- crash loops, and an agent that is killed
@@ -381,6 +402,7 @@ def main():
             if chosen("restarts"):
                 report.run(restarted("kubelet", "node1", 3), test)
                 report.run(restarted("containerd", "node2", 2), test)
+                report.run(evicted, test)
             if chosen("loops"):
                 report.run(loops, test)
             if chosen("latency"):
