@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -384,6 +385,8 @@ def main():
     parser.add_argument("--pods", type=int, default=100)
     parser.add_argument("--seconds", type=int, default=40)
     arguments = parser.parse_args()
+    # What was found until then is told.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     test = Test(arguments)
     report = test.report
     def chosen(name):
@@ -399,16 +402,16 @@ def main():
                     report.run(exit_case(case), test)
             if chosen("rapid"):
                 report.run(rapid, test)
+            if chosen("latency"):
+                report.run(latency, test, arguments.deaths)
             if chosen("restarts"):
                 report.run(restarted("kubelet", "node1", 3), test)
                 report.run(restarted("containerd", "node2", 2), test)
                 report.run(evicted, test)
             if chosen("loops"):
                 report.run(loops, test)
-            if chosen("latency"):
-                report.run(lambda_check(latency, arguments.deaths), test)
             if chosen("cost"):
-                report.run(lambda_check(cost, arguments.pods, arguments.seconds), test)
+                report.run(cost, test, arguments.pods, arguments.seconds)
     finally:
         table(test)
         try:
@@ -420,13 +423,6 @@ def main():
     status = report.finish()
     sys.stdout.flush()
     os._exit(status)  # the oracle's threads have nothing more to say
-
-
-def lambda_check(check, *arguments):
-    def bound(test):
-        return check(test, *arguments)
-    bound.__doc__ = check.__doc__
-    return bound
 
 
 if __name__ == "__main__":
