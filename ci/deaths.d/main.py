@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(HERE.parent / "e2e.d"))
+sys.path.append(str(HERE.parent / "e2e.d"))
 
 import cases  # noqa: E402
 import processes  # noqa: E402
@@ -139,8 +140,7 @@ def install(test):
 def make(test):
     """Pods that die in every way can be made."""
     test.cases = cases.ends() + cases.deleted() + [cases.EPHEMERAL, cases.STATIC, cases.JOB]
-    (test.work / "static").mkdir(exist_ok=True)
-    (test.run_folder / "static" / "node1").mkdir(parents=True, exist_ok=True)
+    (test.run_folder / "static").mkdir(exist_ok=True)
     (test.run_folder / "static" / "static-pod.json").write_text(json.dumps(cases.static_pod()))
     test.api.post(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", cases.job())
     failures, threads = [], []
@@ -162,7 +162,9 @@ def make(test):
         thread.join()
     expect(not failures, some(failures))
     for case in test.cases:
-        test.until_died("job" if case is cases.JOB else case.name) if case is not cases.JOB else until("the job fails", lambda: len(test.deaths("job")[0]) >= 2, 120)
+        if case is not cases.JOB:
+            test.until_died(case.name)
+    until("the job fails", lambda: len(test.deaths("job")[0]) >= 2, 120)
     return f"{len(test.cases)} cases"
 
 
@@ -228,6 +230,26 @@ def restarted(what, node, down):
         return judge(row, 10)
     check.__doc__ = f"{what} is killed and comes back after {down} s while containers die: each death once"
     return check
+
+
+def evicted(test):
+    """A pod is evicted for want of memory on its node: its death once, with its sentence."""
+    case, path = cases.EVICTED, test.run_folder / "node1" / "kubelet.yaml"
+    test.create(case.body)
+    test.until_running(case.name)
+    before = path.read_text()
+    def restart(text):
+        path.write_text(text)
+        done = subprocess.run([str(ROOT / "ci" / "cluster"), "restart", "kubelet", "--node", "node1"], capture_output=True, text=True, timeout=60)
+        expect(done.returncode == 0, done.stderr)
+    # More than the machine has: the kubelet looks for whom to evict, and takes first who has asked for nothing.
+    restart(re.sub("(?m)^evictionHard:.*$", 'evictionHard: {memory.available: "900Gi"}', before))
+    try:
+        until("it is evicted", lambda: test.api.get(f"{PODS}/{case.name}")["status"].get("reason") == "Evicted", 60)
+    finally:
+        restart(before)
+    test.until_died(case.name)
+    return exit_case(case)(test)
 
 
 # --- crash loops, and an agent that is killed
@@ -363,6 +385,8 @@ def main():
     parser.add_argument("--pods", type=int, default=100)
     parser.add_argument("--seconds", type=int, default=40)
     arguments = parser.parse_args()
+    # What was found until then is told.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     test = Test(arguments)
     report = test.report
     def chosen(name):
@@ -378,15 +402,16 @@ def main():
                     report.run(exit_case(case), test)
             if chosen("rapid"):
                 report.run(rapid, test)
+            if chosen("latency"):
+                report.run(latency, test, arguments.deaths)
             if chosen("restarts"):
                 report.run(restarted("kubelet", "node1", 3), test)
                 report.run(restarted("containerd", "node2", 2), test)
+                report.run(evicted, test)
             if chosen("loops"):
                 report.run(loops, test)
-            if chosen("latency"):
-                report.run(lambda_check(latency, arguments.deaths), test)
             if chosen("cost"):
-                report.run(lambda_check(cost, arguments.pods, arguments.seconds), test)
+                report.run(cost, test, arguments.pods, arguments.seconds)
     finally:
         table(test)
         try:
@@ -398,13 +423,6 @@ def main():
     status = report.finish()
     sys.stdout.flush()
     os._exit(status)  # the oracle's threads have nothing more to say
-
-
-def lambda_check(check, *arguments):
-    def bound(test):
-        return check(test, *arguments)
-    bound.__doc__ = check.__doc__
-    return bound
 
 
 if __name__ == "__main__":
