@@ -38,6 +38,15 @@ pub enum Command {
         /// The configuration
         file: PathBuf,
     },
+    /// Tells who watches what, of an aggregator that runs
+    Status {
+        /// Where its metrics are
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2112")]
+        address: String,
+        /// As JSON, with every share
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Flags that kubernetes-event-exporter's users write with one dash, as Go's `flag` takes them.

@@ -4,6 +4,7 @@
 pub mod admit;
 pub mod app;
 pub mod arguments;
+pub mod ask;
 pub mod assign;
 pub mod config;
 pub mod enrich;

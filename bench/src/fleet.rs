@@ -9,7 +9,6 @@ use nodetap_agent::kubernetes::KubernetesAccess;
 use nodetap_agent::link::tls::Credentials;
 use nodetap_agent::outbox::queue::Bounds;
 use nodetap_agent::watch::progress::Progress;
-use nodetap_agent::watch::request::name_of;
 use nodetap_agent::{link, outbox, watch as event_watch};
 use nodetap_wire::{Assignment, WatchState};
 use tokio::sync::{mpsc, watch};
@@ -33,7 +32,7 @@ struct Member {
     health: watch::Receiver<link::Health>,
     assignments: watch::Receiver<Assignment>,
     progress: Progress,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 /// Whom an agent's API server answers to.
@@ -87,12 +86,18 @@ impl Fleet {
         let (assign, assignments) = watch::channel(Assignment::default());
         let (say, health) = watch::channel(link::Health::default());
         let (forget, _) = watch::channel(0);
+        let (negotiate, negotiations) = watch::channel(0);
+        let (find, findings) = watch::channel(None);
+        let (names, tally) = <(event_watch::names::Names, event_watch::tally::Tally)>::default();
+        let watch_metrics = event_watch::metrics::Metrics::default();
         let progress = Progress::default();
         let wiring = event_watch::Wiring {
             assignments: assignments.clone(),
             intake,
             reports: report,
-            metrics: event_watch::metrics::Metrics::default(),
+            tally: tally.clone(),
+            names: names.clone(),
+            metrics: watch_metrics.clone(),
             progress: progress.clone(),
         };
         let settings = link::Settings {
@@ -101,11 +106,30 @@ impl Fleet {
             aggregator: setup.agents().to_string(),
             bounds: Bounds::default(),
         };
-        let ends = link::Ends { taken, reports, assignments: assign, health: say, forgotten: forget };
+        let ends = link::Ends {
+            taken,
+            reports,
+            assignments: assign,
+            health: say,
+            forgotten: forget,
+            negotiate,
+            findings,
+            names: names.subscribe(),
+            tally,
+            // Nobody is told to end before all are.
+            drain: CancellationToken::new(),
+        };
         let outbox_metrics = outbox::metrics::Metrics::default();
         let stop = self.stop.clone();
         let tasks = [
             self.tasks.spawn(event_watch::run(access.client.clone(), wiring, stop.clone())),
+            self.tasks.spawn(event_watch::negotiate::run(
+                access.client.clone(),
+                negotiations,
+                find,
+                watch_metrics,
+                stop.clone(),
+            )),
             self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop)),
         ];
         self.members.push(Member { node: node.to_owned(), health, assignments, progress, tasks });
@@ -130,10 +154,8 @@ impl Fleet {
     pub(crate) fn holdings(&self) -> BTreeMap<String, (String, u64)> {
         let of = |member: &Member| {
             let assigned = member.assignments.borrow();
-            let named = assigned
-                .watches
-                .iter()
-                .filter_map(|watch| Some((name_of(watch.shard.as_ref()?), watch.epoch)));
+            let named =
+                assigned.watches.iter().filter_map(|watch| Some((watch.shard.as_ref()?.name(), watch.epoch)));
             named.map(|(shard, epoch)| (shard, (member.node.clone(), epoch))).collect::<Vec<_>>()
         };
         self.members.iter().flat_map(of).collect()
@@ -166,7 +188,7 @@ impl Fleet {
                 .borrow()
                 .watches
                 .iter()
-                .any(|watch| watch.shard.as_ref().is_some_and(|of| name_of(of) == shard));
+                .any(|watch| watch.shard.as_ref().is_some_and(|of| of.name() == shard));
             held && member.progress.shards().get(shard).is_some_and(|held| held.state == WatchState::Watching)
         };
         self.members.iter().any(watches)

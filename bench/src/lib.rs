@@ -14,6 +14,7 @@ pub mod load;
 mod oracle;
 pub mod parity;
 pub mod pki;
+pub mod plan;
 mod posting;
 mod random;
 pub mod reconnect;

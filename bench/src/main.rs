@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, faults, figures, reconnect, watch_cost};
+use nodetap_bench::{demo, faults, figures, plan, reconnect, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -23,6 +23,8 @@ enum Command {
     Simulate(Simulate),
     /// Show nodetap at work: an aggregator and three agents on a simulated cluster, with things that go wrong.
     Demo(demo::Arguments),
+    /// Measure one plan of the watches, and draw how it spreads them.
+    Plan(plan::Arguments),
     /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
     Figures(figures::Arguments),
     /// Measure what a real kube-apiserver pays for each event: with 200 agents, against one bare watch.
@@ -69,6 +71,7 @@ async fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Figures(arguments) => figures::run(arguments).await,
         Command::WatchCost(arguments) => watch_cost::run(arguments).await,
         Command::Reconnect(arguments) => reconnect::run(arguments).await,
