@@ -89,7 +89,7 @@ impl Fleet {
         let (negotiate, negotiations) = watch::channel(0);
         let (find, findings) = watch::channel(None);
         let (names, tally) = <(event_watch::names::Names, event_watch::tally::Tally)>::default();
-        let metrics = event_watch::metrics::Metrics::default();
+        let watch_metrics = event_watch::metrics::Metrics::default();
         let progress = Progress::default();
         let wiring = event_watch::Wiring {
             assignments: assignments.clone(),
@@ -97,7 +97,7 @@ impl Fleet {
             reports: report,
             tally: tally.clone(),
             names: names.clone(),
-            metrics: metrics.clone(),
+            metrics: watch_metrics.clone(),
             progress: progress.clone(),
         };
         let settings = link::Settings {
@@ -116,6 +116,7 @@ impl Fleet {
             findings,
             names: names.subscribe(),
             tally,
+            // Nobody is told to end before all are.
             drain: CancellationToken::new(),
         };
         let outbox_metrics = outbox::metrics::Metrics::default();
@@ -126,7 +127,7 @@ impl Fleet {
                 access.client.clone(),
                 negotiations,
                 find,
-                metrics,
+                watch_metrics,
                 stop.clone(),
             )),
             self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop)),
