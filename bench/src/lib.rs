@@ -18,6 +18,7 @@ pub mod plan;
 mod posting;
 mod random;
 pub mod reconnect;
+pub mod redact;
 pub mod tap_latency;
 pub mod watch_cost;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, faults, figures, plan, reconnect, tap_latency, watch_cost};
+use nodetap_bench::{demo, faults, figures, plan, reconnect, redact, tap_latency, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -35,6 +35,8 @@ enum Command {
     Reconnect(reconnect::Arguments),
     /// Let agents, API servers, networks and the aggregator fail on a real API server, and count what is lost.
     Faults(faults::Arguments),
+    /// Measure how fast the agent takes secrets out of a log.
+    Redact(redact::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,6 +81,7 @@ async fn main() -> ExitCode {
         Command::WatchCost(arguments) => watch_cost::run(arguments).await,
         Command::Reconnect(arguments) => reconnect::run(arguments).await,
         Command::Faults(arguments) => faults::run(arguments).await,
+        Command::Redact(arguments) => redact::run(&arguments),
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));
