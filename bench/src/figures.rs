@@ -18,9 +18,9 @@ use crate::load::Load;
 use crate::say;
 
 mod deaths;
-mod file;
-mod process;
-mod report;
+pub(crate) mod file;
+pub(crate) mod process;
+pub(crate) mod report;
 
 use deaths::Latencies;
 use file::Records;

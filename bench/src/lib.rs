@@ -10,6 +10,7 @@ pub mod load;
 pub mod parity;
 pub mod pki;
 mod random;
+pub mod throughput;
 
 pub use random::Random;
 

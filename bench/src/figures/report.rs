@@ -7,52 +7,54 @@ use crate::say;
 
 /// What both processes took in a phase.
 #[derive(Clone, Debug)]
-pub(super) struct Phase {
+pub(crate) struct Phase {
     /// As in the names of its figures.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Records delivered in it.
-    pub(super) records: usize,
-    pub(super) agent: Taken,
-    pub(super) aggregator: Taken,
+    pub(crate) records: usize,
+    pub(crate) agent: Taken,
+    pub(crate) aggregator: Taken,
 }
 
 /// One figure.
 #[derive(Clone, Debug)]
-pub(super) struct Figure {
+pub(crate) struct Figure {
     name: String,
     value: f64,
     unit: &'static str,
     bar: Option<Bar>,
 }
 
-/// The most that a figure may be.
+/// The most that a figure may be, or the least.
 #[derive(Clone, Copy, Debug)]
 enum Bar {
     /// More is a failure.
     Limit(f64),
     /// More is told.
     Aim(f64),
+    /// Less is a failure.
+    Least(f64),
 }
 
 // === impl Phase ===
 
 impl Phase {
-    pub(super) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.agent.elapsed.as_secs_f64()
     }
 
     /// CPU of both for each record, in microseconds; `None` without records.
-    pub(super) fn cpu_per_record(&self) -> Option<f64> {
+    pub(crate) fn cpu_per_record(&self) -> Option<f64> {
         let cpu: Duration = self.agent.cpu + self.aggregator.cpu;
         (self.records > 0).then(|| cpu.as_secs_f64() * 1e6 / count(self.records))
     }
 
-    pub(super) fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         count(self.records) / self.seconds()
     }
 
     /// What it is beside the figures that have a bar.
-    pub(super) fn figures(&self) -> Vec<Figure> {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
         let name = self.name;
         let figures = [
             (format!("agent-rss-{name}"), megabytes(self.agent.rss), "MB"),
@@ -70,7 +72,7 @@ impl Phase {
 }
 
 /// Shows the phases.
-pub(super) fn table(phases: &[Phase]) {
+pub(crate) fn table(phases: &[Phase]) {
     say("");
     say(
         "phase      events  seconds  events/s   agent MB  CPU %   aggregator MB  CPU %   us/event  agent + aggregator",
@@ -105,35 +107,47 @@ pub(super) fn table(phases: &[Phase]) {
 // === impl Figure ===
 
 impl Figure {
-    pub(super) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { name: name.into(), value, unit, bar: None }
     }
 
     /// At most so much.
-    pub(super) fn limit(self, bar: f64) -> Self {
+    pub(crate) fn limit(self, bar: f64) -> Self {
         Self { bar: Some(Bar::Limit(bar)), ..self }
     }
 
+    /// At least so much.
+    pub(crate) fn at_least(self, bar: f64) -> Self {
+        Self { bar: Some(Bar::Least(bar)), ..self }
+    }
+
     /// At most so much is aimed at.
-    pub(super) fn aim(self, bar: f64) -> Self {
+    pub(crate) fn aim(self, bar: f64) -> Self {
         Self { bar: Some(Bar::Aim(bar)), ..self }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn is_failure(&self) -> bool {
-        matches!(self.bar, Some(Bar::Limit(bar)) if self.value > bar)
+    pub(crate) fn is_failure(&self) -> bool {
+        match self.bar {
+            Some(Bar::Limit(bar)) => self.value > bar,
+            Some(Bar::Least(bar)) => self.value < bar,
+            Some(Bar::Aim(_)) | None => false,
+        }
     }
 
     /// `figure NAME VALUE UNIT bar BAR ok|short`, without the bar where it has none, with `aim` at the end where it is one.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { name, value, unit, .. } = self;
         let start = format!("figure {name} {value:.3} {unit}");
         match self.bar {
             None => start,
             Some(Bar::Limit(bar)) => format!("{start} bar {bar} {}", verdict(*value, bar)),
+            Some(Bar::Least(bar)) => {
+                format!("{start} bar {bar} {}", if *value < bar { "short" } else { "ok" })
+            }
             Some(Bar::Aim(bar)) => format!("{start} bar {bar} {} aim", verdict(*value, bar)),
         }
     }
@@ -144,14 +158,14 @@ fn verdict(value: f64, bar: f64) -> &'static str {
 }
 
 /// Millions of bytes.
-pub(super) fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "no process has 2^53 bytes")]
     let bytes = bytes as f64;
     bytes / 1e6
 }
 
 /// Exact below 2^53.
-pub(super) fn count(number: usize) -> f64 {
+pub(crate) fn count(number: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "nobody counts that far")]
     let number = number as f64;
     number
@@ -169,6 +183,8 @@ mod tests {
         assert_eq!(figure.clone().limit(0.2).line(), "figure ready-agent 0.250 s bar 0.2 short");
         assert!(figure.clone().limit(0.2).is_failure() && !figure.clone().limit(0.25).is_failure());
         assert_eq!(figure.clone().aim(0.2).line(), "figure ready-agent 0.250 s bar 0.2 short aim");
-        assert!(!figure.aim(0.2).is_failure());
+        assert!(!figure.clone().aim(0.2).is_failure());
+        assert!(figure.clone().at_least(0.3).is_failure() && !figure.clone().at_least(0.25).is_failure());
+        assert_eq!(figure.at_least(0.3).line(), "figure ready-agent 0.250 s bar 0.3 short");
     }
 }
