@@ -24,7 +24,7 @@ impl Sink for Picky {
             if *self.refuses.lock().unwrap() {
                 report.set(index, Outcome::Refused("answered 400 Bad Request: no such index".to_owned()));
             } else {
-                self.took.lock().unwrap().push(delivery.id.clone());
+                self.took.lock().unwrap().push(delivery.id.to_string());
                 report.set(index, Outcome::Delivered);
             }
         }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::backoff::{Backoff, jitter};
 use self::queue::Queue;
 use self::replays::Replays;
+use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::metrics::SinkMetrics;
 use super::{Delivery, Outcome, Report, Sink};
@@ -41,15 +42,15 @@ const TELL_LAG: Duration = Duration::from_secs(1);
 const EMPTY_READS: u32 = 5;
 
 /// One sink's loop.
-pub struct Loop<J: Journal, S, R> {
+pub struct Loop<J: Journal, S> {
     /// The receiver's name; its cursor's is made of it.
     pub name: String,
     /// What to read.
     pub journal: J,
-    /// The cluster's name, for faces.
-    pub cluster: Arc<str>,
-    /// How often a record goes to this sink; mostly 0 or 1.
-    pub copies: R,
+    /// Says which records go to it; shared by all sinks.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Which receiver of the dispatcher's it is.
+    pub receiver: usize,
     /// Renders for it.
     pub encoder: Encoder,
     /// Delivers.
@@ -89,12 +90,7 @@ pub fn consumer(name: &str) -> String {
 
 // === impl Loop ===
 
-impl<J, S, R> Loop<J, S, R>
-where
-    J: Journal,
-    S: Sink,
-    R: Fn(&Face<'_>) -> usize + Send + 'static,
-{
+impl<J: Journal, S: Sink> Loop<J, S> {
     /// Runs until told to stop, then lets the batch in flight end and commits.
     ///
     /// # Errors
@@ -271,14 +267,18 @@ where
     /// Why it is a dead letter.
     fn take(&mut self, queue: &mut Queue, entry: &Entry) -> Result<(), String> {
         let now = Instant::now().into_std();
-        let face = entry.face(&self.cluster).map_err(|error| error.to_string())?;
-        let copies = (self.copies)(&face);
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let (routed, face) = dispatcher.route(entry).map_err(|error| error.to_string())?;
+        let copies = routed.copies(self.receiver);
         if copies == 0 {
             queue.take(entry.position, None, now);
             return Ok(());
         }
-        let delivery =
-            self.encoder.encode(&face, entry.position, entry.taken_ns).map_err(|error| error.to_string())?;
+        let delivery = match (self.encoder.encode_routed(&routed, entry.position, entry.taken_ns), face) {
+            (Some(delivery), _) => delivery,
+            (None, Some(face)) => self.encode(&face, entry)?,
+            (None, None) => self.render(entry)?,
+        };
         queue.take(entry.position, std::iter::repeat_n(delivery, copies), now);
         Ok(())
     }
@@ -445,8 +445,13 @@ where
 
     /// Renders an entry, wherever routes send it now.
     fn render(&mut self, entry: &Entry) -> Result<Delivery, String> {
-        let face = entry.face(&self.cluster).map_err(|error| error.to_string())?;
-        self.encoder.encode(&face, entry.position, entry.taken_ns).map_err(|error| error.to_string())
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let face = entry.face(dispatcher.cluster()).map_err(|error| error.to_string())?;
+        self.encode(&face, entry)
+    }
+
+    fn encode(&mut self, face: &Face<'_>, entry: &Entry) -> Result<Delivery, String> {
+        self.encoder.encode(face, entry.position, entry.taken_ns).map_err(|error| error.to_string())
     }
 
     /// Commits; false: it failed, and a while has passed.
