@@ -38,6 +38,12 @@ async fn main() -> ExitCode {
             Err(code) => code,
         };
     }
+    if let Some(Command::Reconcile) = &arguments.command {
+        return match checked(&arguments.config) {
+            Ok(config) => reconcile(&config).await,
+            Err(code) => code,
+        };
+    }
     if arguments.kubeconfig.is_some() {
         tracing::warn!("--kubeconfig is without effect: the aggregator does not speak to the API server");
     }
@@ -69,6 +75,19 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error, "ending");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn reconcile(config: &Config) -> ExitCode {
+    let report = client::reconcile(&config.journal.path).await;
+    let adds_up = report.as_ref().is_ok_and(|report| report.contains("\n  \"addsUp\": true"));
+    match said(report, &mut std::io::stdout()) {
+        Ok(()) if adds_up => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(%error, "reconcile");
             ExitCode::FAILURE
         }
     }

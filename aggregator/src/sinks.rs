@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::config::receivers::{Receiver, ReceiverBody};
 use crate::journal::Position;
 
+pub mod account;
 pub mod delivery;
 pub mod dispatch;
 pub mod encode;

@@ -1,5 +1,6 @@
 #![allow(unreachable_pub)]
 
+mod defects;
 pub mod journal;
 pub mod server;
 
