@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Journal, KeptLetter, Letters, Position};
+use crate::reconcile::Sources;
 use crate::sinks::Orders;
 use crate::sinks::delivery::consumer;
 
@@ -72,6 +73,7 @@ pub struct Shown {
 pub struct Admin<J> {
     journal: J,
     orders: Orders,
+    sources: Sources,
 }
 
 /// Binds the socket in a folder of which this process holds the lock.
@@ -99,8 +101,8 @@ pub fn path(folder: &Path) -> PathBuf {
 
 impl<J: Journal> Admin<J> {
     /// Answers from this journal, and hands orders on to the sinks.
-    pub fn new(journal: J, orders: Orders) -> Self {
-        Self { journal, orders }
+    pub fn new(journal: J, orders: Orders, sources: Sources) -> Self {
+        Self { journal, orders, sources }
     }
 
     /// Serves until told to stop.
@@ -156,7 +158,15 @@ impl<J: Journal> Admin<J> {
             "/dead-letters/list" => self.list(which).await,
             "/dead-letters/replay" => self.replay(which).await,
             "/dead-letters/drop" => self.drop_letters(which).await,
-            _ => return said(StatusCode::NOT_FOUND, "there are /dead-letters/list, replay and drop"),
+            "/reconcile" => serde_json::to_vec_pretty(&self.sources.report())
+                .map(|report| Response::new(Full::from(report)))
+                .map_err(|error| error.to_string()),
+            _ => {
+                return said(
+                    StatusCode::NOT_FOUND,
+                    "there are /dead-letters/list, replay and drop, and /reconcile",
+                );
+            }
         };
         answer.unwrap_or_else(|refused| said(StatusCode::CONFLICT, &refused))
     }

@@ -9,6 +9,7 @@ use nodetap_runtime::endpoint::{self, BindError, Endpoint};
 use nodetap_runtime::process::ProcessCollector;
 use nodetap_runtime::tasks::Tasks;
 use nodetap_wire::{Record, tls::Files};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,9 +25,10 @@ use crate::config::{Config, Synchronous};
 use crate::http::AggregatorHealth;
 use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
 use crate::journal::sqlite::{self, SqliteJournal};
-use crate::journal::{Entry, JournalError, Observer};
+use crate::journal::{Entry, Journal, JournalError, Observer};
 use crate::metrics::ClusterMetrics;
 use crate::metrics::compatibility::EventExporterCounters;
+use crate::reconcile::Sources;
 use crate::sinks::{self, Built, SinkError};
 
 /// How long the parts have to end: sinks finish their batch within 5 s.
@@ -79,7 +81,7 @@ pub enum StartError {
 }
 
 /// Counts what becomes durable.
-struct Counting(ClusterMetrics);
+struct Counting(ClusterMetrics, Counter);
 
 // === impl App ===
 
@@ -116,9 +118,19 @@ impl App {
         let cluster = ClusterMetrics::register(&mut self.registry, self.config.compatibility);
         let journal_metrics = JournalMetrics::default();
         journal_metrics.register(&mut self.registry);
+        let facts = Counter::default();
+        self.registry.register(
+            "nodetap_pod_facts_taken",
+            "Facts of pods, which are not journalled",
+            facts.clone(),
+        );
         let settings = self.journal_settings();
         let path = settings.path.clone();
-        let journal = SqliteJournal::open(settings, journal_metrics.clone(), Box::new(Counting(cluster)))?;
+        let journal = SqliteJournal::open(
+            settings,
+            journal_metrics.clone(),
+            Box::new(Counting(cluster, facts.clone())),
+        )?;
         sinks::warn_of_strangers(&journal, &self.config.receivers).await?;
         let assign = assign::metrics::Metrics::default();
         assign.register(&mut self.registry);
@@ -138,7 +150,13 @@ impl App {
         let addresses = [agents.local_addr(), metrics.local_addr()];
         let [agents_at, metrics_at] =
             addresses.map(|address| address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))));
-        let tasks = self.spawn(agents, metrics, journal.clone(), (assigner, driver, follow), counters);
+        let tasks = self.spawn(
+            agents,
+            metrics,
+            journal.clone(),
+            (assigner, driver, follow),
+            (counters, journal_metrics, facts),
+        );
         Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, path })
     }
 
@@ -161,7 +179,7 @@ impl App {
         metrics: TcpListener,
         journal: SqliteJournal,
         (assigner, driver, follow): (Assigner, Driver<SqliteJournal>, Follow),
-        mut counters: EventExporterCounters,
+        (mut counters, journal_metrics, facts): (EventExporterCounters, JournalMetrics, Counter),
     ) -> Tasks {
         let Self { config, credentials, sinks, mut registry, admit } = self;
         let mut tasks = Tasks::default();
@@ -179,9 +197,16 @@ impl App {
         for task in sink_tasks {
             tasks.adopt(task.name, task.handle);
         }
+        let sources = Sources {
+            admit: admit.clone(),
+            journal: journal_metrics,
+            facts,
+            head: journal.head(),
+            sinks: context.metrics.clone(),
+        };
         match admin::bind(&config.journal.path) {
             Ok(listener) => {
-                tasks.spawn("admin", Admin::new(journal.clone(), orders).run(listener, stop.clone()))
+                tasks.spawn("admin", Admin::new(journal.clone(), orders, sources).run(listener, stop.clone()))
             }
             // Everything else works without it.
             Err(error) => {
@@ -254,4 +279,8 @@ impl Observer for Counting {
     }
 
     fn duplicate(&mut self, _: &Record) {}
+
+    fn pod(&mut self, _: &Record) {
+        self.1.inc();
+    }
 }

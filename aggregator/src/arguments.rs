@@ -49,6 +49,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Shows what became of everything since the aggregator started, as JSON; exit 1 where it does not add up
+    Reconcile,
     /// Shows, delivers again or drops what receivers refused; asks the aggregator that runs with the same --config
     DeadLetters {
         /// What to do with them

@@ -15,5 +15,6 @@ pub mod http;
 pub mod journal;
 pub mod merge;
 pub mod metrics;
+pub mod reconcile;
 pub mod route;
 pub mod sinks;

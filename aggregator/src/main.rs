@@ -41,6 +41,12 @@ async fn main() -> ExitCode {
                 Err(code) => code,
             };
         }
+        Some(Command::Reconcile) => {
+            return match checked(&arguments.config) {
+                Ok(config) => reconcile(&config).await,
+                Err(code) => code,
+            };
+        }
         None => {}
     }
     if arguments.kubeconfig.is_some() {
@@ -91,6 +97,19 @@ async fn status(address: &str, json: bool) -> ExitCode {
     // Where it cannot be printed, as to a pipe that is closed, there is nobody to tell.
     let _ = std::io::stdout().write_all(said.as_bytes());
     ExitCode::SUCCESS
+}
+
+async fn reconcile(config: &Config) -> ExitCode {
+    let report = client::reconcile(&config.journal.path).await;
+    let adds_up = report.as_ref().is_ok_and(|report| report.contains("\n  \"addsUp\": true"));
+    match said(report, &mut std::io::stdout()) {
+        Ok(()) if adds_up => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(%error, "reconcile");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {

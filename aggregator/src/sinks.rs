@@ -5,6 +5,7 @@
 //! Delivery is at least once, in the journal's order; a record's [`id`](Delivery::id) is the same however often it is sent.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use crate::config::receivers::{Receiver, ReceiverBody};
 use crate::journal::Position;
 
+pub mod account;
 pub mod delivery;
+pub mod dispatch;
 pub mod encode;
 pub mod file;
 pub mod http;
@@ -33,9 +36,9 @@ pub struct Delivery {
     /// Its place in the journal.
     pub position: Position,
     /// The record's identity.
-    pub id: String,
+    pub id: Arc<str>,
     /// Whom it is about: deliveries that share it keep their order.
-    pub object: String,
+    pub object: Arc<str>,
     /// When it happened, in nanoseconds since 1970; when it was taken, where that is not known. Never 0.
     pub time_ns: i64,
     /// When it was journalled, in nanoseconds since 1970.

@@ -18,7 +18,7 @@ use crate::load::Load;
 use crate::say;
 
 mod deaths;
-mod file;
+pub(crate) mod file;
 pub(crate) mod process;
 pub(crate) mod report;
 

@@ -20,6 +20,7 @@ mod random;
 pub mod reconnect;
 pub mod redact;
 pub mod tap_latency;
+pub mod throughput;
 pub mod watch_cost;
 
 pub use random::Random;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, faults, figures, plan, reconnect, redact, tap_latency, watch_cost};
+use nodetap_bench::{demo, faults, figures, plan, reconnect, redact, tap_latency, throughput, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -37,6 +37,8 @@ enum Command {
     Faults(faults::Arguments),
     /// Measure how fast the agent takes secrets out of a log.
     Redact(redact::Arguments),
+    /// Measure how many events come through, and what each takes, at full speed for a time.
+    Throughput(throughput::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +84,7 @@ async fn main() -> ExitCode {
         Command::Reconnect(arguments) => reconnect::run(arguments).await,
         Command::Faults(arguments) => faults::run(arguments).await,
         Command::Redact(arguments) => redact::run(&arguments),
+        Command::Throughput(arguments) => throughput::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));

@@ -43,7 +43,7 @@ pub async fn list(
     out: &mut impl Write,
 ) -> Result<(), ClientError> {
     loop {
-        let letters: Vec<Shown> = serde_json::from_slice(&ask(folder, "list", &which).await?)?;
+        let letters: Vec<Shown> = serde_json::from_slice(&ask(folder, "/dead-letters/list", &which).await?)?;
         let Some(last) = letters.last() else { return Ok(out.flush()?) };
         which.after = Some((last.sink.clone(), last.position));
         for letter in &letters {
@@ -68,10 +68,20 @@ pub async fn list(
 /// # Errors
 /// Where it cannot be asked, or would not.
 pub async fn order(folder: &Path, action: &str, which: &Which) -> Result<String, ClientError> {
-    Ok(String::from_utf8_lossy(&ask(folder, action, which).await?).trim().to_owned())
+    Ok(String::from_utf8_lossy(&ask(folder, &format!("/dead-letters/{action}"), which).await?)
+        .trim()
+        .to_owned())
 }
 
-async fn ask(folder: &Path, action: &str, which: &Which) -> Result<Bytes, ClientError> {
+/// The report of what became of everything: JSON.
+///
+/// # Errors
+/// Where the aggregator cannot be asked.
+pub async fn reconcile(folder: &Path) -> Result<String, ClientError> {
+    Ok(String::from_utf8_lossy(&ask(folder, "/reconcile", &Which::default()).await?).trim().to_owned())
+}
+
+async fn ask(folder: &Path, path_of: &str, which: &Which) -> Result<Bytes, ClientError> {
     let socket = path(folder);
     let stream = UnixStream::connect(&socket).await;
     let stream = stream.map_err(|error| ClientError::Connect(socket.display().to_string(), error))?;
@@ -80,9 +90,8 @@ async fn ask(folder: &Path, action: &str, which: &Which) -> Result<Bytes, Client
     let body = Full::<Bytes>::from(serde_json::to_vec(which)?);
     let mut request = Request::new(body);
     *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = format!("/dead-letters/{action}")
-        .parse()
-        .map_err(|_| ClientError::Refused(format!("no such order: {action}")))?;
+    *request.uri_mut() =
+        path_of.parse().map_err(|_| ClientError::Refused(format!("no such order: {path_of}")))?;
     request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("nodetap"));
     let answer = sender.send_request(request).await?;
     let status = answer.status();

@@ -24,10 +24,20 @@ impl Sink for Picky {
             if *self.refuses.lock().unwrap() {
                 report.set(index, Outcome::Refused("answered 400 Bad Request: no such index".to_owned()));
             } else {
-                self.took.lock().unwrap().push(delivery.id.clone());
+                self.took.lock().unwrap().push(delivery.id.to_string());
                 report.set(index, Outcome::Delivered);
             }
         }
+    }
+}
+
+fn sources(journal: &Memory) -> Sources {
+    Sources {
+        admit: crate::admit::metrics::Metrics::default(),
+        journal: crate::journal::metrics::JournalMetrics::default(),
+        facts: prometheus_client::metrics::counter::Counter::default(),
+        head: journal.head(),
+        sinks: crate::sinks::Metrics::register(&mut prometheus_client::registry::Registry::default()),
     }
 }
 
@@ -53,7 +63,8 @@ async fn dead_letters_are_listed_delivered_again_with_the_same_id_and_dropped_wh
     let delivering = tokio::spawn(delivering.run(stop.clone()));
     let orders = Orders::from([("hook".to_owned(), order)]);
     let listener = bind(folder.path()).unwrap();
-    let serving = tokio::spawn(Admin::new(journal.clone(), orders).run(listener, stop.clone()));
+    let serving =
+        tokio::spawn(Admin::new(journal.clone(), orders, sources(&journal)).run(listener, stop.clone()));
     journal.reached("hook", 5).await;
 
     let all = listed(folder.path(), Which::default()).await;
@@ -85,6 +96,10 @@ async fn dead_letters_are_listed_delivered_again_with_the_same_id_and_dropped_wh
     journal.reached("hook", 6).await;
     assert_eq!(client::order(folder.path(), "drop", &Which::default()).await.unwrap(), "dropped 1");
     assert!(listed(folder.path(), Which::default()).await.is_empty());
+
+    let report = client::reconcile(folder.path()).await.unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((report["head"].as_u64(), report["addsUp"].as_bool()), (Some(6), Some(true)));
 
     let nobody = Which { sink: Some("hok".to_owned()), ..Which::default() };
     let refused = client::order(folder.path(), "replay", &nobody).await.unwrap_err();

@@ -239,6 +239,20 @@ impl Drop for Waits {
 
 // === impl RecordReason ===
 
+impl RecordReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::other_node,
+        Self::no_watch,
+        Self::unknown_kind,
+        Self::no_identity,
+        Self::too_long,
+        Self::not_utf8,
+        Self::not_event,
+        Self::contradicts,
+    ];
+}
+
 impl From<&Refused> for RecordReason {
     fn from(refused: &Refused) -> Self {
         match refused {

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use self::backoff::{Backoff, jitter};
 use self::queue::Queue;
 use self::replays::Replays;
+use super::account::Account;
+use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::metrics::SinkMetrics;
 use super::{Delivery, Outcome, Report, Sink};
@@ -41,15 +43,15 @@ const TELL_LAG: Duration = Duration::from_secs(1);
 const EMPTY_READS: u32 = 5;
 
 /// One sink's loop.
-pub struct Loop<J: Journal, S, R> {
+pub struct Loop<J: Journal, S> {
     /// The receiver's name; its cursor's is made of it.
     pub name: String,
     /// What to read.
     pub journal: J,
-    /// The cluster's name, for faces.
-    pub cluster: Arc<str>,
-    /// How often a record goes to this sink; mostly 0 or 1.
-    pub copies: R,
+    /// Says which records go to it; shared by all sinks.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Which receiver of the dispatcher's it is.
+    pub receiver: usize,
     /// Renders for it.
     pub encoder: Encoder,
     /// Delivers.
@@ -68,6 +70,7 @@ pub struct Loop<J: Journal, S, R> {
 
 /// What the loop knows beside its queue.
 struct State {
+    account: Account,
     queue: Queue,
     replays: Replays,
     /// The last attempt was of what is new; of dead letters the next may be.
@@ -89,12 +92,7 @@ pub fn consumer(name: &str) -> String {
 
 // === impl Loop ===
 
-impl<J, S, R> Loop<J, S, R>
-where
-    J: Journal,
-    S: Sink,
-    R: Fn(&Face<'_>) -> usize + Send + 'static,
-{
+impl<J: Journal, S: Sink> Loop<J, S> {
     /// Runs until told to stop, then lets the batch in flight end and commits.
     ///
     /// # Errors
@@ -181,7 +179,17 @@ where
         let queue = Queue::new(self.sink.limits(), from, self.tolerance, Instant::now().into_std());
         let replays = Replays::new(consumer(&self.name));
         let fresh = from == Position(0);
-        Ok(Some(State { queue, replays, after_new: false, head, read_ns: 0, trouble, empty_reads: 0, fresh }))
+        Ok(Some(State {
+            account: Account::begin(from),
+            queue,
+            replays,
+            after_new: false,
+            head,
+            read_ns: 0,
+            trouble,
+            empty_reads: 0,
+            fresh,
+        }))
     }
 
     /// Makes the start durable: after the next start of the process it is no other.
@@ -226,8 +234,9 @@ where
             if state.empty_reads < EMPTY_READS {
                 rest(&mut state.trouble, stop).await;
             } else {
-                self.missed(after, head, state.fresh);
+                self.missed(state, after, head);
                 state.queue.pass(head);
+                self.metrics.show(&state.account);
                 state.empty_reads = 0;
             }
             return Ok(());
@@ -239,12 +248,17 @@ where
         for (index, entry) in entries.into_iter().enumerate() {
             expected.0 += 1;
             if entry.position > expected {
-                self.missed(Position(expected.0 - 1), Position(entry.position.0 - 1), state.fresh);
+                self.missed(state, Position(expected.0 - 1), Position(entry.position.0 - 1));
             }
             expected = expected.max(entry.position);
             state.fresh = false;
             state.read_ns = entry.taken_ns;
-            if let Err(reason) = self.take(&mut state.queue, &entry) {
+            let taken = self.take(&mut state.queue, &entry);
+            match &taken {
+                Ok(deliveries) => state.account.take(entry.position, *deliveries),
+                Err(_) => state.account.take_dead(entry.position),
+            }
+            if let Err(reason) = taken {
                 self.metrics.dead_letters.inc();
                 let letter = DeadLetter { position: entry.position, reason };
                 first_dead.get_or_insert_with(|| letter.clone());
@@ -254,6 +268,7 @@ where
                 tokio::task::yield_now().await;
             }
         }
+        self.metrics.show(&state.account);
         if let Some(DeadLetter { position, reason }) = first_dead {
             tracing::warn!(
                 sink = self.name,
@@ -265,29 +280,35 @@ where
         Ok(())
     }
 
-    /// Routes and renders one entry.
+    /// Routes and renders one entry; how many deliveries it makes.
     ///
     /// # Errors
     /// Why it is a dead letter.
-    fn take(&mut self, queue: &mut Queue, entry: &Entry) -> Result<(), String> {
+    fn take(&mut self, queue: &mut Queue, entry: &Entry) -> Result<usize, String> {
         let now = Instant::now().into_std();
-        let face = entry.face(&self.cluster).map_err(|error| error.to_string())?;
-        let copies = (self.copies)(&face);
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let (routed, face) = dispatcher.route(entry).map_err(|error| error.to_string())?;
+        let copies = routed.copies(self.receiver);
         if copies == 0 {
             queue.take(entry.position, None, now);
-            return Ok(());
+            return Ok(0);
         }
-        let delivery =
-            self.encoder.encode(&face, entry.position, entry.taken_ns).map_err(|error| error.to_string())?;
+        let delivery = match (self.encoder.encode_routed(&routed, entry.position, entry.taken_ns), face) {
+            (Some(delivery), _) => delivery,
+            (None, Some(face)) => self.encode(&face, entry)?,
+            (None, None) => self.render(entry)?,
+        };
         queue.take(entry.position, std::iter::repeat_n(delivery, copies), now);
-        Ok(())
+        Ok(copies)
     }
 
     /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
-    fn missed(&self, after: Position, last: Position, fresh: bool) {
-        if fresh {
+    fn missed(&self, state: &mut State, after: Position, last: Position) {
+        if state.fresh {
+            state.account.begin_later(last);
             return;
         }
+        state.account.miss(last);
         let records = last.0.saturating_sub(after.0);
         self.metrics.missed.inc_by(records);
         tracing::error!(
@@ -304,6 +325,9 @@ where
         let outcomes = self.attempt(state, &batch, stop).await;
         let failures = state.queue.failures();
         let settled = state.queue.settle(range, outcomes, Instant::now().into_std(), jitter());
+        let dead = settled.refused.len() + usize::from(settled.at_fault.is_some());
+        state.account.settle(settled.delivered, dead);
+        self.metrics.show(&state.account);
         self.metrics.delivered.inc_by(settled.delivered as u64);
         self.metrics.retried.inc_by(settled.retried as u64);
         self.metrics.dead_letters.inc_by(settled.refused.len() as u64);
@@ -445,8 +469,13 @@ where
 
     /// Renders an entry, wherever routes send it now.
     fn render(&mut self, entry: &Entry) -> Result<Delivery, String> {
-        let face = entry.face(&self.cluster).map_err(|error| error.to_string())?;
-        self.encoder.encode(&face, entry.position, entry.taken_ns).map_err(|error| error.to_string())
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let face = entry.face(dispatcher.cluster()).map_err(|error| error.to_string())?;
+        self.encode(&face, entry)
+    }
+
+    fn encode(&mut self, face: &Face<'_>, entry: &Entry) -> Result<Delivery, String> {
+        self.encoder.encode(face, entry.position, entry.taken_ns).map_err(|error| error.to_string())
     }
 
     /// Commits; false: it failed, and a while has passed.

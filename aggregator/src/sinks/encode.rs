@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use nodetap_wire::face::Face;
 
 use super::Delivery;
+use super::dispatch::Routed;
 use crate::config::receivers::{ReceiverBody, StdoutConfig};
 use crate::journal::Position;
 use crate::route::de_dot::de_dotted;
@@ -19,6 +20,8 @@ use crate::route::template::{Layout, Template, TemplateError};
 pub const DEFAULT_LABEL: (&str, &str) = ("app", "kubernetes-event-exporter");
 /// Streams that one sink may make. Loki itself allows 5,000 for everybody together by default.
 pub const MAX_STREAMS: usize = 1_000;
+/// Room for a common record.
+const COMMON_BYTES: usize = 1536;
 /// What a templated label is where its value would make one stream too many.
 pub const OVERFLOW: &str = "overflow";
 
@@ -94,9 +97,9 @@ impl Encoder {
         let body = if self.de_dot { de_dotted(face, |face| self.body(face))? } else { self.body(face)? };
         Ok(Delivery {
             position,
-            id: face.id.clone(),
-            object: face.object_key().to_owned(),
-            time_ns: [face.time_ns, taken_ns].into_iter().find(|ns| *ns > 0).unwrap_or(1),
+            id: face.id.as_str().into(),
+            object: face.object_key().into(),
+            time_ns: known_time(face.time_ns, taken_ns),
             taken_ns,
             body: body.into(),
             headers: self.headers(face),
@@ -105,11 +108,35 @@ impl Encoder {
     }
 
     fn body(&self, face: &Face<'_>) -> Result<Vec<u8>, EncodeError> {
-        let json = match &self.layout {
-            Some(layout) => serde_json::to_vec(&layout.render(face).map_err(EncodeError::Layout)?)?,
-            None => serde_json::to_vec(face)?,
+        let Some(layout) = &self.layout else { return plain(face) };
+        Ok(as_go_escapes(serde_json::to_vec(&layout.render(face).map_err(EncodeError::Layout)?)?))
+    }
+
+    /// Whether records go out as they are.
+    pub fn is_plain(&self) -> bool {
+        self.layout.is_none() && !self.de_dot
+    }
+
+    /// Renders one record from what is known of it without its face, where that is enough.
+    pub fn encode_routed(&self, routed: &Routed, position: Position, taken_ns: i64) -> Option<Delivery> {
+        let body = routed.plain.as_ref().filter(|_| self.is_plain() && self.headers.is_empty())?;
+        let labels = match &self.labels {
+            None => Vec::new(),
+            Some(labels) if labels.is_empty() => {
+                vec![(DEFAULT_LABEL.0.to_owned(), DEFAULT_LABEL.1.to_owned())]
+            }
+            Some(_) => return None,
         };
-        Ok(as_go_escapes(json))
+        Some(Delivery {
+            position,
+            id: routed.id.clone(),
+            object: routed.object.clone(),
+            time_ns: known_time(routed.time_ns, taken_ns),
+            taken_ns,
+            body: body.clone(),
+            headers: Vec::new(),
+            labels,
+        })
     }
 
     /// A header that does not render, or renders to what no header may be, is sent as it was written.
@@ -159,15 +186,32 @@ impl Encoder {
     }
 }
 
+/// When it happened, or else when it was taken.
+fn known_time(time_ns: i64, taken_ns: i64) -> i64 {
+    [time_ns, taken_ns].into_iter().find(|ns| *ns > 0).unwrap_or(1)
+}
+
+/// A record as it is: the whole face.
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub fn plain(face: &Face<'_>) -> Result<Vec<u8>, EncodeError> {
+    let mut json = Vec::with_capacity(COMMON_BYTES);
+    serde_json::to_writer(&mut json, face)?;
+    Ok(as_go_escapes(json))
+}
+
 /// Escapes what Go's `encoding/json` escapes beyond what JSON asks for. Outside strings JSON has none of these.
 pub fn as_go_escapes(json: Vec<u8>) -> Vec<u8> {
     // U+2028 and U+2029 are E2 80 A8 and E2 80 A9.
     let special = |json: &[u8], from: usize| -> Option<usize> {
-        (from..json.len()).find(|&at| match json[at] {
-            b'<' | b'>' | b'&' => true,
-            0xe2 => matches!(json.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])),
-            _ => false,
-        })
+        let rest = json.get(from..)?;
+        let ascii = memchr::memchr3(b'<', b'>', b'&', rest);
+        // What stands behind the first of those is looked at later.
+        let before = &rest[..ascii.unwrap_or(rest.len())];
+        let separator = memchr::memchr_iter(0xe2, before)
+            .find(|at| matches!(rest.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])));
+        separator.or(ascii).map(|at| from + at)
     };
     let Some(mut at) = special(&json, 0) else { return json };
     let mut escaped = Vec::with_capacity(json.len() + 64);

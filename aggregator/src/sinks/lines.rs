@@ -3,6 +3,7 @@
 //! Writing blocks, on a full pipe or a slow disk, so each such sink has a thread of its own, which lives as long as the sink.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::{Delivery, Failure, FailureClass, Limits, Outcome, Report, Sink};
 #[derive(Clone, Debug)]
 pub struct Line {
     /// The record's identity.
-    pub id: String,
+    pub id: Arc<str>,
     /// Its JSON, without a newline.
     pub body: Bytes,
 }
@@ -95,5 +96,6 @@ impl Sink for LineSink {
     }
 }
 
-/// As many as are read at once, without waiting for more: writing has a price for each batch, not for each line.
-pub const LIMITS: Limits = Limits { records: 1024, bytes: 1 << 20, wait: Duration::ZERO };
+/// As many as are read at once, and what comes within a moment: writing has a price for each batch, a sync of the disk above
+/// all, and hardly one for each line.
+pub const LIMITS: Limits = Limits { records: 1024, bytes: 1 << 20, wait: Duration::from_millis(20) };

@@ -6,9 +6,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FailureClass;
+use super::account::Account;
 
 /// Families of all sinks.
 #[derive(Clone, Debug)]
@@ -26,6 +29,11 @@ pub struct Metrics {
     batch_records: Family<SinkLabel, Histogram, fn() -> Histogram>,
     request_seconds: Family<SinkLabel, Histogram, fn() -> Histogram>,
     last_success: Family<SinkLabel, Gauge<f64, AtomicU64>>,
+    passed: Family<SinkLabel, Counter>,
+    routed: Family<SinkLabel, Counter>,
+    pending: Family<SinkLabel, Gauge>,
+    /// By receiver, of which there are as many as are configured.
+    accounts: Arc<Mutex<BTreeMap<String, Account>>>,
 }
 
 /// One sink's part of them.
@@ -54,6 +62,10 @@ pub struct SinkMetrics {
     pub request_seconds: Histogram,
     /// When something was delivered last, in seconds since 1970.
     pub last_success: Gauge<f64, AtomicU64>,
+    passed: Counter,
+    routed: Counter,
+    pending: Gauge,
+    accounts: Arc<Mutex<BTreeMap<String, Account>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +99,10 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.001, 4.0, 9))
             }),
             last_success: Family::default(),
+            passed: Family::default(),
+            routed: Family::default(),
+            pending: Family::default(),
+            accounts: Arc::default(),
         };
         let m = &metrics;
         registry.register("nodetap_sink_delivered", "Records that the sink took", m.delivered.clone());
@@ -139,7 +155,23 @@ impl Metrics {
             Unit::Seconds,
             m.last_success.clone(),
         );
+        registry.register("nodetap_sink_passed", "Records that are not for the sink", m.passed.clone());
+        registry.register(
+            "nodetap_sink_deliveries",
+            "Deliveries that routes make of records: delivered, dead letters and pending together",
+            m.routed.clone(),
+        );
+        registry.register(
+            "nodetap_sink_pending",
+            "Deliveries that were read and are neither delivered nor dead letters",
+            m.pending.clone(),
+        );
         metrics
+    }
+
+    /// Every sink's account at one moment.
+    pub fn accounts(&self) -> BTreeMap<String, Account> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The part of one sink; its series are there from then on.
@@ -159,6 +191,10 @@ impl Metrics {
             batch_records: self.batch_records.get_or_create_owned(&label),
             request_seconds: self.request_seconds.get_or_create_owned(&label),
             last_success: self.last_success.get_or_create_owned(&label),
+            passed: self.passed.get_or_create_owned(&label),
+            routed: self.routed.get_or_create_owned(&label),
+            pending: self.pending.get_or_create_owned(&label),
+            accounts: Arc::clone(&self.accounts),
         }
     }
 }
@@ -166,6 +202,23 @@ impl Metrics {
 // === impl SinkMetrics ===
 
 impl SinkMetrics {
+    /// The account that was shown last.
+    #[cfg(test)]
+    pub(crate) fn account(&self) -> Account {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.get(&self.name).copied().unwrap_or_default()
+    }
+
+    /// Shows an account.
+    pub fn show(&self, account: &Account) {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = accounts.insert(self.name.clone(), *account).unwrap_or_default();
+        drop(accounts);
+        self.passed.inc_by(account.passed.saturating_sub(before.passed));
+        self.routed.inc_by(account.deliveries.saturating_sub(before.deliveries));
+        self.pending.set(i64::try_from(account.pending).unwrap_or(i64::MAX));
+    }
+
     /// Counts a failed attempt.
     pub fn failed(&self, reason: FailureClass) {
         self.failures.inc();

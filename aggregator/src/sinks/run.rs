@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodetap_wire::face::Face;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Loop;
+use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::{Metrics, SinkError, build};
 use crate::config::receivers::{Receiver, Start};
@@ -105,18 +105,18 @@ pub async fn warn_of_strangers<J: Journal>(journal: &J, receivers: &[Receiver]) 
 pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, Orders) {
     let mut orders = Orders::new();
     let Context { journal, router, cluster, metrics, stop } = context;
+    let plain = sinks.0.iter().map(|one| one.encoder.is_plain()).collect();
+    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(router), Arc::clone(cluster), plain));
     // Before anything more is taken.
     let now = *journal.head().borrow();
     let spawn = |One { index, receiver: Receiver { name, delivery, .. }, encoder, sink }: One| {
         let (order, replays) = mpsc::channel(ORDERS);
         orders.insert(name.clone(), order);
-        let router = Arc::clone(router);
-        let copies =
-            move |face: &Face<'_>| router.deliveries(face).into_iter().filter(|to| to.0 == index).count();
         let delivering = Loop {
             metrics: metrics.sink(&name),
             journal: journal.clone(),
-            cluster: Arc::clone(cluster),
+            dispatcher: Arc::clone(&dispatcher),
+            receiver: index,
             start: match delivery.start {
                 Start::Beginning => Position(0),
                 Start::Now => now,
@@ -125,7 +125,6 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, 
             replays,
             stop_within: STOP_WITHIN,
             name: name.clone(),
-            copies,
             encoder,
             sink,
         };

@@ -1,5 +1,6 @@
 #![allow(unreachable_pub)]
 
+mod defects;
 pub mod journal;
 pub mod server;
 
@@ -7,13 +8,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::receivers::{StdoutConfig, TlsConfig, WebhookConfig};
+use crate::route::Router;
+use crate::route::tree::{Match, Route};
 
 /// A delivery at `position`, about `object`.
 pub fn delivery(position: u64, object: &str) -> Delivery {
     Delivery {
         position: Position(position),
-        id: format!("event/c/{object}/{position}"),
-        object: object.to_owned(),
+        id: format!("event/c/{object}/{position}").into(),
+        object: object.into(),
         time_ns: 1_700_000_000_000_000_000 + position as i64,
         taken_ns: 1_700_000_001_000_000_000,
         body: Bytes::from(format!(r#"{{"id":"event/c/{object}/{position}"}}"#)),
@@ -48,8 +51,14 @@ fn whatever_is_wrong_with_any_receiver_is_said_before_one_is_started() {
     assert_eq!(errors[1], r#"receiver "two": /only/a/path: not an address such as http://host:port/path"#);
 }
 
-/// How often a record goes to the sink.
-pub type Copies = fn(&nodetap_wire::face::Face<'_>) -> usize;
+/// Of one receiver, to which every record goes so often.
+pub fn dispatcher(rules: &[Option<&str>], encoder: &encode::Encoder) -> Arc<dispatch::Dispatcher> {
+    let rule = |to: &Option<&str>| Match { receiver: to.map(str::to_owned), ..Match::default() };
+    let route = Route { r#match: rules.iter().map(rule).collect(), ..Route::default() };
+    let receivers: Vec<&str> = rules.iter().copied().flatten().take(1).collect();
+    let router = Arc::new(Router::new(&route, &receivers));
+    Arc::new(dispatch::Dispatcher::new(router, "prod".into(), vec![encoder.is_plain()]))
+}
 
 /// A loop of the receiver called `name` over `journal`, to which every record goes; and what it counts.
 pub fn looping<S: Sink>(
@@ -57,13 +66,13 @@ pub fn looping<S: Sink>(
     journal: &journal::Memory,
     encoder: encode::Encoder,
     sink: S,
-) -> (delivery::Loop<journal::Memory, S, Copies>, metrics::SinkMetrics) {
+) -> (delivery::Loop<journal::Memory, S>, metrics::SinkMetrics) {
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default()).sink(name);
     let delivering = delivery::Loop {
         name: name.to_owned(),
         journal: journal.clone(),
-        cluster: "prod".into(),
-        copies: (|_| 1) as Copies,
+        dispatcher: dispatcher(&[Some(name)], &encoder),
+        receiver: 0,
         encoder,
         sink,
         metrics: metrics.clone(),

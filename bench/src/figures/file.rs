@@ -10,7 +10,7 @@ use crate::delivered::Delivered;
 
 /// A file of a record a line that grows.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(crate) struct Records {
     path: PathBuf,
     open: Option<File>,
     lines: usize,
@@ -23,7 +23,7 @@ const BUFFER: usize = 1 << 20;
 
 impl Records {
     /// Of a file that need not be there yet.
-    pub(super) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), open: None, lines: 0, buffer: vec![0; BUFFER] }
     }
 
@@ -31,7 +31,7 @@ impl Records {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(super) fn count(&mut self) -> anyhow::Result<usize> {
+    pub(crate) fn count(&mut self) -> anyhow::Result<usize> {
         let file = match &mut self.open {
             Some(file) => file,
             None => match File::open(&self.path) {
@@ -56,7 +56,7 @@ impl Records {
     ///
     /// # Errors
     /// It cannot be read, or a line is no JSON.
-    pub(super) fn read(&self) -> anyhow::Result<Delivered> {
+    pub(crate) fn read(&self) -> anyhow::Result<Delivered> {
         let mut delivered = Delivered::default();
         let file = File::open(&self.path).with_context(|| format!("cannot read {}", self.path.display()))?;
         for (number, line) in BufReader::with_capacity(BUFFER, file).lines().enumerate() {

@@ -7,13 +7,13 @@ use crate::say;
 
 /// What both processes took in a phase.
 #[derive(Clone, Debug)]
-pub(super) struct Phase {
+pub(crate) struct Phase {
     /// As in the names of its figures.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Records delivered in it.
-    pub(super) records: usize,
-    pub(super) agent: Taken,
-    pub(super) aggregator: Taken,
+    pub(crate) records: usize,
+    pub(crate) agent: Taken,
+    pub(crate) aggregator: Taken,
 }
 
 /// One figure.
@@ -25,34 +25,36 @@ pub(crate) struct Figure {
     bar: Option<Bar>,
 }
 
-/// The most that a figure may be.
+/// The most that a figure may be, or the least.
 #[derive(Clone, Copy, Debug)]
 enum Bar {
     /// More is a failure.
     Limit(f64),
     /// More is told.
     Aim(f64),
+    /// Less is a failure.
+    Least(f64),
 }
 
 // === impl Phase ===
 
 impl Phase {
-    pub(super) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.agent.elapsed.as_secs_f64()
     }
 
     /// CPU of both for each record, in microseconds; `None` without records.
-    pub(super) fn cpu_per_record(&self) -> Option<f64> {
+    pub(crate) fn cpu_per_record(&self) -> Option<f64> {
         let cpu: Duration = self.agent.cpu + self.aggregator.cpu;
         (self.records > 0).then(|| cpu.as_secs_f64() * 1e6 / count(self.records))
     }
 
-    pub(super) fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         count(self.records) / self.seconds()
     }
 
     /// What it is beside the figures that have a bar.
-    pub(super) fn figures(&self) -> Vec<Figure> {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
         let name = self.name;
         let figures = [
             (format!("agent-rss-{name}"), megabytes(self.agent.rss), "MB"),
@@ -70,7 +72,7 @@ impl Phase {
 }
 
 /// Shows the phases.
-pub(super) fn table(phases: &[Phase]) {
+pub(crate) fn table(phases: &[Phase]) {
     say("");
     say(
         "phase      events  seconds  events/s   agent MB  CPU %   aggregator MB  CPU %   us/event  agent + aggregator",
@@ -114,17 +116,26 @@ impl Figure {
         Self { bar: Some(Bar::Limit(bar)), ..self }
     }
 
+    /// At least so much.
+    pub(crate) fn at_least(self, bar: f64) -> Self {
+        Self { bar: Some(Bar::Least(bar)), ..self }
+    }
+
     /// At most so much is aimed at.
-    pub(super) fn aim(self, bar: f64) -> Self {
+    pub(crate) fn aim(self, bar: f64) -> Self {
         Self { bar: Some(Bar::Aim(bar)), ..self }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     pub(crate) fn is_failure(&self) -> bool {
-        matches!(self.bar, Some(Bar::Limit(bar)) if self.value > bar)
+        match self.bar {
+            Some(Bar::Limit(bar)) => self.value > bar,
+            Some(Bar::Least(bar)) => self.value < bar,
+            Some(Bar::Aim(_)) | None => false,
+        }
     }
 
     /// `figure NAME VALUE UNIT bar BAR ok|short`, without the bar where it has none, with `aim` at the end where it is one.
@@ -134,6 +145,9 @@ impl Figure {
         match self.bar {
             None => start,
             Some(Bar::Limit(bar)) => format!("{start} bar {bar} {}", verdict(*value, bar)),
+            Some(Bar::Least(bar)) => {
+                format!("{start} bar {bar} {}", if *value < bar { "short" } else { "ok" })
+            }
             Some(Bar::Aim(bar)) => format!("{start} bar {bar} {} aim", verdict(*value, bar)),
         }
     }
@@ -169,6 +183,8 @@ mod tests {
         assert_eq!(figure.clone().limit(0.2).line(), "figure ready-agent 0.250 s bar 0.2 short");
         assert!(figure.clone().limit(0.2).is_failure() && !figure.clone().limit(0.25).is_failure());
         assert_eq!(figure.clone().aim(0.2).line(), "figure ready-agent 0.250 s bar 0.2 short aim");
-        assert!(!figure.aim(0.2).is_failure());
+        assert!(!figure.clone().aim(0.2).is_failure());
+        assert!(figure.clone().at_least(0.3).is_failure() && !figure.clone().at_least(0.25).is_failure());
+        assert_eq!(figure.at_least(0.3).line(), "figure ready-agent 0.250 s bar 0.3 short");
     }
 }

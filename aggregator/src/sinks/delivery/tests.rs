@@ -32,7 +32,7 @@ impl Sink for Scripted {
         for (index, delivery) in batch.iter().enumerate() {
             match (self.script)(delivery) {
                 Some(Outcome::Delivered) => {
-                    self.took.lock().unwrap().push((delivery.position.0, delivery.object.clone()));
+                    self.took.lock().unwrap().push((delivery.position.0, delivery.object.to_string()));
                     report.set(index, Outcome::Delivered);
                 }
                 Some(retry @ Outcome::Retry(_)) => return report.set(index, retry),
@@ -116,7 +116,7 @@ async fn bytes_that_are_no_event_and_records_that_are_refused_are_dead_letters_a
     journal.event("poison", "x");
     journal.event("a", "fine");
     let (sink, took) = scripted(|delivery| {
-        Some(if delivery.object == "poison" {
+        Some(if &*delivery.object == "poison" {
             Outcome::Refused("never".to_owned())
         } else {
             Outcome::Delivered
@@ -270,7 +270,7 @@ async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
     }
     let (sink, took) = scripted(|_| Some(Outcome::Delivered));
     let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
-    delivering.copies = |_| 0;
+    delivering.dispatcher = crate::sinks::tests::dispatcher(&[None], &Encoder::default());
     let task = tokio::spawn(delivering.run(CancellationToken::new()));
     journal.reached("s", 5000).await;
     assert!(took.lock().unwrap().is_empty());

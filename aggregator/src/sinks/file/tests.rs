@@ -22,7 +22,7 @@ fn writer(path: &Path, rotation: Rotation) -> FileWriter {
 
 fn line(id: u32) -> Line {
     Line {
-        id: format!("event/c/u/{id}"),
+        id: format!("event/c/u/{id}").into(),
         body: Bytes::from(format!(r#"{{"n":{id},"id":"event/c/u/{id}"}}"#)),
     }
 }

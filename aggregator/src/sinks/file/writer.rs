@@ -97,7 +97,7 @@ impl FileWriter {
             self.open = None;
             self.open = Some(self.open()?);
         }
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(lines.iter().map(|line| line.body.len() + 1).sum());
         let mut repeats = 0;
         for line in lines {
             self.asked += 1;

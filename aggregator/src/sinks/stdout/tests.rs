@@ -27,7 +27,7 @@ impl Write for Pipe {
 
 #[test]
 fn a_batch_that_failed_half_way_goes_on_where_it_stopped() {
-    let line = |text: &'static str| Line { id: String::new(), body: Bytes::from_static(text.as_bytes()) };
+    let line = |text: &'static str| Line { id: "".into(), body: Bytes::from_static(text.as_bytes()) };
     let lines = [line(r#"{"a":1}"#), line(r#"{"b":2}"#)];
     let (mut pipe, mut written) = (Pipe { took: Vec::new(), room: 11 }, 0);
     assert!(write_on(&mut pipe, &mut written, &lines).is_err());

@@ -1,0 +1,140 @@
+//! What became of everything since the process started: taken, journalled, duplicate, refused, dropped; and for each sink passed,
+//! delivered, dead, pending. `nodetap-aggregator reconcile` shows it.
+//!
+//! Each sink's account is changed and read as a whole. The intake is counted in two places, at the door and in the journal; the
+//! journal counts what is durable a moment before or after the agent is told, so those two agree when nothing is in flight.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::metrics::counter::Counter;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::admit;
+use crate::admit::metrics::{RecordLabels, RecordReason};
+use crate::journal::Position;
+use crate::journal::metrics::{Dropped, DroppedLabel, JournalMetrics, Kind, KindLabel};
+use crate::sinks;
+use crate::sinks::account::Account;
+
+/// Where the figures are.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// At the door.
+    pub admit: admit::metrics::Metrics,
+    /// In the journal.
+    pub journal: JournalMetrics,
+    /// Facts of pods, which are taken and not journalled.
+    pub facts: Counter,
+    /// The journal's end.
+    pub head: watch::Receiver<Position>,
+    /// Of the sinks.
+    pub sinks: sinks::Metrics,
+}
+
+/// The report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// What agents sent.
+    pub intake: Intake,
+    /// Records that retention dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// The journal's last position.
+    pub head: u64,
+    /// By receiver.
+    pub sinks: BTreeMap<String, SinkReport>,
+    /// Whether each sink's account adds up.
+    pub adds_up: bool,
+}
+
+/// What agents sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Intake {
+    /// Records left out at the door, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Records that were acknowledged: the sum of the four below, once nothing is in flight.
+    pub taken: u64,
+    /// New states of events, and deaths.
+    pub journalled: u64,
+    /// Records that the journal had already.
+    pub duplicates: u64,
+    /// Facts of pods.
+    pub pod_facts: u64,
+    /// Of a kind that only a newer agent knows.
+    pub unknown: u64,
+}
+
+/// One sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkReport {
+    /// Its account.
+    #[serde(flatten)]
+    pub account: Account,
+    /// Records that it has not read yet.
+    pub unread: u64,
+    /// Whether its account adds up.
+    pub adds_up: bool,
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// The figures of this moment.
+    pub fn report(&self) -> Report {
+        // The accounts first: what a sink has read is journalled.
+        let accounts = self.sinks.accounts();
+        let head = self.head.borrow().0;
+        let sinks: BTreeMap<String, SinkReport> = accounts
+            .into_iter()
+            .map(|(name, account)| {
+                let unread = head.saturating_sub(account.read);
+                (name, SinkReport { account, unread, adds_up: account.adds_up() })
+            })
+            .collect();
+        let of = |kind| KindLabel { kind };
+        let both = |family: &prometheus_client::metrics::family::Family<KindLabel, Counter>| {
+            [Kind::Event, Kind::Death]
+                .into_iter()
+                .map(|kind| family.get_or_create_owned(&of(kind)).get())
+                .sum()
+        };
+        let refused = RecordReason::ALL.into_iter().map(|reason| {
+            let counter: Counter = self.admit.refused_records.get_or_create_owned(&RecordLabels { reason });
+            (format!("{reason:?}"), counter.get())
+        });
+        let dropped = [(Dropped::Age, "age"), (Dropped::Bytes, "bytes"), (Dropped::Full, "full")];
+        let dropped = dropped.into_iter().map(|(reason, name)| {
+            let counter: Counter = self.journal.dropped.get_or_create_owned(&DroppedLabel { reason });
+            (name, counter.get())
+        });
+        Report {
+            intake: Intake {
+                refused: refused.collect(),
+                taken: self.admit.records.get(),
+                journalled: both(&self.journal.records),
+                duplicates: both(&self.journal.duplicates),
+                pod_facts: self.facts.get(),
+                unknown: self.journal.unknown.get(),
+            },
+            dropped: dropped.collect(),
+            head,
+            adds_up: sinks.values().all(|sink| sink.adds_up),
+            sinks,
+        }
+    }
+}
+
+// === impl Intake ===
+
+impl Intake {
+    /// Whether what was acknowledged is what the journal counted; to be asked when nothing is in flight.
+    pub fn adds_up(&self) -> bool {
+        self.taken == self.journalled + self.duplicates + self.pod_facts + self.unknown
+    }
+}
+
+#[cfg(test)]
+mod tests;

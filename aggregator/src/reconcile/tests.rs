@@ -1,0 +1,145 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use nodetap_wire::{Change, EventSeen, Record, record};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::receivers::{DeliveryConfig, Receiver, ReceiverBody};
+use crate::journal::sqlite::{Settings, SqliteJournal};
+use crate::journal::{Journal, Letters, Taken};
+use crate::route::Router;
+use crate::route::tree::{Match, Route};
+use crate::sinks::tests::server::{Reply, Server};
+use crate::sinks::tests::webhook;
+use crate::sinks::{Built, Context, spawn_all};
+
+fn taken(versions: std::ops::Range<u64>) -> Taken {
+    let record = |version: u64| {
+        let pod = version % 7;
+        let json = format!(
+            r#"{{"metadata":{{"name":"web.{version}","namespace":"shop","uid":"u{version}","resourceVersion":"{version}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"web-{pod}","uid":"pod-{pod}"}},"reason":"BackOff","count":1}}"#
+        );
+        Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, Change::Added).unwrap())) }
+    };
+    Taken { node: "n1".to_owned(), records: versions.map(record).collect(), ..Taken::default() }
+}
+
+fn version(body: &str) -> u64 {
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    body["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+/// `defect 8`, mustafaakin/kubernetes-event-exporter#24: a hole of 17 s at each change of leader.
+#[tokio::test]
+async fn over_kills_refusals_and_repeats_the_accounts_add_up_at_every_look_and_no_record_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let took: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
+    let kept = Arc::clone(&took);
+    // One in ten refused for good; each third request of the others finds nobody at home.
+    let mut requests = 0;
+    let server = Server::start(move |got| {
+        requests += 1;
+        let version = version(&got.body);
+        match (version % 10, requests % 3) {
+            (3, _) => Reply::Text(400, "no such index"),
+            (_, 0) => Reply::RetryAfter(503, "0"),
+            _ => {
+                kept.lock().unwrap().insert(version);
+                Reply::Status(200)
+            }
+        }
+    })
+    .await;
+    let receiver = |name: &str, path: &str| Receiver {
+        name: name.to_owned(),
+        body: ReceiverBody::Webhook(webhook(&server.url(path))),
+        delivery: DeliveryConfig::default(),
+    };
+    let receivers = [receiver("all", "/all"), receiver("none", "/none")];
+    let rule = Match { receiver: Some("all".to_owned()), ..Match::default() };
+    let route = Route { r#match: vec![rule], ..Route::default() };
+    let router = Arc::new(Router::new(&route, &["all", "none"]));
+    const ROUNDS: u64 = 4;
+    for round in 0..ROUNDS {
+        let metrics = JournalMetrics::default();
+        let settings = Settings::new(folder.path());
+        let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+        let sources = Sources {
+            admit: admit::metrics::Metrics::default(),
+            journal: metrics,
+            facts: Counter::default(),
+            head: journal.head(),
+            sinks: sinks::Metrics::register(&mut Registry::default()),
+        };
+        let context = Context {
+            journal: journal.clone(),
+            router: Arc::clone(&router),
+            cluster: "prod".into(),
+            metrics: sources.sinks.clone(),
+            stop: CancellationToken::new(),
+        };
+        let (tasks, orders) = spawn_all(Built::new(&receivers).unwrap(), &context);
+        let first = 1 + round * 40;
+        // What was sent before, sent again: only half of it is new.
+        for versions in [first.saturating_sub(20).max(1)..first, first..first + 20, first..first + 40] {
+            let appended = journal.append(taken(versions.clone())).await.unwrap();
+            assert_eq!(appended.new + appended.duplicates, versions.count());
+        }
+        let last = round + 1 == ROUNDS;
+        loop {
+            let report = sources.report();
+            assert!(report.adds_up, "{report:#?}");
+            let sink = report.sinks.get("all").copied();
+            let done = |sink: SinkReport| sink.unread == 0 && sink.account.pending == 0;
+            if sink.is_some_and(|sink| if last { done(sink) } else { sink.account.delivered >= 5 }) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let report = sources.report();
+        assert_eq!(report.intake.journalled, 40);
+        assert_eq!(report.intake.journalled + report.intake.duplicates, if round == 0 { 60 } else { 80 });
+        if last {
+            let all = report.sinks["all"].account;
+            assert_eq!(all.deliveries, all.delivered + all.dead);
+            while journal.cursor("sink/all").await.unwrap().map(|cursor| cursor.0) != Some(report.head) {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(orders);
+        for task in tasks {
+            // As by kill -9: nothing of it is said to anybody.
+            task.handle.abort();
+            let _ = task.handle.await;
+        }
+        if last {
+            let letters = journal.dead_letters(Letters::default(), 1000).await.unwrap();
+            assert!(letters.iter().all(|kept| kept.letter.reason.contains("no such index")), "{letters:?}");
+            let dead: BTreeSet<u64> = letters.iter().map(|kept| kept.letter.position.0).collect();
+            let all: BTreeSet<u64> = took.lock().unwrap().union(&dead).copied().collect();
+            assert_eq!(all, (1..=ROUNDS * 40).collect(), "every record is there or a dead letter");
+            assert_eq!(dead.len() as u64, ROUNDS * 4);
+        }
+        journal.close().await;
+        drop(context);
+        drop(journal);
+    }
+}
+
+#[test]
+fn the_intake_adds_up_where_each_record_that_was_taken_is_counted_once() {
+    let intake = Intake {
+        refused: BTreeMap::new(),
+        taken: 10,
+        journalled: 5,
+        duplicates: 3,
+        pod_facts: 1,
+        unknown: 1,
+    };
+    assert!(intake.adds_up());
+    assert!(!Intake { taken: 11, ..intake }.adds_up());
+}

@@ -1,0 +1,89 @@
+//! What one sink's loop has done with every position since it began: an account that is changed as a whole, and so adds up
+//! whenever it is looked at.
+
+use serde::Serialize;
+
+use crate::journal::Position;
+
+/// Since the loop began. Positions are records; deliveries are what routes make of them, mostly one or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// After which position it began.
+    pub from: u64,
+    /// Up to which it has read.
+    pub read: u64,
+    /// Records that are not for it.
+    pub passed: u64,
+    /// Records that the journal dropped before it had read them.
+    pub missed: u64,
+    /// Records that are for it.
+    pub routed: u64,
+    /// Deliveries that those are.
+    pub deliveries: u64,
+    /// Deliveries that the sink has.
+    pub delivered: u64,
+    /// Deliveries that are dead letters.
+    pub dead: u64,
+    /// Deliveries that wait, or are being tried.
+    pub pending: u64,
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Of a loop that begins after a position.
+    pub fn begin(from: Position) -> Self {
+        Self { from: from.0, read: from.0, ..Self::default() }
+    }
+
+    /// A record that so many deliveries are made of.
+    pub fn take(&mut self, position: Position, deliveries: usize) {
+        self.read = self.read.max(position.0);
+        match deliveries as u64 {
+            0 => self.passed += 1,
+            deliveries => {
+                self.routed += 1;
+                self.deliveries += deliveries;
+                self.pending += deliveries;
+            }
+        }
+    }
+
+    /// A record that cannot be rendered.
+    pub fn take_dead(&mut self, position: Position) {
+        self.take(position, 1);
+        self.settle(0, 1);
+    }
+
+    /// Positions up to this one that the journal no longer has.
+    pub fn miss(&mut self, last: Position) {
+        self.missed += last.0.saturating_sub(self.read);
+        self.read = self.read.max(last.0);
+    }
+
+    /// Positions up to this one that were gone before it began.
+    pub fn begin_later(&mut self, last: Position) {
+        if self.read == self.from {
+            self.from = self.from.max(last.0);
+            self.read = self.from;
+        }
+    }
+
+    /// What became of deliveries.
+    pub fn settle(&mut self, delivered: usize, dead: usize) {
+        let (delivered, dead) = (delivered as u64, dead as u64);
+        self.delivered += delivered;
+        self.dead += dead;
+        self.pending = self.pending.saturating_sub(delivered + dead);
+    }
+
+    /// Whether nothing is unaccounted for.
+    pub fn adds_up(&self) -> bool {
+        self.read - self.from == self.passed + self.missed + self.routed
+            && self.deliveries == self.delivered + self.dead + self.pending
+    }
+}
+
+#[cfg(test)]
+mod tests;

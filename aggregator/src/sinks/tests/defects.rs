@@ -1,0 +1,191 @@
+//! What users reported of other exporters, as tests: reference numbers are those of their issues.
+
+use nodetap_wire::{Change, EventSeen, Record, record};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use super::journal::Memory;
+use super::server::{Reply, Server};
+use super::*;
+use crate::config::receivers::{BatchConfig, FileConfig, LokiConfig};
+use crate::journal::metrics::JournalMetrics;
+use crate::journal::sqlite::{Settings, SqliteJournal};
+use crate::journal::{Journal, Taken};
+use crate::route::template::Layout;
+
+fn receiver(name: &str, body: ReceiverBody) -> Receiver {
+    Receiver { name: name.to_owned(), body, delivery: Default::default() }
+}
+
+/// Runs the receiver's loop over a journal.
+fn run(receiver: &Receiver, journal: &Memory) -> (tokio::task::JoinHandle<()>, metrics::SinkMetrics) {
+    let encoder = encode::Encoder::new(&receiver.body);
+    let (delivering, metrics) = looping(&receiver.name, journal, encoder, build(receiver).unwrap());
+    let stop = CancellationToken::new();
+    (tokio::spawn(async move { delivering.run(stop).await.unwrap() }), metrics)
+}
+
+/// Defect 9, opsgenie/kubernetes-event-exporter#137: memory grows behind a blocked sink.
+#[tokio::test(start_paused = true)]
+async fn defect_9_a_blocked_sink_holds_two_batches_however_many_records_come() {
+    let journal = Memory::new();
+    let server = Server::start(|_| Reply::Hang).await;
+    let hook = receiver("hook", ReceiverBody::Webhook(webhook(&server.url("/"))));
+    for _ in 0..5000 {
+        journal.event("a", "x");
+    }
+    let (_task, metrics) = run(&hook, &journal);
+    while metrics.retried.get() < 5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        journal.event("a", "x");
+    }
+    // What one read brings at most, beside what stood there.
+    let pending = metrics.account().pending;
+    assert!(pending <= 64 * 2 + 512, "{pending} are held");
+    assert!(metrics.lag_records.get() >= 5000);
+}
+
+/// Defect 11, opsgenie/kubernetes-event-exporter#170: a template's error is silent, and the event not sent.
+#[tokio::test(start_paused = true)]
+async fn defect_11_a_template_that_fails_for_a_record_makes_a_dead_letter_that_is_counted() {
+    let journal = Memory::new();
+    journal.event("a", "x");
+    let server = Server::start(|_| Reply::Status(200)).await;
+    let layout = Layout::compile(&serde_json::json!({"n": "{{ fail \"no\" }}"}));
+    let config = WebhookConfig { layout: Some(layout.unwrap()), ..webhook(&server.url("/")) };
+    let (_task, metrics) = run(&receiver("hook", ReceiverBody::Webhook(config)), &journal);
+    journal.reached("hook", 1).await;
+    assert_eq!(metrics.dead_letters.get(), 1);
+    let dead = journal.dead("hook");
+    assert!(dead[0].1.starts_with("layout: "), "{dead:?}");
+    assert!(server.got().is_empty());
+}
+
+/// Defect 12, mustafaakin/kubernetes-event-exporter#119: Loki as in the README sends nothing and shows no error.
+#[tokio::test(start_paused = true)]
+async fn defect_12_loki_without_labels_delivers_and_what_it_refuses_is_kept_with_its_answer() {
+    let journal = Memory::new();
+    journal.event("a", "fine");
+    journal.event("a", "refused");
+    let server = Server::start(|got| match got.body.contains("refused") {
+        true => Reply::Text(400, "error at least one label pair is required per stream"),
+        false => Reply::Status(204),
+    })
+    .await;
+    let config = LokiConfig {
+        url: server.url("/loki/api/v1/push").parse().unwrap(),
+        labels: Vec::new(),
+        tenant: None,
+        tls: TlsConfig::default(),
+        headers: Vec::new(),
+        layout: None,
+        batch: BatchConfig::default(),
+        timeout: Duration::from_secs(10),
+    };
+    let (_task, metrics) = run(&receiver("loki", ReceiverBody::Loki(config)), &journal);
+    journal.reached("loki", 2).await;
+    assert_eq!((metrics.delivered.get(), metrics.dead_letters.get()), (1, 1));
+    assert!(server.bodies().iter().all(|body| body.contains(r#""stream":{"app":"#)));
+    assert!(journal.dead("loki")[0].1.ends_with("at least one label pair is required per stream"));
+}
+
+/// Defect 13, opsgenie/kubernetes-event-exporter#179: a webhook's passing failure loses the event.
+#[tokio::test(start_paused = true)]
+async fn defect_13_a_webhook_that_answers_503_for_ten_minutes_gets_everything_in_order() {
+    let journal = Memory::new();
+    for index in 0..40 {
+        journal.event(if index % 2 == 0 { "a" } else { "b" }, "x");
+    }
+    let began = tokio::time::Instant::now();
+    let server = Server::start(move |_| {
+        if began.elapsed() < Duration::from_secs(600) { Reply::Status(503) } else { Reply::Status(200) }
+    })
+    .await;
+    let hook = receiver("hook", ReceiverBody::Webhook(webhook(&server.url("/"))));
+    let (_task, metrics) = run(&hook, &journal);
+    journal.reached("hook", 40).await;
+    assert_eq!((metrics.delivered.get(), metrics.dead_letters.get()), (40, 0));
+    let ids: Vec<String> =
+        server.got().iter().map(|got| got.headers["nodetap-id"].to_str().unwrap().to_owned()).collect();
+    let taken: Vec<String> = (1..=40).map(|n| format!("event/prod/u{n}/{n}")).collect();
+    assert_eq!(ids[ids.len() - 40..], taken);
+}
+
+fn listed(versions: std::ops::Range<u64>, change: Change) -> Taken {
+    let record = |version: u64| {
+        let json = format!(
+            r#"{{"metadata":{{"name":"web.{version}","namespace":"shop","uid":"u{version}","resourceVersion":"{version}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"web","uid":"pod-1"}},"reason":"BackOff","count":1}}"#
+        );
+        Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, change).unwrap())) }
+    };
+    Taken { node: "n1".to_owned(), records: versions.map(record).collect(), ..Taken::default() }
+}
+
+/// Defects 16 and 17, vmware-archive/eventrouter#60 and #67: a restart, and a list, send everything again.
+#[tokio::test]
+async fn defect_16_and_17_twenty_restarts_and_lists_journal_and_deliver_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.json");
+    let file = FileConfig {
+        path: path.clone(),
+        layout: None,
+        max_bytes: 1 << 30,
+        max_age: None,
+        max_backups: None,
+        de_dot: false,
+    };
+    let receivers = [receiver("file", ReceiverBody::File(file))];
+    let rule = Match { receiver: Some("file".to_owned()), ..Match::default() };
+    let router = Arc::new(Router::new(&Route { r#match: vec![rule], ..Route::default() }, &["file"]));
+    for round in 0..20 {
+        let settings = Settings::new(folder.path().join("journal"));
+        let journal = SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())).unwrap();
+        let context = Context {
+            journal: journal.clone(),
+            router: Arc::clone(&router),
+            cluster: "prod".into(),
+            metrics: Metrics::register(&mut Registry::default()),
+            stop: CancellationToken::new(),
+        };
+        let (tasks, orders) = spawn_all(Built::new(&receivers).unwrap(), &context);
+        let change = if round == 0 { Change::Added } else { Change::Listed };
+        let appended = journal.append(listed(1..101, change)).await.unwrap();
+        assert_eq!(appended.new, if round == 0 { 100 } else { 0 });
+        assert_eq!(appended.head, Position(100));
+        while journal.cursor("sink/file").await.unwrap() != Some(Position(100)) {
+            tokio::task::yield_now().await;
+        }
+        context.stop.cancel();
+        for task in tasks {
+            task.handle.await.unwrap().unwrap();
+        }
+        journal.close().await;
+        drop((orders, context, journal));
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 100);
+}
+
+/// Defect 18, vmware-archive/eventrouter#103: gigabytes, and a series for each object.
+#[test]
+fn defect_18_a_hundred_thousand_objects_make_no_more_series_than_are_allowed() {
+    let mut registry = Registry::default();
+    let switches = crate::metrics::compatibility::Switches::default();
+    let metrics = crate::metrics::ClusterMetrics::register(&mut registry, switches);
+    for number in 0..100_000_u64 {
+        let event = EventSeen {
+            uid: format!("u{number}"),
+            namespace: format!("team-{number}"),
+            object: format!("web-{number}"),
+            reason: format!("Reason{number}"),
+            kind: "Pod".to_owned(),
+            r#type: "Warning".to_owned(),
+            ..EventSeen::default()
+        };
+        metrics.count(&Record { kind: Some(record::Kind::Event(event)) }, 1);
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series <= 5_000, "{series} series");
+    assert!(!text.contains("web-99999"), "an object's name is no label");
+}
