@@ -1,11 +1,13 @@
 //! The aggregator's process.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use nodetap_aggregator::admin::client::{self, ClientError};
 use nodetap_aggregator::app::App;
-use nodetap_aggregator::arguments::{Arguments, Command};
+use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters};
 use nodetap_aggregator::config::{Config, Problem};
 
 /// `EX_USAGE`, sysexits.h: the configuration is wrong, and another start will not help.
@@ -29,6 +31,12 @@ async fn main() -> ExitCode {
     let checked = |path: &Path| load(path).map_err(|problems| unusable(&problems));
     if let Some(Command::Check { file }) = arguments.command {
         return checked(&file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
+    }
+    if let Some(Command::DeadLetters { action }) = &arguments.command {
+        return match checked(&arguments.config) {
+            Ok(config) => dead_letters(&config, action).await,
+            Err(code) => code,
+        };
     }
     if arguments.kubeconfig.is_some() {
         tracing::warn!("--kubeconfig is without effect: the aggregator does not speak to the API server");
@@ -65,6 +73,31 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {
+    let Some(which) = action.which() else {
+        tracing::error!("which dead letters? say --sink, --position or --reason, or --all");
+        return ExitCode::from(USAGE);
+    };
+    let folder = &config.journal.path;
+    let mut out = std::io::stdout();
+    let done = match action {
+        DeadLetters::List { json, .. } => client::list(folder, which, *json, &mut out).await,
+        DeadLetters::Replay { .. } => said(client::order(folder, "replay", &which).await, &mut out),
+        DeadLetters::Drop { .. } => said(client::order(folder, "drop", &which).await, &mut out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "dead letters");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn said(answer: Result<String, ClientError>, out: &mut impl Write) -> Result<(), ClientError> {
+    Ok(writeln!(out, "{}", answer?)?)
 }
 
 fn load(path: &Path) -> Result<Config, Vec<Problem>> {

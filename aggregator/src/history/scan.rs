@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use super::filter::time_ns;
 use super::query::{Count, CountBy, Filter, Found, Mark, Search};
 use super::{History, HistoryError, Page};
-use crate::journal::{Appended, DeadLetter, Entry, Journal, JournalError, Position, Taken};
+use crate::journal::{
+    Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+};
 
 /// Entries of one read.
 const BATCH: usize = 500;
@@ -140,6 +142,18 @@ impl<J: Journal> Journal for Scan<J> {
         dead: Vec<DeadLetter>,
     ) -> Result<(), JournalError> {
         self.0.commit(consumer, cursor, dead).await
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        self.0.cursors().await
+    }
+
+    async fn dead_letters(&self, letters: Letters, limit: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        self.0.dead_letters(letters, limit).await
+    }
+
+    async fn forget_dead_letters(&self, letters: Letters) -> Result<usize, JournalError> {
+        self.0.forget_dead_letters(letters).await
     }
 
     async fn checkpoints(&self) -> Result<Vec<nodetap_wire::Checkpoint>, JournalError> {

@@ -7,7 +7,7 @@ use nodetap_aggregator::history::filter::time_ns;
 use nodetap_aggregator::history::query::{Count, CountBy, Filter, Found, Mark, Search};
 use nodetap_aggregator::history::{History, HistoryError, Page};
 use nodetap_aggregator::journal::{
-    Appended, Body, DeadLetter, Entry, Journal, JournalError, Position, Taken,
+    Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
 use nodetap_wire::Checkpoint;
 use nodetap_wire::face::Object;
@@ -152,6 +152,18 @@ impl Journal for Store {
     }
 
     async fn commit(&self, _: &str, _: Position, _: Vec<DeadLetter>) -> Result<(), JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn dead_letters(&self, _: Letters, _: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn forget_dead_letters(&self, _: Letters) -> Result<usize, JournalError> {
         Err(JournalError::Stopped)
     }
 
