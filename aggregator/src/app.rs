@@ -22,6 +22,8 @@ use crate::assign::plan::{Patience, Plan};
 use crate::assign::{self, Assigner, Driver};
 use crate::config::follow::Follow;
 use crate::config::{Config, Synchronous};
+use crate::history::api::{self, Api, ApiError};
+use crate::history::scan::Scan;
 use crate::http::AggregatorHealth;
 use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
 use crate::journal::sqlite::{self, SqliteJournal};
@@ -44,6 +46,8 @@ pub struct App {
     sinks: Built,
     registry: Registry,
     admit: admit::metrics::Metrics,
+    /// None where nobody may read the history.
+    history: Option<Api>,
 }
 
 /// The aggregator, running.
@@ -54,6 +58,8 @@ pub struct Running {
     pub agents: SocketAddr,
     /// Where metrics and health are.
     pub metrics: SocketAddr,
+    /// Where the history is, if somebody may read it.
+    pub history: Option<SocketAddr>,
     /// Where the journal is.
     pub path: PathBuf,
 }
@@ -67,6 +73,9 @@ pub enum BuildError {
     /// A receiver.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// The history's tokens, or its certificates.
+    #[error(transparent)]
+    History(#[from] ApiError),
 }
 
 /// Why it does not start.
@@ -99,11 +108,16 @@ impl App {
             certificate: config.tls.cert_file.clone(),
             key: config.tls.key_file.clone(),
         };
-        match (Credentials::load(files, admit.clone()), Built::new(&config.receivers)) {
-            (Ok(credentials), Ok(sinks)) => Ok(Self { config, credentials, sinks, registry, admit }),
-            (credentials, sinks) => {
-                let tls = credentials.err().map(BuildError::Tls);
-                Err(tls.into_iter().chain(sinks.err().into_iter().flatten().map(BuildError::Sink)).collect())
+        let history = history(&config, &mut registry);
+        match (Credentials::load(files, admit.clone()), Built::new(&config.receivers), history) {
+            (Ok(credentials), Ok(sinks), Ok(history)) => {
+                Ok(Self { config, credentials, sinks, registry, admit, history })
+            }
+            (credentials, sinks, history) => {
+                let tls = credentials.err().map(BuildError::Tls).into_iter();
+                let sinks = sinks.err().into_iter().flatten().map(BuildError::Sink);
+                let history = history.err().into_iter().flatten().map(BuildError::History);
+                Err(tls.chain(sinks).chain(history).collect())
             }
         }
     }
@@ -115,6 +129,12 @@ impl App {
     pub async fn start(mut self) -> Result<Running, StartError> {
         let metrics = endpoint::bind(self.config.listen.metrics, "metrics", "listen.metrics").await?;
         let agents = endpoint::bind(self.config.listen.agents, "agents", "listen.agents").await?;
+        let history = match &self.history {
+            Some(_) => {
+                Some(endpoint::bind(self.config.listen.history, "the history", "listen.history").await?)
+            }
+            None => None,
+        };
         let cluster = ClusterMetrics::register(&mut self.registry, self.config.compatibility);
         let journal_metrics = JournalMetrics::default();
         journal_metrics.register(&mut self.registry);
@@ -150,14 +170,20 @@ impl App {
         let addresses = [agents.local_addr(), metrics.local_addr()];
         let [agents_at, metrics_at] =
             addresses.map(|address| address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))));
-        let tasks = self.spawn(
+        let history_at = history.as_ref().and_then(|listener| listener.local_addr().ok());
+        let served = self.history.take().zip(history);
+        let mut tasks = self.spawn(
             agents,
             metrics,
             journal.clone(),
             (assigner, driver, follow),
             (counters, journal_metrics, facts),
         );
-        Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, path })
+        if let Some((api, listener)) = served {
+            let stop = tasks.stop_token();
+            tasks.spawn("history", api.run(listener, Scan(journal.clone()), stop));
+        }
+        Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, history: history_at, path })
     }
 
     fn journal_settings(&self) -> sqlite::Settings {
@@ -181,7 +207,7 @@ impl App {
         (assigner, driver, follow): (Assigner, Driver<SqliteJournal>, Follow),
         (mut counters, journal_metrics, facts): (EventExporterCounters, JournalMetrics, Counter),
     ) -> Tasks {
-        let Self { config, credentials, sinks, mut registry, admit } = self;
+        let Self { config, credentials, sinks, mut registry, admit, .. } = self;
         let mut tasks = Tasks::default();
         let stop = tasks.stop_token();
         let context = sinks::Context {
@@ -253,6 +279,31 @@ impl App {
         tasks.spawn("endpoint", endpoint.run(metrics, stop));
         tasks
     }
+}
+
+/// The history's API, where somebody may read it.
+fn history(config: &Config, registry: &mut Registry) -> Result<Option<Api>, Vec<ApiError>> {
+    let wanted = &config.history;
+    if wanted.token_files.is_empty() && wanted.clients.is_empty() {
+        tracing::info!(
+            "the history is not served: name who may read it by history.tokenFiles or history.clients"
+        );
+        return Ok(None);
+    }
+    let metrics = api::Metrics::default();
+    metrics.register(registry);
+    let settings = api::Settings {
+        files: Files {
+            ca: wanted.client_ca_file.clone().unwrap_or_else(|| config.tls.ca_file.clone()),
+            certificate: config.tls.cert_file.clone(),
+            key: config.tls.key_file.clone(),
+        },
+        token_files: wanted.token_files.clone(),
+        clients: wanted.clients.clone(),
+        cluster: config.cluster_name.clone(),
+        limits: wanted.limits,
+    };
+    Api::build(settings, metrics).map(Some)
 }
 
 // === impl Running ===

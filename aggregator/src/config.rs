@@ -18,17 +18,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::assign::choose::{Watch, Wish};
+use crate::history::api::{Client, Limits};
 use crate::metrics::compatibility::Switches;
 use crate::route::Router;
 use crate::route::tree::Route;
 
 pub(crate) use nearest::nearest;
 pub use problem::{Problem, Warning};
+pub(crate) use units::duration;
 
 use problem::Findings;
 use receivers::Receiver;
 use receivers::read::NamedFile;
-use section::{Section, Unknown};
+use section::{Section, Unknown, scalar};
 use tree::{Node, Place, Value};
 
 /// What the file may be long, in bytes.
@@ -46,7 +48,7 @@ const MEANINGLESS: &[(&str, &str)] = &[
     ("leaderElection", "one aggregator owns the journal, and needs no election"),
 ];
 /// Our own sections.
-const OURS: &[&str] = &["listen", "tls", "journal", "events", "metrics"];
+const OURS: &[&str] = &["listen", "tls", "journal", "history", "events", "metrics"];
 
 /// A configuration, checked.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct Config {
     pub tls: ServerTls,
     /// `journal`
     pub journal: JournalConfig,
+    /// `history`
+    pub history: HistoryConfig,
     /// `events`: how the watches are shared out.
     pub events: Wish,
     /// `route`
@@ -80,6 +84,8 @@ pub struct Listen {
     pub agents: SocketAddr,
     /// `listen.metrics`; `0.0.0.0:2112` by default.
     pub metrics: SocketAddr,
+    /// `listen.history`; `0.0.0.0:9444` by default.
+    pub history: SocketAddr,
 }
 
 /// The aggregator's certificate, and the authority of its agents' certificates.
@@ -104,6 +110,19 @@ pub struct JournalConfig {
     pub max_bytes: u64,
     /// `journal.synchronous`
     pub synchronous: Synchronous,
+}
+
+/// Who may read the history, and how much. Where nobody may, it is not served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryConfig {
+    /// `history.tokenFiles`: each has a token on each line.
+    pub token_files: Vec<PathBuf>,
+    /// `history.clientCaFile`; `tls.caFile` by default.
+    pub client_ca_file: Option<PathBuf>,
+    /// `history.clients`: whom client certificates may name.
+    pub clients: Vec<Client>,
+    /// `history.maxQueries`, `history.timeout`, `history.maxTails`.
+    pub limits: Limits,
 }
 
 /// What an acknowledgement of the journal outlasts.
@@ -256,6 +275,7 @@ fn read(file: &str, root: &Node, findings: &mut Findings) -> Option<Config> {
     let tls = server_tls(&mut section, &mut files, findings);
     let journal = journal(&mut section, findings);
     let events = events(&mut section, findings);
+    let history = history(&mut section, &mut files, findings);
     let compatibility = compatibility(&mut section, findings);
 
     let receivers = receivers(&mut section, &mut files, findings);
@@ -272,6 +292,7 @@ fn read(file: &str, root: &Node, findings: &mut Findings) -> Option<Config> {
         tls,
         journal,
         events,
+        history,
         compatibility,
         route,
         receivers: receivers.into_iter().filter_map(|receiver| receiver.3).collect(),
@@ -345,9 +366,13 @@ fn age(section: &mut Section<'_>, findings: &mut Findings) {
 
 fn listen(section: &mut Section<'_>, findings: &mut Findings) -> Listen {
     let any = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-    let mut listen = Listen { agents: any(9443), metrics: any(2112) };
+    let mut listen = Listen { agents: any(9443), metrics: any(2112), history: any(9444) };
     if let Some(mut section) = section.get("listen").and_then(|node| Section::of(node, "listen", findings)) {
-        for (key, address) in [("agents", &mut listen.agents), ("metrics", &mut listen.metrics)] {
+        for (key, address) in [
+            ("agents", &mut listen.agents),
+            ("metrics", &mut listen.metrics),
+            ("history", &mut listen.history),
+        ] {
             let Some(text) = section.text(key, findings) else { continue };
             // `:2112`, as Go spells every address.
             let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.clone() };
@@ -357,13 +382,14 @@ fn listen(section: &mut Section<'_>, findings: &mut Findings) -> Listen {
                 *address = read;
             }
         }
-        // Port 0 is another port each time.
-        if listen.agents == listen.metrics && listen.agents.port() != 0 {
-            findings.problem(
-                section.at,
-                "listen",
-                "agents and metrics have the same address; give them two ports",
-            );
+        let all = [("agents", listen.agents), ("metrics", listen.metrics), ("history", listen.history)];
+        for (index, (name, address)) in all.iter().enumerate() {
+            // Port 0 is another port each time.
+            let other = all.iter().take(index).find(|other| other.1 == *address && address.port() != 0);
+            if let Some((other, _)) = other {
+                let message = format!("{other} and {name} have the same address; give them two ports");
+                findings.problem(section.at, "listen", message);
+            }
         }
         section.finish(Unknown::Refused, findings);
     }
@@ -419,6 +445,41 @@ fn journal(section: &mut Section<'_>, findings: &mut Findings) -> JournalConfig 
         section.finish(Unknown::Refused, findings);
     }
     journal
+}
+
+fn history(section: &mut Section<'_>, files: &mut Vec<NamedFile>, findings: &mut Findings) -> HistoryConfig {
+    let mut history = HistoryConfig::default();
+    if let Some(mut section) = section.get("history").and_then(|node| Section::of(node, "history", findings))
+    {
+        // Not checked for being there: a token that is still to come must not keep events from being taken.
+        for (node, path) in section.list("tokenFiles", findings) {
+            history.token_files.extend(scalar(node, &path, findings).map(PathBuf::from));
+        }
+        for (node, path) in section.list("clients", findings) {
+            match scalar(node, &path, findings).map(|text| Client::parse(&text)) {
+                Some(Ok(client)) => history.clients.push(client),
+                Some(Err(message)) => findings.problem(node.at, &path, message),
+                None => {}
+            }
+        }
+        history.client_ca_file = section.path_buf("clientCaFile", findings);
+        if let Some(file) = &history.client_ca_file {
+            let at = section.value_at("clientCaFile");
+            files.push(NamedFile { file: file.clone(), at, path: section.path_of("clientCaFile") });
+            if history.clients.is_empty() && !section.has("clients") {
+                let message = "says who issues certificates, and nobody is named that may read by one: add history.clients";
+                findings.problem(at, &section.path_of("clientCaFile"), message);
+            }
+        }
+        let limits = &mut history.limits;
+        for (key, limit) in [("maxQueries", &mut limits.queries), ("maxTails", &mut limits.tails)] {
+            let given = section.integer(key, 1, 1_000, findings);
+            *limit = given.and_then(|given| usize::try_from(given).ok()).unwrap_or(*limit);
+        }
+        limits.deadline = section.duration("timeout", findings).unwrap_or(limits.deadline);
+        section.finish(Unknown::Refused, findings);
+    }
+    history
 }
 
 fn events(section: &mut Section<'_>, findings: &mut Findings) -> Wish {

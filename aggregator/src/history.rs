@@ -3,8 +3,10 @@
 //! What can be asked is plain data ([`query`]), so that the store answers it with its indexes, the live tail with a test of each
 //! new entry, and both mean the same.
 
+pub mod api;
 pub mod filter;
 pub mod query;
+pub mod scan;
 
 #[cfg(test)]
 #[allow(dead_code, reason = "each history has a test of its own that uses it")]

@@ -73,6 +73,7 @@ async fn main() -> ExitCode {
         version = env!("CARGO_PKG_VERSION"),
         agents = %running.agents,
         metrics = %running.metrics,
+        history = running.history.map(tracing::field::display),
         journal = %running.path.display(),
         "aggregator is running"
     );

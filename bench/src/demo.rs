@@ -239,11 +239,12 @@ impl Stage {
         let agents: Vec<_> =
             self.agents.iter().map(|(agent, child)| format!("{} {}", agent.node, child.metrics())).collect();
         format!(
-            "metrics: aggregator {}  {}\njournal: {}   file sink: {}",
+            "metrics: aggregator {}  {}\njournal: {}   file sink: {}\n{}",
             self.aggregator.metrics(),
             agents.join("  "),
             self.setup.journal.display(),
-            self.setup.file.display()
+            self.setup.file.display(),
+            self.setup.history()
         )
     }
 

@@ -38,6 +38,49 @@ fn an_empty_file_is_all_defaults() {
         }
     );
     assert_eq!(config.events, Wish::default());
+    assert_eq!(config.listen.history.to_string(), "0.0.0.0:9444");
+    assert_eq!(config.history, HistoryConfig::default(), "nobody may read the history");
+}
+
+#[test]
+fn who_may_read_the_history_is_read() {
+    let text = r#"
+listen: {history: ":7"}
+history:
+  tokenFiles: [/not/there/yet]
+  clients: [CN=alice, "URI:spiffe://c/grafana"]
+  clientCaFile: /clients.crt
+  maxQueries: 3
+  maxTails: 4
+  timeout: 5s
+"#;
+    let (config, warnings) = parse(text).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(config.listen.history.to_string(), "0.0.0.0:7");
+    let history = &config.history;
+    assert_eq!(history.token_files, [Path::new("/not/there/yet")]);
+    assert_eq!(
+        history.clients,
+        [Client::CommonName("alice".into()), Client::Uri("spiffe://c/grafana".into())]
+    );
+    assert_eq!(history.client_ca_file.as_deref(), Some(Path::new("/clients.crt")));
+    let limits = (history.limits.queries, history.limits.tails, history.limits.deadline);
+    assert_eq!(limits, (3, 4, Duration::from_secs(5)));
+    let missing = config.check_files().unwrap_err();
+    assert!(missing.iter().any(|problem| problem.path == "history.clientCaFile"), "{missing:?}");
+    assert!(missing.iter().all(|problem| !problem.path.contains("tokenFiles")), "it may come later");
+
+    for (text, expected) in [
+        ("history: {clients: [alice]}", "history.clients[0]: \"alice\" names no client: write CN=name"),
+        ("history: {clients: ['URI:nodetap://node/a']}", "is an agent's, which may not read the history"),
+        ("history: {clientCaFile: /a}", "add history.clients"),
+        ("history: {tokenFile: /a}", "did you mean tokenFiles?"),
+        ("history: {maxTails: 0}", "history.maxTails: 0 is out of range: 1 to 1000"),
+        ("listen: {history: ':9443'}", "agents and history have the same address"),
+    ] {
+        let found = problems(text);
+        assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");
+    }
 }
 
 #[test]
@@ -108,7 +151,7 @@ fn every_problem_has_its_place_and_a_way_out() {
     let mut wrong = Vec::new();
     for (text, expected) in [
         ("listen: {agent: x}", "config.yaml:1:10: listen.agent: unknown key; did you mean agents?"),
-        ("listen: {foo: x}", "config.yaml:1:10: listen.foo: unknown key; there are agents, metrics"),
+        ("listen: {foo: x}", "config.yaml:1:10: listen.foo: unknown key; there are agents, history, metrics"),
         (
             "listen: {agents: x}",
             "config.yaml:1:18: listen.agents: \"x\" is no address and port, such as 0.0.0.0:9443",

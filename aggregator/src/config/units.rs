@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// A message that says how one is written.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("{text:?} is no duration: write a number and ms, s, m, h or d, such as 30s, 168h or 7d");
     let (mut rest, mut total) = (text.trim(), 0f64);

@@ -7,6 +7,9 @@ use nodetap_wire::face::Face;
 use super::query::{Field, Filter, RecordKind};
 use crate::journal::{Body, Entry};
 
+/// Bytes of a word that count.
+const MAX_WORD: usize = 64;
+
 // === impl Filter ===
 
 impl Filter {
@@ -81,15 +84,16 @@ pub fn time_ns(entry: &Entry, face: &Face<'_>) -> i64 {
     if face.time_ns > 0 { face.time_ns } else { entry.taken_ns }
 }
 
-/// Whether the words all occur in the message or the last log lines.
+/// Whether the words all occur in an event's message, or in a death's message, reason and last log lines.
 fn holds(face: &Face<'_>, text: &str) -> bool {
-    let container = face.container.as_ref();
-    let lines = container.iter().flat_map(|container| container.last_lines.iter().copied());
-    let said: Vec<String> = std::iter::once(&*face.message)
-        .chain(container.map(|container| container.message))
-        .chain(lines)
-        .flat_map(words)
-        .collect();
+    let said: Vec<String> = match &face.container {
+        None => words(&face.message).collect(),
+        Some(container) => [container.message, container.reason]
+            .into_iter()
+            .chain(container.last_lines.iter().copied())
+            .flat_map(words)
+            .collect(),
+    };
     let wanted: Vec<String> = words(text).collect();
     let (last, whole) = match wanted.split_last() {
         Some((last, whole)) if begins_a_word(text) => (Some(last), whole),
@@ -99,14 +103,18 @@ fn holds(face: &Face<'_>, text: &str) -> bool {
         && last.is_none_or(|beginning| said.iter().any(|word| word.starts_with(beginning.as_str())))
 }
 
-/// The words of a text: letters and digits, in lower case.
+/// The words of a text: letters and digits, in lower case; what follows the 64th byte of one is left out.
 pub fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(|word| {
+        let mut word = word.to_lowercase();
+        word.truncate(word.floor_char_boundary(MAX_WORD));
+        word
+    })
 }
 
 /// Whether the last word of a text that is searched for is the beginning of one.
-pub fn begins_a_word(text: &str) -> bool {
-    text.trim_end().ends_with('*')
+fn begins_a_word(text: &str) -> bool {
+    text.trim_end().strip_suffix('*').is_some_and(|rest| rest.ends_with(char::is_alphanumeric))
 }
 
 fn namespace<'a>(face: &'a Face<'_>) -> &'a str {

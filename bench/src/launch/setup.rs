@@ -1,5 +1,7 @@
 //! What the processes are given: certificates, a configuration, ports, and their flags.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ pub(crate) struct Setup {
     configuration: PathBuf,
     agents: SocketAddr,
     metrics: SocketAddr,
+    history: SocketAddr,
+    token: PathBuf,
     poll_seconds: u32,
     /// The journal's folder.
     pub(crate) journal: PathBuf,
@@ -122,6 +126,9 @@ impl Setup {
         for agent in agents {
             authority.agent(&agent.node)?.write(&certificates, &agent.node)?;
         }
+        let token = certificates.join("history-token");
+        std::fs::write(&token, format!("{}\n", secret()?))
+            .with_context(|| format!("cannot write {}", token.display()))?;
         let setup = Self {
             folder: folder.to_owned(),
             binaries: binaries.to_owned(),
@@ -129,6 +136,8 @@ impl Setup {
             configuration: folder.join("config.yaml"),
             agents: free_port(wishes.address)?,
             metrics: free_port(Ipv4Addr::LOCALHOST)?,
+            history: free_port(Ipv4Addr::LOCALHOST)?,
+            token,
             journal,
             poll_seconds: wishes.poll_seconds,
             file: folder.join("records.json"),
@@ -214,6 +223,15 @@ impl Setup {
         Child::start(&format!("the agent on {}", agent.node), command, &log, listen)
     }
 
+    /// Where the history is, and a command that asks it.
+    pub(crate) fn history(&self) -> String {
+        let (address, ca, token) = (self.history, self.ca.display(), self.token.display());
+        format!(
+            "history: https://{address}/  token: {token}\n\
+             curl --cacert {ca} -H \"Authorization: Bearer $(cat {token})\" 'https://{address}/api/v1/records?record=death&limit=3'"
+        )
+    }
+
     /// JSON, which is YAML too.
     fn configuration_text(&self) -> String {
         let Self { certificate, wishes, .. } = self;
@@ -225,7 +243,12 @@ impl Setup {
         let matches: Vec<_> = receivers.iter().map(|one| json!({"receiver": one["name"]})).collect();
         let configuration = json!({
             "clusterName": "simulated",
-            "listen": {"agents": self.agents.to_string(), "metrics": self.metrics.to_string()},
+            "listen": {
+                "agents": self.agents.to_string(),
+                "metrics": self.metrics.to_string(),
+                "history": self.history.to_string(),
+            },
+            "history": {"tokenFiles": [self.token]},
             "tls": {"certFile": certificate.certificate, "keyFile": certificate.key, "caFile": self.ca},
             "journal": {"path": self.journal},
             "events": wishes.events,
@@ -234,6 +257,15 @@ impl Setup {
         });
         format!("{configuration:#}\n")
     }
+}
+
+/// 64 hexadecimal digits that nobody can guess.
+fn secret() -> anyhow::Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("no random numbers")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A port that was free a moment ago.

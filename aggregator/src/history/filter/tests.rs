@@ -50,9 +50,9 @@ fn what_nobody_has_is_let_through_by_no_field() {
         Filter { owners: nobody(), ..none() },
         Filter { containers: nobody(), ..none() },
         Filter { exit_codes: vec![42], ..none() },
-        Filter { text: Some("nowhere".to_owned()), ..none() },
+        Filter { text: Some("nobody".to_owned()), ..none() },
         Filter { text: Some("imag".to_owned()), ..none() },
-        Filter { text: Some("image nowhere".to_owned()), ..none() },
+        Filter { text: Some("image nobody".to_owned()), ..none() },
         Filter { since_ns: Some(i64::MAX), ..none() },
         Filter { until_ns: Some(1), ..none() },
     ] {

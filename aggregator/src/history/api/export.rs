@@ -1,0 +1,171 @@
+//! The export: every record that a filter lets through, one a line, as the reader takes them. Nothing but a page is in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Answer, Broken, Refusal};
+use super::metrics::Metrics;
+use super::parameters::Asked;
+use super::{Limits, Service, place, rows};
+use crate::history::query::{Filter, Mark, Search};
+use crate::history::{History, HistoryError};
+use crate::journal::{Entry, Journal, Position};
+
+/// Records that are read at one time.
+const BATCH: usize = 500;
+
+/// Bytes of one chunk, but for a record that is longer.
+const CHUNK: usize = 64 << 10;
+
+/// One export.
+struct Export<H> {
+    history: H,
+    filter: Filter,
+    left: usize,
+    cluster: Arc<str>,
+    limits: Limits,
+    metrics: Metrics,
+    text: Vec<u8>,
+    chunks: mpsc::Sender<Result<Bytes, Broken>>,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why an export does not go on.
+enum End {
+    /// Its reader went away.
+    Gone,
+    /// As many as were asked for are there.
+    Enough,
+    Broken(String),
+}
+
+impl<H: History + Journal> Service<H> {
+    pub(super) async fn export(&self, asked: Asked) -> Result<Answer, Refusal> {
+        let place = place(&self.exports, "exports", self.limits.exports, 30)?;
+        let (answer, chunks, _) = answer::chunks("application/x-ndjson");
+        if !self.is_asked(&asked) {
+            return Ok(answer);
+        }
+        let mut export = Export {
+            history: self.history.clone(),
+            filter: asked.filter,
+            left: asked.limit.unwrap_or(usize::MAX),
+            cluster: self.cluster.clone(),
+            limits: self.limits,
+            metrics: self.metrics.clone(),
+            text: Vec::new(),
+            chunks,
+            stop: self.stop.clone(),
+            _place: place,
+        };
+        // The first page is waited for, so that a question that cannot be answered is refused and not broken off.
+        let first = match asked.oldest_first {
+            true => None,
+            false => Some(self.in_time(self.history.search(export.search(None))).await?),
+        };
+        tokio::spawn(async move {
+            let ended = match first {
+                Some(page) => export.newest_first(page).await,
+                None => export.oldest_first().await,
+            };
+            let ended = match ended {
+                Ok(()) | Err(End::Enough) => export.flush().await,
+                other => other,
+            };
+            if let Err(End::Broken(reason)) = ended {
+                tracing::warn!(reason, "an export of the history was cut short");
+                // Where its reader is gone, nobody is told.
+                let _ = export.chunks.send(Err(Broken(reason))).await;
+            }
+        });
+        Ok(answer)
+    }
+}
+
+// === impl Export ===
+
+impl<H: History + Journal> Export<H> {
+    fn search(&self, after: Option<Mark>) -> Search {
+        let limit = self.left.min(BATCH);
+        Search { filter: self.filter.clone(), after, limit, deadline: self.limits.deadline }
+    }
+
+    async fn newest_first(&mut self, mut page: crate::history::Page) -> Result<(), End> {
+        loop {
+            let last = page.found.last();
+            let last = last.map(|found| Mark { time_ns: found.time_ns, position: found.entry.position });
+            for found in &page.found {
+                self.write(&found.entry, true).await?;
+            }
+            let (Some(after), true) = (last, page.has_more) else { return Ok(()) };
+            page = self.history.search(self.search(Some(after))).await.map_err(|error| broken(&error))?;
+        }
+    }
+
+    async fn oldest_first(&mut self) -> Result<(), End> {
+        // What is journalled from here on is not part of it.
+        let end = *self.history.head().borrow();
+        let mut position = Position(0);
+        while position < end {
+            let entries = self.history.read_from(position, BATCH).await;
+            let entries = entries.map_err(|error| End::Broken(error.to_string()))?;
+            let Some(last) = entries.last() else { return Ok(()) };
+            position = last.position;
+            for entry in entries.iter().filter(|entry| entry.position <= end) {
+                self.write(entry, false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an entry that the filter lets through, or surely does.
+    async fn write(&mut self, entry: &Entry, surely: bool) -> Result<(), End> {
+        if self.left == 0 {
+            return Err(End::Enough);
+        }
+        let row = entry.face(&self.cluster).and_then(|face| {
+            (surely || self.filter.matches(entry, &face)).then(|| rows::json(entry, &face)).transpose()
+        });
+        match row {
+            Ok(None) => {}
+            Ok(Some(row)) => {
+                self.left -= 1;
+                self.text.extend(row);
+                self.text.push(b'\n');
+            }
+            Err(error) => {
+                self.metrics.unreadable.inc();
+                tracing::warn!(position = entry.position.0, %error, "a record of the history cannot be read");
+            }
+        }
+        if self.text.len() >= CHUNK { self.flush().await } else { self.look_up() }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let text = std::mem::take(&mut self.text);
+        tokio::select! {
+            // A reader that takes nothing loses its connection, and with it this.
+            sent = self.chunks.send(Ok(text.into())) => sent.map_err(|_| End::Gone),
+            () = self.stop.cancelled() => self.look_up(),
+        }
+    }
+
+    /// Whether it is to go on, though nothing was sent for long.
+    fn look_up(&self) -> Result<(), End> {
+        if self.stop.is_cancelled() {
+            return Err(End::Broken("the aggregator stops".to_owned()));
+        }
+        if self.chunks.is_closed() { Err(End::Gone) } else { Ok(()) }
+    }
+}
+
+fn broken(error: &HistoryError) -> End {
+    End::Broken(error.to_string())
+}

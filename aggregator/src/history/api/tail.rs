@@ -1,0 +1,250 @@
+//! The live tail: records as they are journalled, as server-sent events (HTML Standard, 9.2).
+//!
+//! It reads the journal behind a position, as a sink does: whoever comes back with the last id misses nothing that is kept, and is
+//! told where retention has left a gap. A reader that takes nothing is cut, and told why.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::access::{Access, Grant};
+use super::answer::{self, Answer, Broken, Refusal};
+use super::metrics::{Cut, CutLabel, Metrics};
+use super::parameters::Asked;
+use super::{Limits, Service, place, rows};
+use crate::history::History;
+use crate::history::query::Filter;
+use crate::journal::{Journal, JournalError, Position};
+
+/// Entries of one read.
+const BATCH: usize = 256;
+
+/// Bytes of one chunk, but for a record that is longer.
+const CHUNK: usize = 64 << 10;
+
+/// After it has come to the end: what is journalled meanwhile is read at once, and not commit by commit.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// One tail.
+struct Tail<H> {
+    history: H,
+    head: watch::Receiver<Position>,
+    /// None where it is of another cluster.
+    filter: Option<Filter>,
+    position: Position,
+    cluster: Arc<str>,
+    limits: Limits,
+    grant: Grant,
+    access: Access,
+    metrics: Metrics,
+    chunks: mpsc::Sender<Result<Bytes, Broken>>,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a tail ends.
+enum End {
+    /// Its reader went away.
+    Gone,
+    Cut(Cut),
+}
+
+/// Counts a tail as long as it is there.
+struct Open(Metrics);
+
+impl<H: History + Journal> Service<H> {
+    pub(super) fn tail(&self, asked: Asked, headers: &HeaderMap, grant: Grant) -> Result<Answer, Refusal> {
+        let head = self.history.head();
+        let end = *head.borrow();
+        let after = match headers.get("last-event-id") {
+            None => asked.after,
+            Some(value) => {
+                let text = String::from_utf8_lossy(value.as_bytes());
+                let position = text.parse().map_err(|_| {
+                    Refusal::parameter("Last-Event-ID", &text, "expected the id of an event of this tail")
+                })?;
+                Some(Position(position))
+            }
+        };
+        let place = place(&self.tails, "tails", self.limits.tails, 10)?;
+        let (mut answer, chunks, farewell) = answer::chunks("text/event-stream");
+        // Or a proxy would keep it until there is enough.
+        super::set(&mut answer, http::header::HeaderName::from_static("x-accel-buffering"), "no");
+        let tail = Tail {
+            history: self.history.clone(),
+            head,
+            filter: self.is_asked(&asked).then_some(asked.filter),
+            position: after.unwrap_or(end),
+            cluster: self.cluster.clone(),
+            limits: self.limits,
+            grant,
+            access: self.access.clone(),
+            metrics: self.metrics.clone(),
+            chunks,
+            stop: self.stop.clone(),
+            _place: place,
+        };
+        tokio::spawn(tail.run(farewell));
+        Ok(answer)
+    }
+}
+
+// === impl Tail ===
+
+impl<H: History + Journal> Tail<H> {
+    async fn run(mut self, farewell: Arc<OnceLock<Bytes>>) {
+        let _open = Open::new(&self.metrics);
+        let Err(End::Cut(cut)) = self.follow().await else { return };
+        self.metrics.cut.get_or_create(&CutLabel { reason: cut }).inc();
+        let (reason, message) = cut.said();
+        tracing::info!(reason, position = self.position.0, "a live tail was cut");
+        let said = serde_json::json!({"reason": reason, "message": message, "position": self.position.0});
+        // Nobody else sets it.
+        let _ = farewell.set(Bytes::from(format!("event: end\ndata: {said}\n\n")));
+    }
+
+    async fn follow(&mut self) -> Result<std::convert::Infallible, End> {
+        let end = *self.head.borrow_and_update();
+        let mut said = format!("retry: 2000\nid: {}\n\n", self.position.0.min(end.0));
+        if self.position > end {
+            // The journal is not the one that gave this id: it was lost, or set aside.
+            said += &gap(self.position, end.0 + 1);
+            self.position = end;
+        }
+        self.send(said.into()).await?;
+        let mut silence = Box::pin(tokio::time::sleep(self.limits.keep_alive));
+        loop {
+            let end = *self.head.borrow_and_update();
+            if self.position < end {
+                if self.read(end).await? {
+                    silence.as_mut().reset(tokio::time::Instant::now() + self.limits.keep_alive);
+                }
+                if self.position < end {
+                    continue;
+                }
+                let stop = self.stop.clone();
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = stop.cancelled() => return Err(End::Cut(Cut::stopping)),
+                }
+                self.judge()?;
+            }
+            tokio::select! {
+                changed = self.head.changed() => changed.map_err(|_| End::Cut(Cut::journal))?,
+                () = self.chunks.closed() => return Err(End::Gone),
+                () = self.stop.cancelled() => return Err(End::Cut(Cut::stopping)),
+                () = silence.as_mut() => {
+                    silence.as_mut().reset(tokio::time::Instant::now() + self.limits.keep_alive);
+                    self.judge()?;
+                    // With the id, so that who comes back does not ask for what no filter let through.
+                    self.send(format!(": nothing new\nid: {}\n\n", self.position.0).into()).await?;
+                }
+            }
+        }
+    }
+
+    /// Reads on towards `end`. Answers whether something was sent.
+    async fn read(&mut self, end: Position) -> Result<bool, End> {
+        let entries = self.history.read_from(self.position, BATCH).await.map_err(|error| unread(&error))?;
+        let mut text: Vec<u8> = Vec::new();
+        let mut has_sent = false;
+        if entries.is_empty() {
+            text.extend(gap(self.position, end.0 + 1).into_bytes());
+            self.position = end;
+        }
+        for entry in entries {
+            if entry.position.0 > self.position.0 + 1 {
+                text.extend(gap(self.position, entry.position.0).into_bytes());
+            }
+            self.position = entry.position;
+            let Some(filter) = &self.filter else { continue };
+            let row = entry.face(&self.cluster).and_then(|face| {
+                filter.matches(&entry, &face).then(|| rows::json(&entry, &face)).transpose()
+            });
+            match row {
+                Ok(None) => {}
+                Ok(Some(row)) => {
+                    // JSON has no line ends.
+                    text.extend(format!("id: {}\nevent: record\ndata: ", entry.position.0).into_bytes());
+                    text.extend(row);
+                    text.extend(b"\n\n");
+                    self.metrics.tailed.inc();
+                }
+                Err(error) => {
+                    self.metrics.unreadable.inc();
+                    tracing::warn!(position = entry.position.0, %error, "a record of the history cannot be read");
+                }
+            }
+            if text.len() >= CHUNK {
+                has_sent = true;
+                self.send(std::mem::take(&mut text).into()).await?;
+            }
+        }
+        if !text.is_empty() {
+            has_sent = true;
+            self.send(text.into()).await?;
+        }
+        Ok(has_sent)
+    }
+
+    async fn send(&self, bytes: Bytes) -> Result<(), End> {
+        let sending = tokio::time::timeout(self.limits.stall, self.chunks.send(Ok(bytes)));
+        tokio::select! {
+            sent = sending => match sent {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(End::Gone),
+                Err(_) => Err(End::Cut(Cut::slow)),
+            },
+            () = self.stop.cancelled() => Err(End::Cut(Cut::stopping)),
+        }
+    }
+
+    fn judge(&self) -> Result<(), End> {
+        if self.access.still_grants(&self.grant) { Ok(()) } else { Err(End::Cut(Cut::access)) }
+    }
+}
+
+/// What lies between, the journal has no more.
+fn gap(after: Position, next: u64) -> String {
+    format!("event: gap\ndata: {{\"after\":{},\"next\":{next}}}\n\n", after.0)
+}
+
+fn unread(error: &JournalError) -> End {
+    tracing::warn!(%error, "a live tail cannot read the journal");
+    End::Cut(Cut::journal)
+}
+
+// === impl Cut ===
+
+impl Cut {
+    /// To its reader.
+    fn said(self) -> (&'static str, &'static str) {
+        match self {
+            Self::slow => {
+                ("slow", "nothing was taken for too long: come back with the last id, or filter for less")
+            }
+            Self::access => ("access", "the token is no longer one that may read"),
+            Self::journal => ("journal", "the journal cannot be read: come back later with the last id"),
+            Self::stopping => ("stopping", "the aggregator stops: come back with the last id"),
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(metrics: &Metrics) -> Self {
+        metrics.tails.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.tails.dec();
+    }
+}

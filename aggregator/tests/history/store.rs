@@ -1,0 +1,173 @@
+//! A journal in memory that can be searched, held, and told to fail or to forget.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use nodetap_aggregator::history::filter::time_ns;
+use nodetap_aggregator::history::query::{Count, CountBy, Filter, Found, Mark, Search};
+use nodetap_aggregator::history::{History, HistoryError, Page};
+use nodetap_aggregator::journal::{
+    Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+};
+use nodetap_wire::Checkpoint;
+use nodetap_wire::face::Object;
+use tokio::sync::watch;
+
+#[derive(Clone)]
+pub struct Store {
+    state: Arc<Mutex<State>>,
+    head: watch::Sender<Position>,
+    held: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    fails: Option<HistoryError>,
+    fails_after: Option<usize>,
+    asked: usize,
+}
+
+impl Store {
+    pub fn new() -> Self {
+        Self { state: Arc::default(), head: watch::Sender::new(Position(0)), held: watch::Sender::new(false) }
+    }
+
+    /// Puts a record at the next position.
+    pub fn put(&self, body: Body, object: Option<Object>) -> u64 {
+        let mut position = 0;
+        self.head.send_modify(|head| {
+            head.0 += 1;
+            position = head.0;
+            let taken_ns = 1_767_225_600_000_000_000;
+            let entry = Entry { position: *head, taken_ns, body, object, occurrences: 1 };
+            self.state().entries.push(entry);
+        });
+        position
+    }
+
+    /// While held, no question is answered.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    pub fn fail(&self, error: Option<HistoryError>) {
+        self.state().fails = error;
+    }
+
+    /// Fails the searches after so many.
+    pub fn fail_after(&self, searches: usize) {
+        self.state().fails_after = Some(searches);
+    }
+
+    /// Questions that were begun.
+    pub fn asked(&self) -> usize {
+        self.state().asked
+    }
+
+    /// As retention does.
+    pub fn forget_up_to(&self, position: u64) {
+        self.state().entries.retain(|entry| entry.position.0 > position);
+    }
+
+    async fn found(&self, filter: &Filter) -> Result<Vec<Found>, HistoryError> {
+        self.state().asked += 1;
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        let state = self.state();
+        if let Some(error) = state.fails.clone() {
+            return Err(error);
+        }
+        if state.fails_after.is_some_and(|most| state.asked > most) {
+            return Err(HistoryError::Storage("disk I/O error".to_owned()));
+        }
+        let mut found: Vec<Found> = state
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                let face = entry.face("c").unwrap();
+                let time_ns = time_ns(entry, &face);
+                filter.matches(entry, &face).then(|| Found { time_ns, entry: entry.clone() })
+            })
+            .collect();
+        found.sort_by_key(|one| std::cmp::Reverse((one.time_ns, one.entry.position)));
+        Ok(found)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl History for Store {
+    async fn search(&self, search: Search) -> Result<Page, HistoryError> {
+        let mut found = self.found(&search.filter).await?;
+        let mark = |one: &Found| Mark { time_ns: one.time_ns, position: one.entry.position };
+        found.retain(|one| search.after.is_none_or(|after| mark(one) < after));
+        let has_more = found.len() > search.limit;
+        found.truncate(search.limit);
+        Ok(Page { found, has_more, head: *self.head.borrow() })
+    }
+
+    async fn count(&self, filter: Filter, by: CountBy, _: Duration) -> Result<Vec<Count>, HistoryError> {
+        let mut counts: Vec<Count> = Vec::new();
+        for found in self.found(&filter).await? {
+            let face = found.entry.face("c").unwrap();
+            let value = by.field.map(|field| field.value(&face).into_owned()).unwrap_or_default();
+            let step = by.step.map_or(0, |step| step.as_nanos() as i64);
+            let from_ns = if step == 0 { 0 } else { found.time_ns.div_euclid(step) * step };
+            match counts.iter_mut().find(|count| count.value == value && count.from_ns == from_ns) {
+                Some(count) => {
+                    count.records += 1;
+                    count.occurrences += found.entry.occurrences;
+                }
+                None => {
+                    counts.push(Count { value, from_ns, records: 1, occurrences: found.entry.occurrences })
+                }
+            }
+        }
+        counts.sort_by_key(|count| std::cmp::Reverse(count.records));
+        if by.top > 0 {
+            counts.truncate(by.top);
+        }
+        Ok(counts)
+    }
+}
+
+impl Journal for Store {
+    async fn append(&self, _: Taken) -> Result<Appended, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        let state = self.state();
+        Ok(state.entries.iter().filter(|entry| entry.position > after).take(limit).cloned().collect())
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    async fn cursor(&self, _: &str) -> Result<Option<Position>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn commit(&self, _: &str, _: Position, _: Vec<DeadLetter>) -> Result<(), JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn dead_letters(&self, _: Letters, _: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn forget_dead_letters(&self, _: Letters) -> Result<usize, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+}

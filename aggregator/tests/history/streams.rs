@@ -1,0 +1,192 @@
+//! The live tail and the export.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use nodetap_aggregator::history::api::{Cut, CutLabel, Limits};
+
+use crate::client::Served;
+use crate::store::Store;
+use crate::{death, event, eventually, three};
+
+#[tokio::test]
+async fn a_tail_shows_what_comes_and_its_filter_lets_through() {
+    let store = three();
+    let served = Served::start(store.clone()).await;
+    let mut tail = served.tail("/api/v1/tail?record=death&namespace=bank", None).await;
+    assert_eq!(tail.next().await.unwrap().id, Some(3), "the id is there at once");
+    store.put(event(4, 40, "no death"), None);
+    store.put(death(50), None);
+    let sent = tail.event().await;
+    assert_eq!((sent.id, sent.event.as_str()), (Some(5), "record"));
+    assert_eq!(sent.data, served.json("/api/v1/records/5").await);
+    let mut of_another = served.tail("/api/v1/tail?cluster=other&after=0", None).await;
+    assert_eq!(of_another.next().await.unwrap().event, "");
+    assert_eq!(served.metrics.tails.get(), 2);
+    drop((tail, of_another));
+    eventually(|| served.metrics.tails.get() == 0).await;
+}
+
+#[tokio::test]
+async fn a_tail_that_comes_back_with_its_last_id_has_no_gap_and_no_repeat() {
+    let store = Store::new();
+    let served = Served::start(store.clone()).await;
+    let (mut seen, mut number) = (Vec::new(), 0);
+    let mut last = Some(0);
+    for round in 0..5 {
+        let mut tail = served.tail("/api/v1/tail", last).await;
+        for _ in 0..400 {
+            number += 1;
+            store.put(event(number, number, "x"), None);
+        }
+        // The first tails are left in the middle.
+        while seen.len() < 300 * (round + 1) {
+            let sent = tail.event().await;
+            assert_eq!(sent.event, "record");
+            seen.push(sent.id.unwrap());
+        }
+        last = seen.last().copied();
+    }
+    let mut tail = served.tail("/api/v1/tail", last).await;
+    while seen.len() < 2_000 {
+        seen.push(tail.event().await.id.unwrap());
+    }
+    assert_eq!(seen, (1..=2_000).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn a_tail_behind_what_is_kept_says_where_the_gap_is() {
+    let store = three();
+    store.forget_up_to(2);
+    let served = Served::start(store.clone()).await;
+    let mut tail = served.tail("/api/v1/tail?after=0", None).await;
+    let gap = tail.event().await;
+    assert_eq!((gap.event.as_str(), gap.data), ("gap", serde_json::json!({"after": 0, "next": 3})));
+    assert_eq!(tail.event().await.id, Some(3));
+
+    store.forget_up_to(3);
+    let mut tail = served.tail("/api/v1/tail", Some(1)).await;
+    assert_eq!(tail.event().await.data, serde_json::json!({"after": 1, "next": 4}));
+
+    // An id of a journal that is no more.
+    let mut tail = served.tail("/api/v1/tail", Some(100)).await;
+    assert_eq!(tail.event().await.data, serde_json::json!({"after": 100, "next": 4}));
+    store.put(death(50), None);
+    assert_eq!(tail.event().await.id, Some(4));
+}
+
+#[tokio::test]
+async fn a_tail_with_nothing_to_say_says_so_with_the_id_to_come_back_with() {
+    let store = three();
+    let limits = Limits { keep_alive: Duration::from_millis(20), ..Limits::default() };
+    let served = Served::start_as(store.clone(), limits, &[]).await;
+    let mut tail = served.tail("/api/v1/tail?namespace=nowhere", None).await;
+    assert_eq!(tail.next().await.unwrap().id, Some(3));
+    store.put(death(50), None);
+    loop {
+        let sent = tail.next().await.unwrap();
+        assert_eq!(sent.event, "");
+        if sent.id == Some(4) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_and_told_why() {
+    let store = Store::new();
+    let limits = Limits { stall: Duration::from_millis(100), ..Limits::default() };
+    let served = Served::start_as(store.clone(), limits, &[]).await;
+    let mut tail = served.tail("/api/v1/tail", None).await;
+    let long = "x".repeat(128 << 10);
+    for number in 1..=160 {
+        // More than the sockets between them hold.
+        store.put(event(number, number, &long), None);
+    }
+    let slow = CutLabel { reason: Cut::slow };
+    eventually(|| served.metrics.cut.get_or_create(&slow).get() == 1).await;
+    let mut last = 0;
+    let end = loop {
+        let sent = tail.event().await;
+        if sent.event == "end" {
+            break sent;
+        }
+        assert_eq!(sent.id, Some(last + 1));
+        last += 1;
+    };
+    assert_eq!(end.data["reason"], "slow");
+    assert!(last < 160);
+    assert_eq!(tail.next().await, None);
+    let mut again = served.tail("/api/v1/tail", Some(last)).await;
+    assert_eq!(again.event().await.id, Some(last + 1));
+}
+
+#[tokio::test]
+async fn a_tail_is_told_that_the_aggregator_stops() {
+    let served = Served::start(three()).await;
+    let mut tail = served.tail("/api/v1/tail", None).await;
+    tail.next().await.unwrap();
+    served.stop.cancel();
+    assert_eq!(tail.event().await.data["reason"], "stopping");
+    assert_eq!(tail.next().await, None);
+    served.running.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_has_every_record_once_in_either_order() {
+    let store = Store::new();
+    for number in 1..=1_300 {
+        store.put(if number % 2 == 0 { death(number) } else { event(number, number, "x") }, None);
+    }
+    let served = Served::start(store).await;
+    let export = async |query: &str| -> Vec<u64> {
+        let answer = served.get(&format!("/api/v1/export?{query}")).await;
+        assert_eq!((answer.status.as_u16(), answer.is_cut), (200, false));
+        assert_eq!(answer.headers["content-type"], "application/x-ndjson");
+        let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        answer.text().lines().map(|line| row(line)["position"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(export("").await, (1..=1_300).rev().collect::<Vec<_>>());
+    assert_eq!(export("order=oldest").await, (1..=1_300).collect::<Vec<_>>());
+    assert_eq!(export("order=oldest&record=death").await, (1..=650).map(|n| n * 2).collect::<Vec<_>>());
+    assert_eq!(export("record=death").await, (1..=650).rev().map(|n| n * 2).collect::<Vec<_>>());
+    assert_eq!(export("limit=3").await, [1_300, 1_299, 1_298]);
+    assert_eq!(export("limit=600&order=oldest").await, (1..=600).collect::<Vec<_>>());
+    assert!(export("cluster=other").await.is_empty());
+}
+
+#[tokio::test]
+async fn an_export_that_cannot_go_on_breaks_off() {
+    let store = Store::new();
+    for number in 1..=1_300 {
+        store.put(event(number, number, "x"), None);
+    }
+    store.fail_after(1);
+    let served = Served::start(store.clone()).await;
+    let answer = served.get("/api/v1/export").await;
+    assert_eq!((answer.status.as_u16(), answer.is_cut), (200, true), "it must not be taken for the whole");
+    let answer = served.get("/api/v1/export").await;
+    assert_eq!(answer.status, 500, "what fails at once is refused");
+}
+
+#[tokio::test]
+async fn an_export_whose_reader_goes_away_gives_its_place_back() {
+    let store = Store::new();
+    let long = "x".repeat(64 << 10);
+    for number in 1..=500 {
+        store.put(event(number, number, &long), None);
+    }
+    let served = Served::start_as(store, Limits { exports: 1, ..Limits::default() }, &[]).await;
+    let bearer = format!("Bearer {}", crate::client::TOKEN);
+    let begin = async || {
+        let headers = [("authorization", bearer.as_str())];
+        served.begin(http::Method::GET, "/api/v1/export", &headers, None).await.unwrap()
+    };
+    let mut first = begin().await;
+    first.body_mut().frame().await.unwrap().unwrap();
+    let second = begin().await;
+    assert_eq!(second.status(), 429);
+    assert_eq!(second.headers()["retry-after"], "30");
+    drop(first);
+    while begin().await.status() != 200 {}
+}
