@@ -110,7 +110,9 @@ impl<J: Journal> Link for Admission<J> {
         };
         let stream = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         let member = self.assigner.join(&peer.node, stream, hello.held).await;
-        let member = member.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut member = member.map_err(|error| Status::unavailable(error.to_string()))?;
+        // Its process before this one held a watch, and so it may have events from then. An epoch that was never given says nothing.
+        member.has_held |= self.assigner.holdings().were_given(&hello.formerly);
         tracing::info!(
             node = %peer.node,
             address = %peer.address,

@@ -357,6 +357,12 @@ impl Holdings {
         Verdict::Accepted
     }
 
+    /// Whether one of these watches may have been given: the shards may be others by now, the epochs only grow.
+    pub fn were_given(&self, watches: &[HeldWatch]) -> bool {
+        let last = self.0.iter().map(|holding| holding.epoch).max().unwrap_or(0);
+        watches.iter().any(|watch| (1..=last).contains(&watch.epoch))
+    }
+
     /// Each shard's.
     pub fn iter(&self) -> impl Iterator<Item = &Holding> {
         self.0.iter()
