@@ -10,6 +10,8 @@ use clap::Parser;
 use http::Uri;
 use nodetap_wire::tls::Files;
 
+use crate::outbox::queue::Bounds;
+use crate::outbox::spool;
 use crate::tap::{self, kubelet};
 
 /// Keeps, explains and delivers what happens on this node: holds event watches, taps the kubelet.
@@ -58,6 +60,12 @@ pub struct Arguments {
     /// Namespaces whose containers' last log lines are not to be taken
     #[arg(long, env = "NODETAP_LOG_LINES_SKIP_NAMESPACES", value_name = "A,B", value_delimiter = ',')]
     pub log_lines_skip_namespaces: Vec<String>,
+    /// Folder for what this agent has to remember; may be lost, but then what was not sent is lost with it [default: memory only]
+    #[arg(long, env = "NODETAP_STATE", value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// Most bytes of what waits to be sent, on the disk; an eighth of them is kept for deaths
+    #[arg(long, env = "NODETAP_OUTBOX_BYTES", value_name = "BYTES", default_value = "256Mi")]
+    pub outbox_bytes: String,
 }
 
 /// Settings that were checked.
@@ -75,6 +83,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The API server's; none: as a pod does.
     pub kubeconfig: Option<PathBuf>,
+    /// The outbox.
+    pub outbox: spool::Settings,
     /// The tap's.
     pub tap: tap::Config,
 }
@@ -90,6 +100,9 @@ pub struct Problem {
 
 /// Shorter, and the kubelet would feel it; longer, and a node without its log folder would miss deaths.
 const POLL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=300.0;
+
+/// Less than the largest batches, and nothing would fit; more than a disk has, and the bound would be none.
+const OUTBOX_BYTES: std::ops::RangeInclusive<usize> = (16 << 20)..=(1 << 40);
 
 // === impl Arguments ===
 
@@ -160,9 +173,22 @@ impl Arguments {
                 Duration::ZERO
             }
         };
+        let outbox_bytes = match bytes(&self.outbox_bytes) {
+            Some(bytes) if OUTBOX_BYTES.contains(&bytes) => bytes,
+            _ => {
+                let message = format!("`{}` is not a number of bytes from 16Mi to 1024Gi", self.outbox_bytes);
+                problems.push(Problem::new("--outbox-bytes", message));
+                0
+            }
+        };
+        let state = self.state.filter(|path| !path.as_os_str().is_empty());
         if !problems.is_empty() {
             return Err(problems);
         }
+        let outbox = spool::Settings {
+            folder: state.map(|state| state.join("outbox")),
+            bounds: Bounds::on_disk(outbox_bytes),
+        };
         let tap = tap::Config {
             node: node.clone(),
             kubelet: kubelet.map(|url| kubelet::Address {
@@ -178,7 +204,7 @@ impl Arguments {
                 .filter(|name| !name.is_empty())
                 .collect(),
         };
-        Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, tap })
+        Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, outbox, tap })
     }
 }
 
@@ -205,6 +231,14 @@ fn bracketed(url: &str) -> Cow<'_, str> {
         Ok(address) => Cow::Owned(format!("https://[{address}]:{port}")),
         Err(_) => Cow::Borrowed(url),
     }
+}
+
+/// A number with `Ki`, `Mi`, `Gi` or nothing behind it.
+fn bytes(text: &str) -> Option<usize> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    number.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
 fn required(value: Option<String>, flag: &'static str, what: &str, problems: &mut Vec<Problem>) -> String {

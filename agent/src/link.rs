@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
-use nodetap_wire::{Assignment, FromAgent, HeldWatch, Hello, WatchReport, WatchState, from_agent, to_agent};
+use nodetap_wire::{
+    AssignedWatch, Assignment, FromAgent, HeldWatch, Hello, WatchReport, WatchState, from_agent, to_agent,
+};
 use rustls::crypto::aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
@@ -23,9 +25,8 @@ pub use self::connect::LinkError;
 use self::connect::Stream;
 use self::metrics::{Metrics, Reason};
 use self::tls::Credentials;
-use crate::outbox;
-use crate::outbox::Taken;
-use crate::outbox::queue::{Bounds, Queue, Refused};
+use crate::outbox::spool::Spool;
+use crate::outbox::{self, Taken, Taking, spool};
 
 /// Batches on their way: enough for 10,000 records a second at an aggregator that answers after 0.8 s.
 const WINDOW: usize = 16;
@@ -48,15 +49,15 @@ pub struct Settings {
     pub version: String,
     /// HOST:PORT.
     pub aggregator: String,
-    /// Bounds of the outbox.
-    pub bounds: Bounds,
+    /// The outbox.
+    pub outbox: spool::Settings,
 }
 
 /// The ends that other parts of the agent hold the other end of.
 #[derive(Debug)]
 pub struct Ends {
     /// What the watches and the tap took.
-    pub taken: mpsc::Receiver<Taken>,
+    pub taken: Taking,
     /// How the watches fare.
     pub reports: mpsc::Receiver<WatchReport>,
     /// What the watches are to hold.
@@ -103,18 +104,16 @@ struct Link {
     settings: Settings,
     credentials: Credentials,
     instance: String,
-    queue: Queue,
+    spool: Spool,
     outgoing: Option<mpsc::Sender<FromAgent>>,
     reports: Reports,
     backoff: Backoff,
-    full_since: Option<Instant>,
     assignments: watch::Sender<Assignment>,
     health: watch::Sender<Health>,
     forgotten: watch::Sender<u64>,
     /// Something was acknowledged since `forgotten` grew.
     acknowledged: bool,
     metrics: Metrics,
-    outbox: outbox::metrics::Metrics,
 }
 
 /// Runs the link until it is told to stop; then sends what it has, within a bound.
@@ -128,20 +127,18 @@ pub async fn run(
 ) {
     let Ends { mut taken, mut reports, assignments, health, forgotten } = ends;
     let mut link = Link {
-        queue: Queue::new(settings.bounds),
+        spool: Spool::open(settings.outbox.clone(), outbox).await,
         settings,
         credentials: credentials.clone(),
         instance: instance(),
         outgoing: None,
         reports: Reports::default(),
         backoff: Backoff::default(),
-        full_since: None,
         assignments,
         health,
         forgotten,
         acknowledged: false,
         metrics,
-        outbox,
     };
     let mut connection = link.connect();
     let follow = credentials.follow();
@@ -152,35 +149,34 @@ pub async fn run(
     let mut farewell: Option<Instant> = None;
     loop {
         if !taking {
-            link.close();
+            link.spool.close();
         }
+        link.spool.drive();
         link.pump();
         link.observe();
         if !taking || stop.is_cancelled() {
             let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
-            if (!taking && link.queue.is_empty()) || Instant::now() >= until {
-                let records = link.queue.records();
-                if records > 0 {
-                    tracing::warn!(records, "stopping before the aggregator acknowledged everything");
-                }
-                return;
+            if (!taking && link.spool.is_empty()) || Instant::now() >= until {
+                return link.spool.end().await;
             }
         }
-        let closes_at = link.queue.closes_at().map(Instant::from_std);
+        let (wakes_at, has_room) = (link.spool.wakes_at(), link.spool.has_room());
+        let waits_for_room = waits_for_room(&link.reports, &link.spool);
         let outgoing = link.outgoing.clone();
         tokio::select! {
             happened = connection.next() => connection = link.happened(connection, happened),
-            received = taken.recv(), if taking && link.queue.has_room() => match received {
+            received = taken.recv_of(has_room), if taking => match received {
                 Some(first) => link.take(first, &mut taken),
                 None => taking = false,
             },
-            () = until(closes_at) => link.close_due(),
+            () = until(wakes_at) => link.spool.close_due(),
+            () = link.spool.happened() => {}
             report = reports.recv(), if reporting => match report {
                 Some(report) => link.reports.put(report),
                 None => reporting = false,
             },
             // Only to come round again once there is room for what waits.
-            _ = ready(outgoing), if waits_for_room(&link.reports, &link.queue) => {}
+            _ = ready(outgoing), if waits_for_room => {}
             () = stop.cancelled(), if !taken.is_closed() => taken.close(),
             () = until(farewell) => {}
             () = &mut follow, if following => following = false,
@@ -196,8 +192,8 @@ async fn until(moment: Option<Instant>) {
 }
 
 /// Whether something is to be sent that [`Link::pump`] found no room for.
-fn waits_for_room(reports: &Reports, queue: &Queue) -> bool {
-    reports.wait() || queue.can_send(WINDOW)
+fn waits_for_room(reports: &Reports, spool: &Spool) -> bool {
+    reports.wait() || spool.can_send(WINDOW)
 }
 
 async fn ready(outgoing: Option<mpsc::Sender<FromAgent>>) {
@@ -236,6 +232,7 @@ impl Link {
             version: self.settings.version.clone(),
             instance: self.instance.clone(),
             held: held.collect(),
+            formerly: self.spool.formerly().to_vec(),
         };
         let opening = connect::open(self.settings.aggregator.clone(), self.credentials.clone(), hello);
         Connection::Opening(Box::pin(opening))
@@ -244,7 +241,7 @@ impl Link {
     fn happened(&mut self, connection: Connection, happened: Happened) -> Connection {
         match (happened, connection) {
             (Happened::Opened(stream), _) => {
-                self.queue.rewind();
+                self.spool.opened();
                 self.reports.again();
                 if std::mem::take(&mut self.acknowledged) {
                     self.forgotten.send_modify(|times| *times += 1);
@@ -266,6 +263,7 @@ impl Link {
 
     fn lost(&mut self, error: &LinkError, since: Option<Instant>) -> Connection {
         self.outgoing = None;
+        self.spool.lost();
         self.metrics.connected.set(0);
         self.health.send_if_modified(|health| std::mem::replace(&mut health.connected, false));
         let reason = error.reason();
@@ -278,7 +276,7 @@ impl Link {
             self.backoff.longest();
         }
         let wait = self.backoff.next(random());
-        tracing::warn!(%error, ?reason, retry_in = ?wait, unacknowledged = self.queue.records(), "no stream to the aggregator");
+        tracing::warn!(%error, ?reason, retry_in = ?wait, unacknowledged = self.spool.records(), "no stream to the aggregator");
         Connection::Waiting(Box::pin(tokio::time::sleep(wait)))
     }
 
@@ -290,8 +288,11 @@ impl Link {
         }
         match frame {
             to_agent::Frame::Ack(ack) => {
-                let acknowledged = self.queue.acknowledge(ack.sequence)?;
+                let acknowledged = self.spool.acknowledge(ack.sequence)?;
                 self.acknowledged = true;
+                if self.spool.take_facts_dropped() {
+                    self.forgotten.send_modify(|times| *times += 1);
+                }
                 self.backoff.reset();
                 self.metrics.acknowledged.inc_by(acknowledged.batches as u64);
                 let now = now_ns();
@@ -307,6 +308,9 @@ impl Link {
                 });
                 if changed {
                     tracing::info!(watches = assignment.watches.len(), "assignment taken");
+                    let held =
+                        |watch: &AssignedWatch| HeldWatch { shard: watch.shard.clone(), epoch: watch.epoch };
+                    self.spool.hold(assignment.watches.iter().map(held).collect());
                 }
                 self.reports.keep(&assignment);
             }
@@ -320,7 +324,7 @@ impl Link {
         while outgoing.capacity() > 0 {
             let frame = match self.reports.take() {
                 Some(report) => from_agent::Frame::WatchReport(report),
-                None => match self.queue.send(WINDOW) {
+                None => match self.spool.send(WINDOW) {
                     Some(sent) => {
                         self.metrics.batches.inc();
                         self.metrics.records.inc_by(u64::from(sent.batch.records));
@@ -339,53 +343,16 @@ impl Link {
         }
     }
 
-    fn take(&mut self, first: Taken, taken: &mut mpsc::Receiver<Taken>) {
-        let now = Instant::now().into_std();
-        let mut next = Some(first);
-        for _ in 0..TURN {
-            let Some(taken_now) = next else { return };
-            let refused = self.queue.take(now, taken_now);
-            self.refused(refused);
-            if !self.queue.has_room() {
-                return;
-            }
-            next = taken.try_recv().ok();
-        }
-        if let Some(last) = next {
-            let refused = self.queue.take(now, last);
-            self.refused(refused);
-        }
-    }
-
-    fn close_due(&mut self) {
-        let refused = self.queue.close_due(Instant::now().into_std());
-        self.refused(refused);
-    }
-
-    fn close(&mut self) {
-        let refused = self.queue.close(Instant::now().into_std());
-        self.refused(refused);
-    }
-
-    fn refused(&self, refused: Result<(), Refused>) {
-        if let Err(error) = refused {
-            self.outbox.count(&error);
-            tracing::warn!(%error, "a record is not sent");
+    fn take(&mut self, first: Taken, taken: &mut Taking) {
+        self.spool.take(first);
+        for _ in 1..TURN {
+            let Some(next) = taken.try_recv(self.spool.has_room()) else { return };
+            self.spool.take(next);
         }
     }
 
     fn observe(&mut self) {
-        self.outbox.bytes.set(i64::try_from(self.queue.bytes()).unwrap_or(i64::MAX));
-        self.outbox.records.set(i64::try_from(self.queue.records()).unwrap_or(i64::MAX));
-        let full = !self.queue.has_room();
-        let now = Instant::now();
-        if let Some(since) = self.full_since {
-            self.outbox.full.inc_by(now.duration_since(since).as_secs_f64());
-        }
-        if full && self.full_since.is_none() {
-            tracing::warn!(bytes = self.queue.bytes(), "the outbox is full: the watches and the tap wait");
-        }
-        self.full_since = full.then_some(now);
+        let full = self.spool.observe();
         self.health.send_if_modified(|health| std::mem::replace(&mut health.full, full) != full);
     }
 }

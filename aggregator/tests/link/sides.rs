@@ -6,6 +6,7 @@ use std::time::Instant;
 use nodetap_agent::link::metrics::{DisconnectLabels, Reason};
 use nodetap_agent::link::{self, Ends, Health, Settings};
 use nodetap_agent::outbox::queue::Bounds;
+use nodetap_agent::outbox::spool::Settings as Spooled;
 use nodetap_agent::outbox::{self, Intake, Taken};
 use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, EndLabels, EndReason};
 use nodetap_aggregator::admit::{self, Limits};
@@ -113,7 +114,7 @@ impl Agent {
             node: node.to_owned(),
             version: "1".to_owned(),
             aggregator: aggregator.to_string(),
-            bounds,
+            outbox: Spooled { folder: None, bounds },
         };
         let ends =
             Ends { taken, reports: reported, assignments: assigned, health: healthy, forgotten: forget };
