@@ -8,7 +8,7 @@ pub mod queue;
 pub mod spool;
 
 use nodetap_wire::{Checkpoint, Record, record};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What the watches and the tap hand over, in the order in which they took it.
 #[derive(Clone, Debug)]
@@ -18,6 +18,17 @@ pub enum Taken {
     Record(Record),
     /// A watch has handed over everything up to here.
     Checkpoint(Checkpoint),
+    /// Asks to be told when everything that was handed over before is safe: the journal has it, or this node's disk.
+    Mark(Mark),
+}
+
+/// A place in the order of what was taken, and who is to be told once all before it is safe.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Grows with each mark of the same asker.
+    pub number: u64,
+    /// Set to [`Self::number`].
+    pub reached: watch::Sender<u64>,
 }
 
 /// Where the watches and the tap hand over what they take.
@@ -49,6 +60,19 @@ pub fn intake() -> (Intake, Taking) {
     (Intake { watches, tap }, Taking { watches: from_watches, tap: from_tap })
 }
 
+// === impl Mark ===
+
+impl Mark {
+    /// Tells that all before it is safe.
+    pub fn reach(self) {
+        self.reached.send_if_modified(|reached| {
+            let further = self.number > *reached;
+            *reached = self.number.max(*reached);
+            further
+        });
+    }
+}
+
 // === impl Intake ===
 
 impl Intake {
@@ -62,6 +86,8 @@ impl Intake {
                 matches!(kind, Some(record::Kind::Death(_) | record::Kind::Pod(_)))
             }
             Taken::Checkpoint(_) => false,
+            // The tap is who asks.
+            Taken::Mark(_) => true,
         };
         let sender = if of_tap { &self.tap } else { &self.watches };
         sender.send(taken).await.map_err(|_| Closed)

@@ -162,6 +162,22 @@ def dry_run(test):
     expect(status == 0 and not said, f"exit {status}: {said}")
 
 
+def openshift(test):
+    """All of manifests/openshift but OpenShift's own kind is clean, too; and that kind allows what the agent asks for."""
+    rendered = kubectl("kustomize", str(ROOT / "manifests" / "openshift")).split("\n---\n")
+    theirs = [document for document in rendered if "\nkind: SecurityContextConstraints" in document]
+    expect(len(theirs) == 1, f"{len(theirs)} SecurityContextConstraints")
+    rest = "\n---\n".join(document for document in rendered if document not in theirs)
+    status, said = kubectl_clean("apply", "--dry-run=server", "-f", "-", text=rest)
+    expect(status == 0 and not said, f"exit {status}: {said}")
+    agent = next(item for item in documents(kubectl("create", "--dry-run=client", "-o", "json", "-f", "-", text=rest)) if item["kind"] == "DaemonSet")
+    spec = agent["spec"]["template"]["spec"]
+    allowed = theirs[0].split("\nvolumes:\n")[1].split()
+    for volume in spec["volumes"]:
+        kind = next(key for key in volume if key != "name")
+        expect(kind in allowed, f"volume {volume['name']} is a {kind}, of which the SecurityContextConstraints says nothing")
+
+
 def install(test):
     """kubectl apply -k brings agents and aggregator to ready."""
     storage = (HERE / "storage.yaml").read_text().replace("JOURNAL", str(test.volume.folder))
@@ -562,7 +578,7 @@ def main():
     parser.add_argument("--prometheus", required=True)
     test = Test(parser.parse_args())
     report = test.report
-    installing = [certificates, dry_run, install, begin]
+    installing = [certificates, dry_run, openshift, install, begin]
     checking = [
         monitoring, rights, aggregator_rights, restricted, own_certificate,
         run_load, equal, deaths_equal, deaths_exact, all_exact, scheduling, fifty_times, latency, many,

@@ -92,6 +92,8 @@ pub struct Held {
     away: bool,
     /// Below it nothing is to be written.
     unspilled_from: u64,
+    /// Up to this sequence everything is acknowledged or on the disk.
+    safe: u64,
     releases: Vec<Place>,
     loading: usize,
 }
@@ -134,6 +136,7 @@ impl Held {
             disk: Disk::default(),
             away: false,
             unspilled_from: 1,
+            safe: 0,
             releases: Vec::new(),
             loading: 0,
         }
@@ -318,6 +321,16 @@ impl Held {
         let gone = before.saturating_sub(batch.records);
         self.records -= gone as usize;
         gone
+    }
+
+    /// The sequence up to which everything is acknowledged or on the disk. Checkpoints alone need not be.
+    pub fn safe_to(&mut self) -> u64 {
+        self.safe = self.safe.max(self.before_first());
+        let is_safe = |one: &One| one.records == 0 || matches!(one.kept, Kept::Disk(_) | Kept::Recovered(_));
+        while self.index(self.safe + 1).and_then(|at| self.batches.get(at)).is_some_and(is_safe) {
+            self.safe += 1;
+        }
+        self.safe
     }
 
     /// Places whose batches are acknowledged. Empties the list.

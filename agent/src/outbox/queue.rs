@@ -4,14 +4,15 @@
 //! go of but by its acknowledgement; what is held stays within the bounds plus one record of the largest size. Deaths have room
 //! after events have none.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use nodetap_wire::frame::{self, FrameError};
 use nodetap_wire::{Batch, Checkpoint, Record, Records, record};
 use prost::Message;
 
-use super::Taken;
 use super::held::{Disk, Held, Load, Place, Policy, Recovered, Spill};
+use super::{Mark, Taken};
 
 /// Where batches end and how much is held.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,8 @@ pub struct Queue {
     sent: usize,
     /// The highest sequence sent on any stream: one that is sent again is at most this.
     sent_ever: u64,
+    /// The batch that has to be safe, and who waits for it; in order. Each asker has one under way.
+    marks: VecDeque<(u64, Mark)>,
     /// When the last batch of checkpoints alone was closed.
     checkpoints_closed: Option<Instant>,
     /// There is nobody to send to.
@@ -158,6 +161,7 @@ impl Queue {
             held: Held::new(policy),
             sent: 0,
             sent_ever: 0,
+            marks: VecDeque::new(),
             checkpoints_closed: None,
             away: false,
             hurried: false,
@@ -182,6 +186,12 @@ impl Queue {
         match taken {
             Taken::Record(record) => self.take_record(now, record),
             Taken::Checkpoint(checkpoint) => self.take_checkpoint(now, checkpoint),
+            Taken::Mark(mark) => {
+                let last = self.last_sequence() + u64::from(self.open.since.is_some());
+                self.marks.push_back((last, mark));
+                self.reach();
+                Ok(())
+            }
         }
     }
 
@@ -261,6 +271,7 @@ impl Queue {
             acknowledged.batches += 1;
             acknowledged.records += records as usize;
         }
+        self.reach();
         Ok(acknowledged)
     }
 
@@ -309,6 +320,7 @@ impl Queue {
     /// A batch is on the disk.
     pub fn written(&mut self, sequence: u64, place: Place) {
         self.held.written(sequence, place, self.sent);
+        self.reach();
     }
 
     /// A batch could not be written to the disk.
@@ -379,6 +391,13 @@ impl Queue {
     /// Nothing is open and nothing is held.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.open.is_empty()
+    }
+
+    fn reach(&mut self) {
+        let safe = self.held.safe_to();
+        while let Some((_, mark)) = self.marks.pop_front_if(|(last, _)| *last <= safe) {
+            mark.reach();
+        }
     }
 
     fn before_first(&self) -> u64 {

@@ -124,7 +124,7 @@ impl Spool {
     pub fn take(&mut self, taken: Taken) {
         let kind = match &taken {
             Taken::Record(Record { kind }) => kind.as_ref(),
-            Taken::Checkpoint(_) => None,
+            Taken::Checkpoint(_) | Taken::Mark(_) => None,
         };
         match kind {
             Some(record::Kind::Death(_)) if !self.queue.has_room_for_deaths() => {

@@ -137,7 +137,8 @@ impl Ledger {
                 let Some(container) = followed.containers.get_mut(&status.name) else { continue };
                 let mut none = BTreeSet::new();
                 let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
-                let changed = container.observe(status, from_birth, pod.is_terminating(), ordinals);
+                let changed =
+                    container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
                 told.missed += changed.missed;
                 for end in changed.ends {
                     told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));

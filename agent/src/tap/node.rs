@@ -21,6 +21,9 @@ use super::metrics::{Metrics, SourceName};
 use super::pods::Pod;
 use super::redact::{Counts, Redactor};
 
+/// What the kubelet says about a pod or a container in back-off: a sentence or two.
+const WORDS_BYTES: usize = 1024;
+
 /// What the node needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -43,6 +46,8 @@ pub struct Node {
     held: Held,
     known: HashMap<String, Known>,
     hasher: RandomState,
+    /// 0: not known.
+    booted_ns: i64,
     /// The last snapshot: the hash of each pod's JSON, and its uid.
     hashes: HashMap<u64, String>,
 }
@@ -76,6 +81,7 @@ impl Node {
             redactor: Arc::new(Redactor::new()?),
             known: HashMap::new(),
             hasher: RandomState::new(),
+            booted_ns: booted_ns().unwrap_or_default(),
             hashes: HashMap::new(),
         })
     }
@@ -251,9 +257,16 @@ impl Node {
         self.redactor.lines(&mut death.last_lines, &mut counts);
         logs::fit(&mut death.last_lines);
         self.metrics.lines(death.last_lines.len());
-        if let std::borrow::Cow::Owned(message) = self.redactor.text(&death.message, &mut counts) {
-            death.message = message;
+        for words in [&mut death.message, &mut death.pod_message, &mut death.waiting_message] {
+            if let std::borrow::Cow::Owned(message) = self.redactor.text(words, &mut counts) {
+                *words = message;
+            }
         }
+        // After redaction, so that no secret is cut into what no pattern knows.
+        for words in [&mut death.pod_message, &mut death.waiting_message] {
+            words.truncate(words.floor_char_boundary(WORDS_BYTES));
+        }
+        death.node_booted_ns = self.booted_ns;
         self.redactor.values(&mut death.annotations, &mut counts);
         self.count(&counts);
         death
@@ -293,4 +306,11 @@ impl Node {
     async fn hand_over(&self, kind: record::Kind) -> Result<(), Closed> {
         self.intake.take(Taken::Record(Record { kind: Some(kind) })).await
     }
+}
+
+/// `btime` of `/proc/stat`, which a container sees as its node does; in nanoseconds since 1970.
+fn booted_ns() -> Option<i64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    seconds.checked_mul(1_000_000_000)
 }

@@ -10,8 +10,8 @@ use nodetap_wire::{
 use proptest::prelude::*;
 
 use super::{Acknowledged, Bounds, NotSent, Queue, Refused};
-use crate::outbox::Taken;
 use crate::outbox::held::{Disk, OVERHEAD, Place, Recovered};
+use crate::outbox::{Mark, Taken};
 
 fn event(number: usize, length: usize) -> Taken {
     let event = EventSeen { uid: number.to_string(), raw: vec![b'x'; length].into(), ..EventSeen::default() };
@@ -150,6 +150,45 @@ fn after_a_cut_what_is_not_acknowledged_is_sent_again_byte_for_byte() {
     let batches =
         |sent: &[super::Outgoing]| sent.iter().map(|outgoing| outgoing.batch.clone()).collect::<Vec<_>>();
     assert_eq!(batches(&second), batches(&first)[1..]);
+}
+
+#[test]
+fn a_mark_is_reached_once_all_before_it_is_acknowledged_and_no_sooner() {
+    let (mut queue, now) = (Queue::new(Bounds::default()), Instant::now());
+    let (told, reached) = tokio::sync::watch::channel(0);
+    let mark = |number| Taken::Mark(Mark { number, reached: told.clone() });
+    queue.take(now, mark(1)).unwrap();
+    assert_eq!(*reached.borrow(), 1, "nothing is before it");
+    queue.take(now, event(0, 10)).unwrap();
+    queue.close(now).unwrap();
+    queue.take(now, event(1, 10)).unwrap();
+    queue.take(now, mark(2)).unwrap();
+    queue.take(now, event(2, 10)).unwrap();
+    queue.close(now).unwrap();
+    queue.take(now, mark(3)).unwrap();
+    while queue.send(9).is_some() {}
+    queue.acknowledge(1).unwrap();
+    assert_eq!(*reached.borrow(), 1);
+    queue.acknowledge(2).unwrap();
+    assert_eq!(*reached.borrow(), 3);
+}
+
+#[test]
+fn a_mark_is_reached_too_once_all_before_it_is_on_the_disk() {
+    let (mut queue, now) = (Queue::new(Bounds::default()), Instant::now());
+    queue.set_disk(Disk::Usable);
+    let (told, reached) = tokio::sync::watch::channel(0);
+    for number in 1..3 {
+        queue.take(now, death(number, 10)).unwrap();
+        queue.close(now).unwrap();
+    }
+    queue.take(now, Taken::Mark(Mark { number: 1, reached: told })).unwrap();
+    while queue.spill(now).is_some() {}
+    let place = |offset| Place { segment: 1, offset, length: 99 };
+    queue.written(2, place(0));
+    assert_eq!(*reached.borrow(), 0, "the first one is in memory alone");
+    queue.written(1, place(99));
+    assert_eq!(*reached.borrow(), 1);
 }
 
 #[test]
