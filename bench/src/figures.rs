@@ -20,7 +20,7 @@ use crate::say;
 mod deaths;
 mod file;
 mod process;
-mod report;
+pub(crate) mod report;
 
 use deaths::Latencies;
 use file::Records;

@@ -18,7 +18,7 @@ pub(super) struct Phase {
 
 /// One figure.
 #[derive(Clone, Debug)]
-pub(super) struct Figure {
+pub(crate) struct Figure {
     name: String,
     value: f64,
     unit: &'static str,
@@ -105,30 +105,30 @@ pub(super) fn table(phases: &[Phase]) {
 // === impl Figure ===
 
 impl Figure {
-    pub(super) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { name: name.into(), value, unit, bar: None }
     }
 
     /// At most so much.
-    pub(super) fn limit(self, bar: f64) -> Self {
+    pub(crate) fn limit(self, bar: f64) -> Self {
         Self { bar: Some(Bar::Limit(bar)), ..self }
     }
 
     /// At most so much is aimed at.
-    pub(super) fn aim(self, bar: f64) -> Self {
+    pub(crate) fn aim(self, bar: f64) -> Self {
         Self { bar: Some(Bar::Aim(bar)), ..self }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn is_failure(&self) -> bool {
+    pub(crate) fn is_failure(&self) -> bool {
         matches!(self.bar, Some(Bar::Limit(bar)) if self.value > bar)
     }
 
     /// `figure NAME VALUE UNIT bar BAR ok|short`, without the bar where it has none, with `aim` at the end where it is one.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { name, value, unit, .. } = self;
         let start = format!("figure {name} {value:.3} {unit}");
         match self.bar {

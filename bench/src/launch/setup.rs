@@ -18,7 +18,11 @@ pub(crate) struct Setup {
     binaries: PathBuf,
     ca: PathBuf,
     configuration: PathBuf,
-    agents: SocketAddr,
+    authority: Authority,
+    /// Where the aggregator takes agents.
+    pub(crate) agents: SocketAddr,
+    /// Where agents look for it.
+    pub(crate) by_way_of: SocketAddr,
     metrics: SocketAddr,
     poll_seconds: u32,
     /// The journal's folder.
@@ -91,12 +95,15 @@ impl Setup {
         for agent in agents {
             authority.agent(&agent.node)?.write(&certificates, &agent.node)?;
         }
+        let address = free_port()?;
         let setup = Self {
+            authority,
             folder: folder.to_owned(),
             binaries: binaries.to_owned(),
             ca,
             configuration: folder.join("config.yaml"),
-            agents: free_port()?,
+            agents: address,
+            by_way_of: address,
             metrics: free_port()?,
             journal,
             poll_seconds: wishes.poll_seconds,
@@ -106,6 +113,18 @@ impl Setup {
         std::fs::write(&setup.configuration, text)
             .with_context(|| format!("cannot write {}", setup.configuration.display()))?;
         Ok(setup)
+    }
+
+    /// The folder of an agent's state.
+    pub(crate) fn state(&self, node: &str) -> PathBuf {
+        self.folder.join(format!("state-{node}"))
+    }
+
+    /// Issues all certificates anew, where the old ones are.
+    pub(crate) fn renew(&self, nodes: &[String]) -> anyhow::Result<()> {
+        let certificates = self.folder.join("certificates");
+        self.authority.aggregator()?.write(&certificates, "aggregator")?;
+        nodes.iter().try_for_each(|node| self.authority.agent(node)?.write(&certificates, node).map(drop))
     }
 
     pub(crate) fn start_aggregator(&self) -> anyhow::Result<Child> {
@@ -119,7 +138,7 @@ impl Setup {
         let certificates = self.folder.join("certificates");
         let mut command = Command::new(self.binaries.join("nodetap-agent"));
         command
-            .args(["--node-name", &agent.node, "--aggregator", &self.agents.to_string()])
+            .args(["--node-name", &agent.node, "--aggregator", &self.by_way_of.to_string()])
             .args([
                 "--aggregator-name",
                 "nodetap-aggregator",
@@ -135,6 +154,8 @@ impl Setup {
             .arg(certificates.join(format!("{}.key", agent.node)))
             .arg("--kubeconfig")
             .arg(&agent.kubeconfig)
+            .arg("--state")
+            .arg(self.state(&agent.node))
             .arg("--pod-logs")
             .arg(agent.pod_logs.clone().unwrap_or_else(|| self.folder.join("no-pod-logs")));
         if let Some((url, ca)) = &agent.kubelet {
