@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::http::AgentHealth;
 use crate::kubernetes::{AccessError, KubernetesAccess};
 use crate::link::tls::{Credentials, TlsError};
-use crate::outbox::queue::Bounds;
 use crate::{link, outbox, tap, watch as event_watch};
 
 /// Reports of watches on their way: each shard's newest is kept where there is no room.
@@ -142,7 +141,7 @@ impl App {
             node: config.node,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             aggregator: config.aggregator,
-            bounds: Bounds::default(),
+            outbox: config.outbox,
         };
         let ends = link::Ends {
             taken,

@@ -10,6 +10,8 @@ use clap::Parser;
 use http::Uri;
 use nodetap_wire::tls::Files;
 
+use crate::outbox::queue::Bounds;
+use crate::outbox::spool;
 use crate::tap::redact::named::{Named, NamedError};
 use crate::tap::{self, kubelet};
 
@@ -62,9 +64,12 @@ pub struct Arguments {
     /// Patterns of secrets beyond our own: a line `NAME REGEX` each, its group `secret` is what is replaced
     #[arg(long, env = "NODETAP_REDACT_PATTERNS", value_name = "FILE", global = true)]
     pub redact_patterns: Option<PathBuf>,
-    /// Where the agent keeps over its own restarts what it knows [default: nowhere]
+    /// Folder for what the agent has to remember: its ledger, and what waits to be sent; may be lost, but then what was not sent is lost with it [default: memory only]
     #[arg(long, env = "NODETAP_STATE", value_name = "FOLDER")]
     pub state: Option<PathBuf>,
+    /// Most bytes of what waits to be sent, on the disk; an eighth of them is kept for deaths
+    #[arg(long, env = "NODETAP_OUTBOX_BYTES", value_name = "BYTES", default_value = "256Mi")]
+    pub outbox_bytes: String,
     /// Something else than to run.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -95,6 +100,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The API server's; none: as a pod does.
     pub kubeconfig: Option<PathBuf>,
+    /// The outbox.
+    pub outbox: spool::Settings,
     /// The tap's.
     pub tap: tap::Config,
 }
@@ -110,6 +117,9 @@ pub struct Problem {
 
 /// Shorter, and the kubelet would feel it; longer, and a node without its log folder would miss deaths.
 const POLL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=300.0;
+
+/// Less than the largest batches, and nothing would fit; more than a disk has, and the bound would be none.
+const OUTBOX_BYTES: std::ops::RangeInclusive<usize> = (16 << 20)..=(1 << 40);
 
 // === impl Arguments ===
 
@@ -184,9 +194,22 @@ impl Arguments {
                 Duration::ZERO
             }
         };
+        let outbox_bytes = match bytes(&self.outbox_bytes) {
+            Some(bytes) if OUTBOX_BYTES.contains(&bytes) => bytes,
+            _ => {
+                let message = format!("`{}` is not a number of bytes from 16Mi to 1024Gi", self.outbox_bytes);
+                problems.push(Problem::new("--outbox-bytes", message));
+                0
+            }
+        };
+        let state = self.state.filter(|path| !path.as_os_str().is_empty());
         if !problems.is_empty() {
             return Err(problems);
         }
+        let outbox = spool::Settings {
+            folder: state.as_deref().map(|state| state.join("outbox")),
+            bounds: Bounds::on_disk(outbox_bytes),
+        };
         let tap = tap::Config {
             node: node.clone(),
             kubelet: kubelet.map(|url| kubelet::Address {
@@ -202,9 +225,9 @@ impl Arguments {
                 .filter(|name| !name.is_empty())
                 .collect(),
             redact,
-            state: self.state.filter(|folder| !folder.as_os_str().is_empty()),
+            state,
         };
-        Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, tap })
+        Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, outbox, tap })
     }
 }
 
@@ -242,6 +265,14 @@ fn bracketed(url: &str) -> Cow<'_, str> {
         Ok(address) => Cow::Owned(format!("https://[{address}]:{port}")),
         Err(_) => Cow::Borrowed(url),
     }
+}
+
+/// A number with `Ki`, `Mi`, `Gi` or nothing behind it.
+fn bytes(text: &str) -> Option<usize> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    number.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
 fn required(value: Option<String>, flag: &'static str, what: &str, problems: &mut Vec<Problem>) -> String {

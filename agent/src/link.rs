@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
 use nodetap_wire::{
-    Assignment, Draining, Findings, FromAgent, HeldWatch, Hello, WatchReport, WatchState, from_agent,
-    to_agent,
+    AssignedWatch, Assignment, Draining, Findings, FromAgent, HeldWatch, Hello, WatchReport, WatchState,
+    from_agent, to_agent,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, watch};
@@ -27,9 +27,8 @@ pub use self::connect::LinkError;
 use self::connect::Stream;
 use self::metrics::{Metrics, Reason};
 use self::tls::Credentials;
-use crate::outbox;
-use crate::outbox::Taken;
-use crate::outbox::queue::{Bounds, Queue, Refused};
+use crate::outbox::spool::Spool;
+use crate::outbox::{self, Taken, Taking, spool};
 use crate::watch::names::Named;
 use crate::watch::tally::Tally;
 
@@ -57,15 +56,15 @@ pub struct Settings {
     pub version: String,
     /// HOST:PORT.
     pub aggregator: String,
-    /// Bounds of the outbox.
-    pub bounds: Bounds,
+    /// The outbox.
+    pub outbox: spool::Settings,
 }
 
 /// The ends that other parts of the agent hold the other end of.
 #[derive(Debug)]
 pub struct Ends {
     /// What the watches and the tap took.
-    pub taken: mpsc::Receiver<Taken>,
+    pub taken: Taking,
     /// How the watches fare.
     pub reports: mpsc::Receiver<WatchReport>,
     /// What the watches are to hold.
@@ -122,11 +121,10 @@ struct Link {
     settings: Settings,
     credentials: Credentials,
     instance: String,
-    queue: Queue,
+    spool: Spool,
     outgoing: Option<mpsc::Sender<FromAgent>>,
     reports: Reports,
     backoff: Backoff,
-    full_since: Option<Instant>,
     assignments: watch::Sender<Assignment>,
     health: watch::Sender<Health>,
     forgotten: watch::Sender<u64>,
@@ -144,7 +142,6 @@ struct Link {
     /// made anew, so a stream that breaks empties it.
     control: VecDeque<from_agent::Frame>,
     metrics: Metrics,
-    outbox: outbox::metrics::Metrics,
 }
 
 /// Runs the link until it is told to stop; then sends what it has, within a bound.
@@ -159,14 +156,13 @@ pub async fn run(
     let Ends { mut taken, mut reports, assignments, health, forgotten, .. } = ends;
     let Ends { negotiate, findings, names, tally, drain, .. } = ends;
     let mut link = Link {
-        queue: Queue::new(settings.bounds),
+        spool: Spool::open(settings.outbox.clone(), outbox).await,
         settings,
         credentials: credentials.clone(),
         instance: instance(),
         outgoing: None,
         reports: Reports::default(),
         backoff: Backoff::default(),
-        full_since: None,
         assignments,
         health,
         forgotten,
@@ -180,7 +176,6 @@ pub async fn run(
         drain: drain.clone(),
         control: VecDeque::new(),
         metrics,
-        outbox,
     };
     let mut connection = link.connect();
     let follow = credentials.follow();
@@ -194,30 +189,29 @@ pub async fn run(
     let mut named = link.names.clone();
     loop {
         if !taking {
-            link.close();
+            link.spool.close();
         }
+        link.spool.drive();
         link.pump();
         link.observe();
         if !taking || stop.is_cancelled() {
             let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
-            if (!taking && link.queue.is_empty()) || Instant::now() >= until {
-                let records = link.queue.records();
-                if records > 0 {
-                    tracing::warn!(records, "stopping before the aggregator acknowledged everything");
-                }
-                return;
+            if (!taking && link.spool.is_empty()) || Instant::now() >= until {
+                return link.spool.end().await;
             }
         }
         let tells_at = link.outgoing.is_some().then(|| link.told_at + PROGRESS);
-        let closes_at = link.queue.closes_at().map(Instant::from_std);
+        let (wakes_at, has_room) = (link.spool.wakes_at(), link.spool.has_room());
+        let waits_for_room = !link.control.is_empty() || waits_for_room(&link.reports, &link.spool);
         let outgoing = link.outgoing.clone();
         tokio::select! {
             happened = connection.next() => connection = link.happened(connection, happened),
-            received = taken.recv(), if taking && link.queue.has_room() => match received {
+            received = taken.recv_of(has_room), if taking => match received {
                 Some(first) => link.take(first, &mut taken),
                 None => taking = false,
             },
-            () = until(closes_at) => link.close_due(),
+            () = until(wakes_at) => link.spool.close_due(),
+            () = link.spool.happened() => {}
             report = reports.recv(), if reporting => match report {
                 Some(report) => link.reports.put(report),
                 None => reporting = false,
@@ -230,7 +224,7 @@ pub async fn run(
                 link.tell(from_agent::Frame::Draining(Draining {}));
             }
             // Only to come round again once there is room for what waits.
-            _ = ready(outgoing), if !link.control.is_empty() || waits_for_room(&link.reports, &link.queue) => {}
+            _ = ready(outgoing), if waits_for_room => {}
             () = stop.cancelled(), if !taken.is_closed() => taken.close(),
             () = until(farewell) => {}
             () = &mut follow, if following => following = false,
@@ -246,8 +240,8 @@ async fn until(moment: Option<Instant>) {
 }
 
 /// Whether something is to be sent that [`Link::pump`] found no room for.
-fn waits_for_room(reports: &Reports, queue: &Queue) -> bool {
-    reports.wait() || queue.can_send(WINDOW)
+fn waits_for_room(reports: &Reports, spool: &Spool) -> bool {
+    reports.wait() || spool.can_send(WINDOW)
 }
 
 async fn ready(outgoing: Option<mpsc::Sender<FromAgent>>) {
@@ -288,6 +282,7 @@ impl Link {
             held: held.collect(),
             findings: self.findings.borrow().clone(),
             draining: self.drain.is_cancelled(),
+            formerly: self.spool.formerly().to_vec(),
         };
         let opening = connect::open(self.settings.aggregator.clone(), self.credentials.clone(), hello);
         Connection::Opening(Box::pin(opening))
@@ -296,7 +291,7 @@ impl Link {
     fn happened(&mut self, connection: Connection, happened: Happened) -> Connection {
         match (happened, connection) {
             (Happened::Opened(stream), _) => {
-                self.queue.rewind();
+                self.spool.opened();
                 self.reports.again();
                 if std::mem::take(&mut self.acknowledged) {
                     self.forgotten.send_modify(|times| *times += 1);
@@ -326,6 +321,7 @@ impl Link {
     fn lost(&mut self, error: &LinkError, since: Option<Instant>) -> Connection {
         self.outgoing = None;
         self.control.clear();
+        self.spool.lost();
         self.metrics.connected.set(0);
         self.health.send_if_modified(|health| std::mem::replace(&mut health.connected, false));
         let reason = error.reason();
@@ -338,7 +334,7 @@ impl Link {
             self.backoff.longest();
         }
         let wait = self.backoff.next(random());
-        tracing::warn!(%error, ?reason, retry_in = ?wait, unacknowledged = self.queue.records(), "no stream to the aggregator");
+        tracing::warn!(%error, ?reason, retry_in = ?wait, unacknowledged = self.spool.records(), "no stream to the aggregator");
         Connection::Waiting(Box::pin(tokio::time::sleep(wait)))
     }
 
@@ -350,8 +346,11 @@ impl Link {
         }
         match frame {
             to_agent::Frame::Ack(ack) => {
-                let acknowledged = self.queue.acknowledge(ack.sequence)?;
+                let acknowledged = self.spool.acknowledge(ack.sequence)?;
                 self.acknowledged = true;
+                if self.spool.take_facts_dropped() {
+                    self.forgotten.send_modify(|times| *times += 1);
+                }
                 self.backoff.reset();
                 self.metrics.acknowledged.inc_by(acknowledged.batches as u64);
                 let now = now_ns();
@@ -367,6 +366,9 @@ impl Link {
                 });
                 if changed {
                     tracing::info!(watches = assignment.watches.len(), "assignment taken");
+                    let held =
+                        |watch: &AssignedWatch| HeldWatch { shard: watch.shard.clone(), epoch: watch.epoch };
+                    self.spool.hold(assignment.watches.iter().map(held).collect());
                 }
                 self.reports.keep(&assignment);
             }
@@ -415,7 +417,7 @@ impl Link {
             let report = || self.reports.take().map(from_agent::Frame::WatchReport);
             let frame = match self.control.pop_front().or_else(report) {
                 Some(frame) => frame,
-                None => match self.queue.send(WINDOW) {
+                None => match self.spool.send(WINDOW) {
                     Some(sent) => {
                         self.metrics.batches.inc();
                         self.metrics.records.inc_by(u64::from(sent.batch.records));
@@ -434,53 +436,16 @@ impl Link {
         }
     }
 
-    fn take(&mut self, first: Taken, taken: &mut mpsc::Receiver<Taken>) {
-        let now = Instant::now().into_std();
-        let mut next = Some(first);
-        for _ in 0..TURN {
-            let Some(taken_now) = next else { return };
-            let refused = self.queue.take(now, taken_now);
-            self.refused(refused);
-            if !self.queue.has_room() {
-                return;
-            }
-            next = taken.try_recv().ok();
-        }
-        if let Some(last) = next {
-            let refused = self.queue.take(now, last);
-            self.refused(refused);
-        }
-    }
-
-    fn close_due(&mut self) {
-        let refused = self.queue.close_due(Instant::now().into_std());
-        self.refused(refused);
-    }
-
-    fn close(&mut self) {
-        let refused = self.queue.close(Instant::now().into_std());
-        self.refused(refused);
-    }
-
-    fn refused(&self, refused: Result<(), Refused>) {
-        if let Err(error) = refused {
-            self.outbox.count(&error);
-            tracing::warn!(%error, "a record is not sent");
+    fn take(&mut self, first: Taken, taken: &mut Taking) {
+        self.spool.take(first);
+        for _ in 1..TURN {
+            let Some(next) = taken.try_recv(self.spool.has_room()) else { return };
+            self.spool.take(next);
         }
     }
 
     fn observe(&mut self) {
-        self.outbox.bytes.set(i64::try_from(self.queue.bytes()).unwrap_or(i64::MAX));
-        self.outbox.records.set(i64::try_from(self.queue.records()).unwrap_or(i64::MAX));
-        let full = !self.queue.has_room();
-        let now = Instant::now();
-        if let Some(since) = self.full_since {
-            self.outbox.full.inc_by(now.duration_since(since).as_secs_f64());
-        }
-        if full && self.full_since.is_none() {
-            tracing::warn!(bytes = self.queue.bytes(), "the outbox is full: the watches and the tap wait");
-        }
-        self.full_since = full.then_some(now);
+        let full = self.spool.observe();
         self.health.send_if_modified(|health| std::mem::replace(&mut health.full, full) != full);
     }
 }

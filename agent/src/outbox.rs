@@ -1,9 +1,13 @@
-//! What was taken and is not acknowledged yet. Bounded; full, it holds back whoever takes more, and drops nothing.
+//! What was taken and is not acknowledged yet: in memory, and on the disk where that takes longer. Bounded; full, it holds back
+//! the watches, and keeps a reserve for deaths.
 
+mod disk;
+pub mod held;
 pub mod metrics;
 pub mod queue;
+pub mod spool;
 
-use nodetap_wire::{Checkpoint, Record};
+use nodetap_wire::{Checkpoint, Record, record};
 use tokio::sync::{mpsc, watch};
 
 /// What the watches and the tap hand over, in the order in which they took it.
@@ -30,7 +34,15 @@ pub struct Mark {
 /// Where the watches and the tap hand over what they take.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    sender: mpsc::Sender<Taken>,
+    watches: mpsc::Sender<Taken>,
+    tap: mpsc::Sender<Taken>,
+}
+
+/// What is handed over. Events can be left to wait while deaths, and facts of pods, are taken.
+#[derive(Debug)]
+pub struct Taking {
+    watches: mpsc::Receiver<Taken>,
+    tap: mpsc::Receiver<Taken>,
 }
 
 /// The outbox has ended: the agent is stopping.
@@ -42,9 +54,10 @@ pub struct Closed;
 const INTAKE_RECORDS: usize = 64;
 
 /// The two ends of the way into the outbox.
-pub fn intake() -> (Intake, mpsc::Receiver<Taken>) {
-    let (sender, receiver) = mpsc::channel(INTAKE_RECORDS);
-    (Intake { sender }, receiver)
+pub fn intake() -> (Intake, Taking) {
+    let (watches, from_watches) = mpsc::channel(INTAKE_RECORDS);
+    let (tap, from_tap) = mpsc::channel(INTAKE_RECORDS);
+    (Intake { watches, tap }, Taking { watches: from_watches, tap: from_tap })
 }
 
 // === impl Mark ===
@@ -63,11 +76,61 @@ impl Mark {
 // === impl Intake ===
 
 impl Intake {
-    /// Hands over; waits while the outbox is full.
+    /// Hands over; an event or a checkpoint waits while the outbox is full.
     ///
     /// # Errors
     /// Once the outbox has ended.
     pub async fn take(&self, taken: Taken) -> Result<(), Closed> {
-        self.sender.send(taken).await.map_err(|_| Closed)
+        let of_tap = match &taken {
+            Taken::Record(Record { kind }) => {
+                matches!(kind, Some(record::Kind::Death(_) | record::Kind::Pod(_)))
+            }
+            Taken::Checkpoint(_) => false,
+            // The tap is who asks.
+            Taken::Mark(_) => true,
+        };
+        let sender = if of_tap { &self.tap } else { &self.watches };
+        sender.send(taken).await.map_err(|_| Closed)
+    }
+}
+
+// === impl Taking ===
+
+impl Taking {
+    /// The next one; `None` once all were taken and nobody hands over more. May be dropped and called again.
+    pub async fn recv(&mut self) -> Option<Taken> {
+        self.recv_of(true).await
+    }
+
+    /// As [`recv`](Self::recv), without what comes from watches where that is to wait: then it waits as long as that is so.
+    pub async fn recv_of(&mut self, watches: bool) -> Option<Taken> {
+        tokio::select! {
+            Some(taken) = self.tap.recv() => Some(taken),
+            Some(taken) = self.watches.recv(), if watches => Some(taken),
+            else => {
+                let more_may_come = !(self.watches.is_closed() && self.watches.is_empty());
+                if more_may_come && !watches {
+                    return std::future::pending().await;
+                }
+                None
+            }
+        }
+    }
+
+    /// The next one, where there is one.
+    pub fn try_recv(&mut self, watches: bool) -> Option<Taken> {
+        let of_tap = self.tap.try_recv().ok();
+        of_tap.or_else(|| if watches { self.watches.try_recv().ok() } else { None })
+    }
+
+    /// Nobody hands over more; what was handed over can still be taken.
+    pub fn close(&mut self) {
+        self.watches.close();
+        self.tap.close();
+    }
+
+    /// Whether nobody hands over more.
+    pub fn is_closed(&self) -> bool {
+        self.watches.is_closed() && self.tap.is_closed()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use nodetap_agent::kubernetes::KubernetesAccess;
-use nodetap_agent::outbox::{Taken, intake};
+use nodetap_agent::outbox::{Taken, Taking, intake};
 use nodetap_agent::watch::{self, Wiring};
 use nodetap_bench::cluster::{
     Answer, CutHow, Event, Metadata, Options, Reference, Scope, SimulatedCluster, Times,
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An agent's watches, and all that they handed over.
 struct Agent {
     assignments: tokio::sync::watch::Sender<Assignment>,
-    taken: mpsc::Receiver<Taken>,
+    taken: Taking,
     reports: mpsc::Receiver<WatchReport>,
     metrics: watch::metrics::Metrics,
     cancel: CancellationToken,

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use nodetap_agent::kubernetes::KubernetesAccess;
 use nodetap_agent::link::tls::Credentials;
 use nodetap_agent::outbox::queue::Bounds;
+use nodetap_agent::outbox::spool;
 use nodetap_agent::watch::progress::Progress;
 use nodetap_agent::{link, outbox, watch as event_watch};
 use nodetap_wire::{Assignment, WatchState};
@@ -104,7 +105,7 @@ impl Fleet {
             node: node.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             aggregator: setup.agents().to_string(),
-            bounds: Bounds::default(),
+            outbox: spool::Settings { folder: None, bounds: Bounds::default() },
         };
         let ends = link::Ends {
             taken,

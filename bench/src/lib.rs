@@ -1,5 +1,6 @@
 //! A simulated API server and kubelets, the demo, load generators and benchmarks.
 
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 mod control_plane;

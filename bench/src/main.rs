@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, faults, figures, plan, reconnect, redact, tap_latency, throughput, watch_cost};
+use nodetap_bench::{
+    chaos, demo, faults, figures, plan, reconnect, redact, tap_latency, throughput, watch_cost,
+};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -39,6 +41,8 @@ enum Command {
     Redact(redact::Arguments),
     /// Measure how many events come through, and what each takes, at full speed for a time.
     Throughput(throughput::Arguments),
+    /// Kill, stop, cut, fill and tear everything at random under load, and count what is lost and what is twice.
+    Chaos(chaos::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,6 +89,7 @@ async fn main() -> ExitCode {
         Command::Faults(arguments) => faults::run(arguments).await,
         Command::Redact(arguments) => redact::run(&arguments),
         Command::Throughput(arguments) => throughput::run(arguments).await,
+        Command::Chaos(arguments) => chaos::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));

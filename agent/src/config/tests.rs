@@ -62,3 +62,18 @@ fn a_kubelet_on_an_ipv6_node_is_taken_without_brackets() {
         assert_eq!(bracketed(whole), whole);
     }
 }
+
+#[test]
+fn bytes_are_taken_with_the_units_of_a_manifest() {
+    for (text, expected) in [
+        ("16777216", Some(16 << 20)),
+        ("512Ki", Some(512 << 10)),
+        ("256Mi", Some(256 << 20)),
+        ("1Gi", Some(1 << 30)),
+    ] {
+        assert_eq!(bytes(text), expected);
+    }
+    for wrong in ["", "Mi", "256MB", "-1", "1.5Gi", "99999999999999Gi"] {
+        assert_eq!(bytes(wrong), None, "{wrong}");
+    }
+}

@@ -3,7 +3,8 @@
 use nodetap_wire::shard::Share;
 use nodetap_wire::{AssignedWatch, Assignment, Checkpoint, Shard, WatchReport, WatchState};
 
-use super::{Bounds, Queue, Reports, Taken, WINDOW, instance, waits_for_room};
+use super::{Reports, Spool, Taken, WINDOW, instance, spool, waits_for_room};
+use crate::outbox::metrics::Metrics;
 
 fn shard(namespace: &str) -> Shard {
     Shard { share: Some(Share::Namespace(namespace.to_owned())) }
@@ -49,19 +50,18 @@ fn a_report_that_is_not_sent_yet_outlives_its_assignment() {
     assert_eq!(reports.take(), Some(report("a", WatchState::Released)));
 }
 
-#[test]
-fn a_batch_that_found_no_room_is_waited_for_as_a_report_is() {
+#[tokio::test]
+async fn a_batch_that_found_no_room_is_waited_for_as_a_report_is() {
     let mut reports = Reports::default();
-    let mut queue = Queue::new(Bounds::default());
-    assert!(!waits_for_room(&reports, &queue));
-    let now = std::time::Instant::now();
-    queue.take(now, Taken::Checkpoint(Checkpoint::default())).unwrap();
-    queue.close(now).unwrap();
-    assert!(waits_for_room(&reports, &queue));
-    assert!(queue.send(WINDOW).is_some());
-    assert!(!waits_for_room(&reports, &queue));
+    let mut spool = Spool::open(spool::Settings::default(), Metrics::default()).await;
+    assert!(!waits_for_room(&reports, &spool));
+    spool.take(Taken::Checkpoint(Checkpoint::default()));
+    spool.close();
+    assert!(waits_for_room(&reports, &spool));
+    assert!(spool.send(WINDOW).is_some());
+    assert!(!waits_for_room(&reports, &spool));
     reports.put(report("a", WatchState::Listing));
-    assert!(waits_for_room(&reports, &queue));
+    assert!(waits_for_room(&reports, &spool));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The outbox as a state machine: batches in order, encoded once, held until they are acknowledged.
 //!
 //! Promises: batches leave in the order in which their records came, a checkpoint never before what it covers; nothing is let
-//! go of but by its acknowledgement; what is held stays within the bound plus one record of the largest size.
+//! go of but by its acknowledgement; what is held stays within the bounds plus one record of the largest size. Deaths have room
+//! after events have none.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use nodetap_wire::frame::{self, FrameError};
 use nodetap_wire::{Batch, Checkpoint, Record, Records, record};
 use prost::Message;
 
+use super::held::{Disk, Held, Load, Place, Policy, Recovered, Spill};
 use super::{Mark, Taken};
 
 /// Where batches end and how much is held.
@@ -23,8 +25,20 @@ pub struct Bounds {
     pub age: Duration,
     /// Least time between two batches that hold checkpoints alone.
     pub checkpoint_interval: Duration,
-    /// Encoded bytes held, with the open batch.
-    pub held_bytes: usize,
+    /// As `age`, while nobody is there to send to: nobody waits for it either, and larger batches are fewer.
+    pub away_age: Duration,
+    /// Bytes in memory, with the open batch.
+    pub memory_bytes: usize,
+    /// Bytes in memory beyond those, for deaths alone.
+    pub memory_reserve: usize,
+    /// Bytes on the disk and in memory together.
+    pub disk_bytes: usize,
+    /// The last of those, which are for deaths alone.
+    pub disk_reserve: usize,
+    /// How long an acknowledgement is waited for before a batch of events is written to the disk.
+    pub spill_after: Duration,
+    /// Above this, what is on the disk is not in memory too.
+    pub keep_bytes: usize,
 }
 
 /// Batches that are open, waiting, or on their way.
@@ -32,18 +46,19 @@ pub struct Bounds {
 pub struct Queue {
     bounds: Bounds,
     open: Open,
-    held: VecDeque<Batch>,
-    held_bytes: usize,
-    held_records: usize,
+    held: Held,
     /// How many of `held` have been sent on the stream of now.
     sent: usize,
     /// The highest sequence sent on any stream: one that is sent again is at most this.
     sent_ever: u64,
-    next_sequence: u64,
-    /// The batch that has to be acknowledged, and who waits for it; in order. Each asker has one under way.
+    /// The batch that has to be safe, and who waits for it; in order. Each asker has one under way.
     marks: VecDeque<(u64, Mark)>,
     /// When the last batch of checkpoints alone was closed.
     checkpoints_closed: Option<Instant>,
+    /// There is nobody to send to.
+    away: bool,
+    /// Everything is to be on the disk at once, if it is not acknowledged.
+    hurried: bool,
 }
 
 /// The batch that is being filled.
@@ -51,7 +66,11 @@ pub struct Queue {
 struct Open {
     records: Records,
     raw_bytes: usize,
-    closes_at: Option<Instant>,
+    deaths: bool,
+    /// When its first record came.
+    since: Option<Instant>,
+    /// When its first checkpoint came.
+    checkpoint_since: Option<Instant>,
 }
 
 /// A batch to send.
@@ -112,8 +131,21 @@ impl Default for Bounds {
             raw_bytes: frame::BATCH_RAW_BYTES,
             age: Duration::from_millis(50),
             checkpoint_interval: Duration::from_secs(5),
-            held_bytes: 8 << 20,
+            away_age: Duration::from_secs(2),
+            memory_bytes: 8 << 20,
+            memory_reserve: 1 << 20,
+            disk_bytes: 256 << 20,
+            disk_reserve: 32 << 20,
+            spill_after: Duration::from_millis(250),
+            keep_bytes: 2 << 20,
         }
+    }
+}
+
+impl Bounds {
+    /// With so many bytes on the disk, an eighth of them for deaths alone.
+    pub fn on_disk(bytes: usize) -> Self {
+        Self { disk_bytes: bytes, disk_reserve: bytes / 8, ..Self::default() }
     }
 }
 
@@ -122,23 +154,28 @@ impl Default for Bounds {
 impl Queue {
     /// An empty one; its first batch has sequence 1.
     pub fn new(bounds: Bounds) -> Self {
+        let policy = Policy { spill_after: bounds.spill_after, keep_bytes: bounds.keep_bytes };
         Self {
             bounds,
             open: Open::default(),
-            held: VecDeque::new(),
-            held_bytes: 0,
-            held_records: 0,
+            held: Held::new(policy),
             sent: 0,
             sent_ever: 0,
-            next_sequence: 1,
             marks: VecDeque::new(),
             checkpoints_closed: None,
+            away: false,
+            hurried: false,
         }
     }
 
-    /// Whether one more may be taken. Where not, whoever takes has to wait for an acknowledgement.
+    /// Whether one more event may be taken. Where not, whoever takes has to wait for an acknowledgement.
     pub fn has_room(&self) -> bool {
-        self.bytes() < self.bounds.held_bytes
+        self.fits(0, self.bounds.disk_reserve)
+    }
+
+    /// Whether one more death may be taken.
+    pub fn has_room_for_deaths(&self) -> bool {
+        self.fits(self.bounds.memory_reserve, 0)
     }
 
     /// Takes one.
@@ -150,8 +187,7 @@ impl Queue {
             Taken::Record(record) => self.take_record(now, record),
             Taken::Checkpoint(checkpoint) => self.take_checkpoint(now, checkpoint),
             Taken::Mark(mark) => {
-                let last =
-                    if self.open.closes_at.is_some() { self.next_sequence } else { self.next_sequence - 1 };
+                let last = self.last_sequence() + u64::from(self.open.since.is_some());
                 self.marks.push_back((last, mark));
                 self.reach();
                 Ok(())
@@ -159,9 +195,19 @@ impl Queue {
         }
     }
 
-    /// When the open batch is to be closed; `None` while it is empty.
+    /// When the open batch is to be closed; `None` where it may stay open.
     pub fn closes_at(&self) -> Option<Instant> {
-        self.open.closes_at
+        if let Some(since) = self.open.since {
+            let patient = self.away && !self.open.deaths && !self.hurried;
+            return Some(since + if patient { self.bounds.away_age } else { self.bounds.age });
+        }
+        if self.away {
+            // The last checkpoint of each shard stands for all before it.
+            return None;
+        }
+        let closes_at = self.open.checkpoint_since? + self.bounds.age;
+        let earliest = self.checkpoints_closed.map(|closed| closed + self.bounds.checkpoint_interval);
+        Some(earliest.map_or(closes_at, |earliest| earliest.max(closes_at)))
     }
 
     /// Closes the open batch where its time has come.
@@ -169,7 +215,7 @@ impl Queue {
     /// # Errors
     /// Where it cannot be packed; its records are gone.
     pub fn close_due(&mut self, now: Instant) -> Result<(), Refused> {
-        if self.open.closes_at.is_some_and(|at| at <= now) { self.close(now) } else { Ok(()) }
+        if self.closes_at().is_some_and(|at| at <= now) { self.close(now) } else { Ok(()) }
     }
 
     /// Closes the open batch, whatever its age.
@@ -178,28 +224,25 @@ impl Queue {
     /// Where it cannot be packed; its records are gone.
     pub fn close(&mut self, now: Instant) -> Result<(), Refused> {
         let open = std::mem::take(&mut self.open);
-        if open.closes_at.is_none() {
+        if open.is_empty() {
             return Ok(());
         }
         let records = open.records.records.len();
         if records == 0 {
             self.checkpoints_closed = Some(now);
         }
-        let batch = frame::encode(self.next_sequence, &open.records)
+        let batch = frame::encode(self.held.next_sequence(), &open.records)
             .map_err(|error| Refused::Unpackable(records, error))?;
-        self.next_sequence += 1;
-        self.held_bytes += batch.payload.len();
-        self.held_records += records;
-        self.held.push_back(batch);
+        self.held.push(now, &batch, open.deaths);
         Ok(())
     }
 
-    /// The next batch to send, where fewer than `window` are on their way.
+    /// The next batch to send, where fewer than `window` are on their way and its payload is in memory.
     pub fn send(&mut self, window: usize) -> Option<Outgoing> {
         if self.sent >= window {
             return None;
         }
-        let batch = self.held.get(self.sent)?.clone();
+        let batch = self.held.get(self.sent)?;
         self.sent += 1;
         let again = batch.sequence <= self.sent_ever;
         self.sent_ever = self.sent_ever.max(batch.sequence);
@@ -208,7 +251,7 @@ impl Queue {
 
     /// Whether [`send`](Self::send) would give one.
     pub fn can_send(&self, window: usize) -> bool {
-        self.sent < window && self.sent < self.held.len()
+        self.sent < window && self.held.get(self.sent).is_some()
     }
 
     /// Lets go of everything up to and with a sequence.
@@ -216,18 +259,17 @@ impl Queue {
     /// # Errors
     /// Where that was not sent on this stream; nothing is let go of.
     pub fn acknowledge(&mut self, sequence: u64) -> Result<Acknowledged, NotSent> {
-        let last_sent = self.sent.checked_sub(1).and_then(|last| self.held.get(last));
-        let sent = last_sent.map_or_else(|| self.before_first(), |batch| batch.sequence);
+        let sent = self.before_first() + self.sent as u64;
         if sequence > sent {
             return Err(NotSent { sequence, sent });
         }
         let mut acknowledged = Acknowledged::default();
-        while let Some(batch) = self.held.pop_front_if(|batch| batch.sequence <= sequence) {
+        while self.before_first() < sequence
+            && let Some(records) = self.held.pop()
+        {
             self.sent -= 1;
-            self.held_bytes -= batch.payload.len();
-            self.held_records -= batch.records as usize;
             acknowledged.batches += 1;
-            acknowledged.records += batch.records as usize;
+            acknowledged.records += records as usize;
         }
         self.reach();
         Ok(acknowledged)
@@ -238,35 +280,137 @@ impl Queue {
         self.sent = 0;
     }
 
+    /// Whether there is nobody to send to.
+    pub fn set_away(&mut self, away: bool) {
+        self.away = away;
+        self.held.set_away(away || self.hurried);
+    }
+
+    /// From now on everything is to be on the disk at once, if it is not acknowledged: the process is about to end.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+        self.held.set_away(true);
+    }
+
+    /// Takes what an earlier process left on the disk, oldest first; it goes after what is held.
+    pub fn recover(&mut self, now: Instant, now_ns: i64, left: Vec<Recovered>) {
+        self.held.recover(now, now_ns, left);
+    }
+
+    /// Whether the disk takes what is written.
+    pub fn set_disk(&mut self, disk: Disk) {
+        self.held.set_disk(disk);
+    }
+
+    /// Whether the disk takes what is written.
+    pub fn disk(&self) -> Disk {
+        self.held.disk()
+    }
+
+    /// The next batch to be written to the disk now.
+    pub fn spill(&mut self, now: Instant) -> Option<Spill> {
+        self.held.spill(now)
+    }
+
+    /// When there is something to be written to the disk.
+    pub fn next_spill(&self) -> Option<Instant> {
+        self.held.next_spill()
+    }
+
+    /// A batch is on the disk.
+    pub fn written(&mut self, sequence: u64, place: Place) {
+        self.held.written(sequence, place, self.sent);
+        self.reach();
+    }
+
+    /// A batch could not be written to the disk.
+    pub fn not_written(&mut self, sequence: u64) {
+        self.held.not_written(sequence);
+    }
+
+    /// The next batch to be read from the disk, of the `window` that are sent next, where there is somebody to send to.
+    pub fn load(&mut self, window: usize) -> Option<Load> {
+        if self.away { None } else { self.held.load(self.sent, window) }
+    }
+
+    /// A batch was read from the disk, or is lost there. Answers how many records are.
+    pub fn loaded(&mut self, sequence: u64, batch: Option<Batch>) -> u32 {
+        self.held.loaded(sequence, batch)
+    }
+
+    /// Places on the disk whose batches are acknowledged. Empties the list.
+    pub fn releases(&mut self) -> Vec<Place> {
+        self.held.releases()
+    }
+
     /// Batches on their way.
     pub fn in_flight(&self) -> usize {
         self.sent
     }
 
-    /// Bytes held, the open batch uncompressed.
+    /// Bytes held, wherever they are, the open batch uncompressed.
     pub fn bytes(&self) -> usize {
-        self.held_bytes + self.open.raw_bytes
+        self.held.bytes() + self.open.raw_bytes
+    }
+
+    /// Bytes in memory, the open batch uncompressed.
+    pub fn memory_bytes(&self) -> usize {
+        self.held.memory_bytes() + self.open.raw_bytes
     }
 
     /// Records that are not acknowledged, those of the open batch among them.
     pub fn records(&self) -> usize {
-        self.held_records + self.open.records.records.len()
+        self.held.records() + self.open.records.records.len()
+    }
+
+    /// How many records a batch that is held has; 0 where it is not.
+    pub fn records_of(&self, sequence: u64) -> u32 {
+        self.held.records_of(sequence)
+    }
+
+    /// The sequence of the last batch that was closed.
+    pub fn last_sequence(&self) -> u64 {
+        self.held.next_sequence() - 1
+    }
+
+    /// Batches that are closed and not acknowledged: all of them, and those that are on the disk.
+    pub fn batches(&self) -> (usize, usize) {
+        (self.held.len(), self.held.on_disk())
+    }
+
+    /// Batches that would go with this process.
+    pub fn unwritten(&self) -> usize {
+        self.held.unwritten() + usize::from(self.open.since.is_some())
+    }
+
+    /// When the oldest batch that is not acknowledged was closed.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.held.oldest()
     }
 
     /// Nothing is open and nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.open.closes_at.is_none()
+        self.held.is_empty() && self.open.is_empty()
     }
 
     fn reach(&mut self) {
-        let acknowledged = self.before_first();
-        while let Some((_, mark)) = self.marks.pop_front_if(|(last, _)| *last <= acknowledged) {
+        let safe = self.held.safe_to();
+        while let Some((_, mark)) = self.marks.pop_front_if(|(last, _)| *last <= safe) {
             mark.reach();
         }
     }
 
     fn before_first(&self) -> u64 {
-        self.held.front().map_or(self.next_sequence, |batch| batch.sequence) - 1
+        self.held.before_first()
+    }
+
+    fn fits(&self, memory_reserve: usize, disk_reserve: usize) -> bool {
+        let Bounds { memory_bytes, disk_bytes, .. } = self.bounds;
+        let disk = match self.held.disk() {
+            Disk::Usable => self.bytes() < disk_bytes.saturating_sub(disk_reserve),
+            Disk::Unusable => true,
+        };
+        disk && self.memory_bytes() < memory_bytes + memory_reserve
     }
 
     fn take_record(&mut self, now: Instant, record: Record) -> Result<(), Refused> {
@@ -279,8 +423,8 @@ impl Queue {
         if length > most {
             return Err(Refused::TooLarge(length));
         }
-        let closes_at = now + self.bounds.age;
-        self.open.closes_at = Some(self.open.closes_at.map_or(closes_at, |at| at.min(closes_at)));
+        self.open.since.get_or_insert(now);
+        self.open.deaths |= matches!(record.kind, Some(record::Kind::Death(_)));
         self.open.raw_bytes += framed(length);
         self.open.records.records.push(record);
         if self.open.records.records.len() >= self.bounds.records
@@ -307,17 +451,21 @@ impl Queue {
                 checkpoints.push(checkpoint);
             }
         }
-        if self.open.closes_at.is_none() {
-            let earliest = self.checkpoints_closed.map(|closed| closed + self.bounds.checkpoint_interval);
-            let closes_at = now + self.bounds.age;
-            self.open.closes_at = Some(earliest.map_or(closes_at, |earliest| earliest.max(closes_at)));
-        }
+        self.open.checkpoint_since.get_or_insert(now);
         if self.open.records.checkpoints.len() >= BATCH_CHECKPOINTS
             || self.open.raw_bytes >= self.bounds.raw_bytes
         {
             return self.close(now);
         }
         Ok(())
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn is_empty(&self) -> bool {
+        self.since.is_none() && self.checkpoint_since.is_none()
     }
 }
 

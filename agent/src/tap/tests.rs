@@ -4,11 +4,11 @@ use nodetap_bench::cluster::{ContainerSpec, Ending, KubeletFault, Options, PodSp
 use nodetap_wire::{ContainerDied, Record, record};
 
 use super::*;
-use crate::outbox::{self, Taken};
+use crate::outbox::{self, Taken, Taking};
 
 struct Tapped {
     cluster: SimulatedCluster,
-    taken: mpsc::Receiver<Taken>,
+    taken: Taking,
     metrics: Metrics,
     forget: watch::Sender<u64>,
     cancel: CancellationToken,

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tonic::codegen::Service;
 
 use super::*;
-use crate::outbox::{Taken, intake};
+use crate::outbox::{Taken, Taking, intake};
 
 const STREAMED_LIST: &str = "sendInitialEvents=true";
 
@@ -95,7 +95,7 @@ enum Out {
 struct Bench {
     server: Server,
     assignments: watch::Sender<Assignment>,
-    taken: mpsc::Receiver<Taken>,
+    taken: Taking,
     reports: mpsc::Receiver<WatchReport>,
     progress: Progress,
     metrics: Metrics,

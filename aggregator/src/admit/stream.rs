@@ -113,8 +113,11 @@ impl<J: Journal> Link for Admission<J> {
         };
         let stream = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         let (version, instance) = (hello.version.clone(), hello.instance.clone());
+        let formerly = hello.formerly.clone();
         let member = self.assigner.join(&peer.node, stream, hello).await;
-        let member = member.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut member = member.map_err(|error| Status::unavailable(error.to_string()))?;
+        // Its process before this one held a watch, and so it may have events from then. An epoch that was never given says nothing.
+        member.has_held |= self.assigner.holdings().were_given(&formerly);
         tracing::info!(
             node = %peer.node,
             address = %peer.address,

@@ -758,6 +758,12 @@ impl Holdings {
         Verdict::Accepted
     }
 
+    /// Whether one of these watches may have been given: the shards may be others by now, the epochs only grow.
+    pub fn were_given(&self, watches: &[HeldWatch]) -> bool {
+        let last = self.0.values().map(|holding| holding.epoch).max().unwrap_or(0);
+        watches.iter().any(|watch| (1..=last).contains(&watch.epoch))
+    }
+
     /// Who holds a share.
     pub fn get(&self, shard: &Shard) -> Option<&Holding> {
         self.0.get(shard)

@@ -67,6 +67,14 @@ fn event(resource_version: usize) -> Record {
     Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, Change::Added).unwrap())) }
 }
 
+fn versions(records: Vec<Record>) -> BTreeSet<String> {
+    let version = |record: Record| match record.kind {
+        Some(record::Kind::Event(event)) => event.resource_version,
+        other => panic!("{other:?}"),
+    };
+    records.into_iter().map(version).collect()
+}
+
 fn numbers(records: Vec<Record>) -> Vec<usize> {
     let number = |record: Record| match record.kind {
         Some(record::Kind::Death(death)) => death.container.parse().unwrap(),
@@ -242,20 +250,21 @@ async fn a_full_outbox_holds_back_whoever_takes_more_and_drops_nothing() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
     aggregator.journal.fail(true);
-    let bounds = Bounds { held_bytes: 2_000, ..Bounds::default() };
+    let bounds = Bounds { memory_bytes: 2_000, ..Bounds::default() };
     let agent = Agent::start_as(&authority.agent("node-1"), "node-1", aggregator.address, bounds);
+    agent.assigned().await;
     let intake = agent.intake.clone();
     let taking = tokio::spawn(async move {
         for number in 0..1_000 {
-            intake.take(Taken::Record(death("node-1", number))).await.unwrap();
+            intake.take(Taken::Record(event(number + 1))).await.unwrap();
         }
     });
     eventually(|| agent.health().full).await;
     assert!(!taking.is_finished());
     aggregator.journal.fail(false);
     taking.await.unwrap();
-    let all: BTreeSet<_> = (0..1_000).collect();
-    eventually(|| numbers(aggregator.journal.records()).into_iter().collect::<BTreeSet<_>>() == all).await;
+    let all: BTreeSet<_> = (1..=1_000).map(|number| number.to_string()).collect();
+    eventually(|| versions(aggregator.journal.records()) == all).await;
     assert!(agent.outbox.full.get() > 0.0);
 }
 

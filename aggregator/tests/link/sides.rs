@@ -6,6 +6,7 @@ use std::time::Instant;
 use nodetap_agent::link::metrics::{DisconnectLabels, Reason};
 use nodetap_agent::link::{self, Ends, Health, Settings};
 use nodetap_agent::outbox::queue::Bounds;
+use nodetap_agent::outbox::spool::Settings as Spooled;
 use nodetap_agent::outbox::{self, Intake, Taken};
 use nodetap_agent::watch::{names::Names, tally::Tally};
 use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, EndLabels, EndReason};
@@ -141,7 +142,7 @@ impl Agent {
             node: node.to_owned(),
             version: "1".to_owned(),
             aggregator: aggregator.to_string(),
-            bounds,
+            outbox: Spooled { folder: None, bounds },
         };
         let (negotiate, negotiations) = watch::channel(0);
         let (find, findings) = watch::channel(None);

@@ -135,6 +135,13 @@ impl Child {
         ended.with_context(|| format!("{} does not end", self.name))?.map(drop).map_err(Into::into)
     }
 
+    /// SIGSTOP, or SIGCONT.
+    pub(crate) fn halt(&self, halted: bool) {
+        if let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok()) {
+            kill(Pid::from_raw(id), if halted { Signal::SIGSTOP } else { Signal::SIGCONT }).ok();
+        }
+    }
+
     /// SIGTERM, and SIGKILL where that does not do.
     pub(crate) async fn stop(mut self) {
         if let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok()) {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use nodetap_wire::tls::Files;
@@ -21,7 +22,11 @@ pub(crate) struct Setup {
     binaries: PathBuf,
     ca: PathBuf,
     configuration: PathBuf,
-    agents: SocketAddr,
+    authority: Arc<Authority>,
+    /// Where the aggregator takes agents.
+    pub(crate) agents: SocketAddr,
+    /// Where agents look for it.
+    pub(crate) by_way_of: SocketAddr,
     metrics: SocketAddr,
     history: SocketAddr,
     token: PathBuf,
@@ -129,12 +134,15 @@ impl Setup {
         let token = certificates.join("history-token");
         std::fs::write(&token, format!("{}\n", secret()?))
             .with_context(|| format!("cannot write {}", token.display()))?;
+        let address = free_port(wishes.address)?;
         let setup = Self {
+            authority: Arc::new(authority),
             folder: folder.to_owned(),
             binaries: binaries.to_owned(),
             ca,
             configuration: folder.join("config.yaml"),
-            agents: free_port(wishes.address)?,
+            agents: address,
+            by_way_of: address,
             metrics: free_port(Ipv4Addr::LOCALHOST)?,
             history: free_port(Ipv4Addr::LOCALHOST)?,
             token,
@@ -180,6 +188,18 @@ impl Setup {
         }
     }
 
+    /// The folder of an agent's state.
+    pub(crate) fn state(&self, node: &str) -> PathBuf {
+        self.folder.join(format!("state-{node}"))
+    }
+
+    /// Issues all certificates anew, where the old ones are.
+    pub(crate) fn renew(&self, nodes: &[String]) -> anyhow::Result<()> {
+        let certificates = self.folder.join("certificates");
+        self.authority.aggregator()?.write(&certificates, "aggregator")?;
+        nodes.iter().try_for_each(|node| self.authority.agent(node)?.write(&certificates, node).map(drop))
+    }
+
     pub(crate) fn start_aggregator(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(self.binaries.join("nodetap-aggregator"));
         command.arg("--config").arg(&self.configuration);
@@ -198,7 +218,7 @@ impl Setup {
             }
         };
         command
-            .args(["--node-name", &agent.node, "--aggregator", &self.agents.to_string()])
+            .args(["--node-name", &agent.node, "--aggregator", &self.by_way_of.to_string()])
             .args([
                 "--aggregator-name",
                 "nodetap-aggregator",
@@ -214,6 +234,8 @@ impl Setup {
             .arg(certificates.join(format!("{}.key", agent.node)))
             .arg("--kubeconfig")
             .arg(&agent.kubeconfig)
+            .arg("--state")
+            .arg(self.state(&agent.node))
             .arg("--pod-logs")
             .arg(agent.pod_logs.clone().unwrap_or_else(|| self.folder.join("no-pod-logs")));
         if let Some((url, ca)) = &agent.kubelet {

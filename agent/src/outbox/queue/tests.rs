@@ -4,15 +4,27 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use nodetap_wire::shard::Share;
-use nodetap_wire::{Checkpoint, EventSeen, PodFacts, Record, Shard, WholeCluster, frame, record};
+use nodetap_wire::{
+    Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Shard, WholeCluster, frame, record,
+};
 use proptest::prelude::*;
 
 use super::{Acknowledged, Bounds, NotSent, Queue, Refused};
+use crate::outbox::held::{Disk, OVERHEAD, Place, Recovered};
 use crate::outbox::{Mark, Taken};
 
 fn event(number: usize, length: usize) -> Taken {
     let event = EventSeen { uid: number.to_string(), raw: vec![b'x'; length].into(), ..EventSeen::default() };
     Taken::Record(Record { kind: Some(record::Kind::Event(event)) })
+}
+
+fn death(number: usize, length: usize) -> Taken {
+    let died = ContainerDied {
+        container: number.to_string(),
+        message: "x".repeat(length),
+        ..ContainerDied::default()
+    };
+    Taken::Record(Record { kind: Some(record::Kind::Death(died)) })
 }
 
 fn cluster() -> Shard {
@@ -62,7 +74,7 @@ fn a_batch_closes_50_ms_after_its_first_record() {
 #[test]
 fn a_batch_closes_by_size_before_it_passes_the_aggregators_bound() {
     let now = Instant::now();
-    let mut queue = Queue::new(Bounds { held_bytes: 64 << 20, ..Bounds::default() });
+    let mut queue = Queue::new(Bounds { memory_bytes: 64 << 20, ..Bounds::default() });
     for number in 0..4 {
         queue.take(now, event(number, frame::MAX_EVENT_BYTES)).unwrap();
     }
@@ -162,6 +174,24 @@ fn a_mark_is_reached_once_all_before_it_is_acknowledged_and_no_sooner() {
 }
 
 #[test]
+fn a_mark_is_reached_too_once_all_before_it_is_on_the_disk() {
+    let (mut queue, now) = (Queue::new(Bounds::default()), Instant::now());
+    queue.set_disk(Disk::Usable);
+    let (told, reached) = tokio::sync::watch::channel(0);
+    for number in 1..3 {
+        queue.take(now, death(number, 10)).unwrap();
+        queue.close(now).unwrap();
+    }
+    queue.take(now, Taken::Mark(Mark { number: 1, reached: told })).unwrap();
+    while queue.spill(now).is_some() {}
+    let place = |offset| Place { segment: 1, offset, length: 99 };
+    queue.written(2, place(0));
+    assert_eq!(*reached.borrow(), 0, "the first one is in memory alone");
+    queue.written(1, place(99));
+    assert_eq!(*reached.borrow(), 1);
+}
+
+#[test]
 fn an_acknowledgement_of_what_was_not_sent_lets_go_of_nothing() {
     let now = Instant::now();
     let mut queue = Queue::new(Bounds { records: 1, ..Bounds::default() });
@@ -189,6 +219,136 @@ fn no_more_than_the_window_is_on_its_way() {
     assert_eq!(queue.send(2).unwrap().batch.sequence, 3);
 }
 
+#[test]
+fn events_wait_for_an_acknowledgement_before_they_go_to_the_disk_and_deaths_do_not() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.set_disk(Disk::Usable);
+    queue.take(now, event(1, 10)).unwrap();
+    queue.close(now).unwrap();
+    assert!(queue.spill(now).is_none());
+    assert_eq!(queue.next_spill(), Some(now + Duration::from_millis(250)));
+    queue.take(now, death(2, 10)).unwrap();
+    queue.close(now).unwrap();
+    assert_eq!(queue.spill(now).unwrap().batch.sequence, 2);
+    assert_eq!(queue.spill(now + Duration::from_millis(250)).unwrap().batch.sequence, 1);
+    assert!(queue.spill(now + Duration::from_secs(9)).is_none());
+    assert_eq!(queue.next_spill(), None);
+}
+
+#[test]
+fn what_is_acknowledged_in_time_never_goes_to_the_disk() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.set_disk(Disk::Usable);
+    queue.take(now, event(1, 10)).unwrap();
+    queue.close(now).unwrap();
+    queue.send(9).unwrap();
+    queue.acknowledge(1).unwrap();
+    assert!(queue.spill(now + Duration::from_secs(9)).is_none());
+    assert!(queue.releases().is_empty());
+}
+
+#[test]
+fn without_a_stream_events_go_to_the_disk_at_once_in_larger_batches_and_checkpoints_wait() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.set_disk(Disk::Usable);
+    queue.set_away(true);
+    queue.take(now, checkpoint(1)).unwrap();
+    assert_eq!(queue.closes_at(), None);
+    queue.take(now, event(1, 10)).unwrap();
+    assert_eq!(queue.closes_at(), Some(now + Duration::from_secs(2)));
+    queue.take(now, death(2, 10)).unwrap();
+    assert_eq!(queue.closes_at(), Some(now + Duration::from_millis(50)));
+    queue.close_due(now + Duration::from_millis(50)).unwrap();
+    assert_eq!(queue.spill(now + Duration::from_millis(50)).unwrap().batch.records, 2);
+    queue.set_away(false);
+    queue.take(now, checkpoint(3)).unwrap();
+    assert!(queue.closes_at().is_some());
+}
+
+#[test]
+fn deaths_have_a_reserve_that_events_do_not_get() {
+    let now = Instant::now();
+    let bounds = Bounds { records: 1, disk_bytes: 10_000, disk_reserve: 4_000, ..Bounds::default() };
+    let mut queue = Queue::new(bounds);
+    queue.set_disk(Disk::Usable);
+    let mut taken = 0;
+    while queue.has_room() {
+        queue.take(now, event(taken, 10)).unwrap();
+        taken += 1;
+    }
+    assert!(queue.bytes() <= 6_000 + OVERHEAD + 200, "{}", queue.bytes());
+    let mut deaths = 0;
+    while queue.has_room_for_deaths() {
+        queue.take(now, death(deaths, 10)).unwrap();
+        deaths += 1;
+    }
+    assert!(deaths >= 4, "{deaths}");
+    assert!(!queue.has_room());
+    assert!(queue.bytes() <= 10_000 + OVERHEAD + 200, "{}", queue.bytes());
+}
+
+#[test]
+fn what_is_on_the_disk_leaves_the_memory_and_is_read_back_when_its_turn_comes() {
+    let now = Instant::now();
+    let bounds = Bounds { records: 1, keep_bytes: 0, ..Bounds::default() };
+    let mut queue = Queue::new(bounds);
+    queue.set_disk(Disk::Usable);
+    queue.set_away(true);
+    queue.take(now, event(1, 10)).unwrap();
+    let spill = queue.spill(now).unwrap();
+    let place = Place { segment: 1, offset: 0, length: 99 };
+    queue.written(1, place);
+    assert_eq!(queue.memory_bytes(), 0);
+    assert!(queue.send(9).is_none() && !queue.can_send(9) && queue.load(9).is_none());
+    queue.set_away(false);
+    let load = queue.load(9).unwrap();
+    assert_eq!((load.sequence, load.place, load.recovered), (1, place, false));
+    assert!(queue.load(9).is_none());
+    assert_eq!(queue.loaded(1, Some(spill.batch.clone())), 0);
+    assert_eq!(queue.send(9).unwrap().batch, spill.batch);
+    queue.acknowledge(1).unwrap();
+    assert_eq!(queue.releases(), [place]);
+    assert_eq!((queue.bytes(), queue.memory_bytes(), queue.records()), (0, 0, 0));
+}
+
+#[test]
+fn a_batch_that_the_disk_lost_is_sent_empty_and_counted() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.set_disk(Disk::Usable);
+    let place = |offset| Place { segment: 1, offset, length: 99 };
+    let left = |offset| Recovered { place: place(offset), records: 3, raw_bytes: 9, closed_ns: 0 };
+    queue.recover(now, 1, vec![left(0), left(99)]);
+    assert_eq!(queue.records(), 6);
+    let load = queue.load(9).unwrap();
+    assert!(load.recovered);
+    assert_eq!(queue.loaded(load.sequence, None), 3);
+    let sent = queue.send(9).unwrap().batch;
+    assert_eq!((sent.sequence, sent.records), (1, 0));
+    assert!(frame::decode(&sent).unwrap().records.is_empty());
+    queue.acknowledge(1).unwrap();
+    assert_eq!((queue.records(), queue.releases()), (3, vec![place(0)]));
+}
+
+#[test]
+fn a_batch_that_is_acknowledged_while_it_is_written_is_released_afterwards() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.set_disk(Disk::Usable);
+    queue.take(now, death(1, 10)).unwrap();
+    queue.close(now).unwrap();
+    queue.spill(now).unwrap();
+    queue.send(9).unwrap();
+    queue.acknowledge(1).unwrap();
+    assert!(queue.releases().is_empty());
+    let place = Place { segment: 1, offset: 0, length: 99 };
+    queue.written(1, place);
+    assert_eq!(queue.releases(), [place]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Take(usize),
@@ -198,6 +358,12 @@ enum Step {
     Arrive,
     Acknowledge,
     Cut,
+    /// The disk is handed what is due.
+    Hand,
+    /// It does the first thing that it was handed, or fails at it.
+    Do(bool),
+    /// It heals.
+    Heal,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -209,6 +375,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Arrive),
         2 => Just(Step::Acknowledge),
         1 => Just(Step::Cut),
+        4 => Just(Step::Hand),
+        4 => prop_oneof![9 => Just(true), 1 => Just(false)].prop_map(Step::Do),
+        1 => Just(Step::Heal),
     ]
 }
 
@@ -239,13 +408,64 @@ impl Aggregator {
     }
 }
 
+/// A disk as the queue sees it.
+#[derive(Default)]
+struct Model {
+    handed: VecDeque<Handed>,
+    entries: std::collections::HashMap<Place, nodetap_wire::Batch>,
+    offset: u32,
+}
+
+enum Handed {
+    Write(nodetap_wire::Batch),
+    Read(crate::outbox::held::Load),
+}
+
+impl Model {
+    fn hand(&mut self, queue: &mut Queue, now: Instant) {
+        while let Some(spill) = queue.spill(now) {
+            self.handed.push_back(Handed::Write(spill.batch));
+        }
+        while let Some(load) = queue.load(3) {
+            self.handed.push_back(Handed::Read(load));
+        }
+        for place in queue.releases() {
+            assert!(self.entries.remove(&place).is_some(), "released twice: {place:?}");
+        }
+    }
+
+    fn act(&mut self, queue: &mut Queue, well: bool) {
+        match self.handed.pop_front() {
+            Some(Handed::Write(batch)) if well => {
+                let place = Place { segment: 1, offset: self.offset, length: batch.payload.len() as u32 };
+                self.offset += place.length;
+                queue.written(batch.sequence, place);
+                self.entries.insert(place, batch);
+            }
+            Some(Handed::Write(batch)) => {
+                queue.set_disk(Disk::Unusable);
+                queue.not_written(batch.sequence);
+            }
+            Some(Handed::Read(load)) => {
+                let batch = self.entries.get(&load.place).cloned();
+                assert!(batch.is_some() || load.sequence <= queue.before_first());
+                assert_eq!(queue.loaded(load.sequence, batch), 0);
+            }
+            None => {}
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_happens_on_the_way_order_is_kept_nothing_is_lost_and_the_bound_holds(
         steps in proptest::collection::vec(step(), 1..300),
     ) {
-        let bounds = Bounds { records: 4, raw_bytes: 4_000, held_bytes: 9_000, ..Bounds::default() };
+        let bounds = Bounds { records: 4, raw_bytes: 4_000, memory_bytes: 9_000, ..Bounds::default() };
+        let bounds = Bounds { keep_bytes: 2_000, disk_bytes: 30_000, disk_reserve: 10_000, ..bounds };
         let mut queue = Queue::new(bounds);
+        queue.set_disk(Disk::Usable);
+        let mut disk = Model::default();
         let mut now = Instant::now();
         let mut aggregator = Aggregator::default();
         let mut taken = 0;
@@ -272,19 +492,30 @@ proptest! {
                     aggregator.on_the_way.clear();
                     queue.rewind();
                 }
+                Step::Hand => disk.hand(&mut queue, now),
+                Step::Do(well) => disk.act(&mut queue, well),
+                Step::Heal => queue.set_disk(Disk::Usable),
             }
-            prop_assert!(queue.bytes() <= bounds.held_bytes + 3_200);
+            prop_assert!(queue.memory_bytes() <= bounds.memory_bytes + 3_800 + 3 * 3_600);
+            prop_assert!(queue.disk() == Disk::Unusable || queue.bytes() <= 20_000 + 3_800 + bounds.memory_bytes);
             prop_assert!(queue.in_flight() <= 3);
         }
         queue.close(now).unwrap();
         aggregator.on_the_way.clear();
         queue.rewind();
         while !queue.is_empty() {
+            disk.hand(&mut queue, now);
+            disk.act(&mut queue, true);
             aggregator.on_the_way.extend(queue.send(3).map(|outgoing| outgoing.batch));
             aggregator.arrive();
             queue.acknowledge(aggregator.last.min(queue.before_first() + queue.in_flight() as u64)).unwrap();
         }
         prop_assert_eq!(aggregator.taken, (0..taken).collect::<Vec<_>>());
-        prop_assert_eq!((queue.bytes(), queue.records()), (0, 0));
+        prop_assert_eq!((queue.bytes(), queue.memory_bytes(), queue.records()), (0, 0, 0));
+        while !disk.handed.is_empty() {
+            disk.act(&mut queue, true);
+        }
+        disk.hand(&mut queue, now);
+        prop_assert!(disk.entries.is_empty(), "room that is not given back");
     }
 }

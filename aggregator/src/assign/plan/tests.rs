@@ -183,6 +183,17 @@ fn an_agent_that_claims_what_was_never_given_has_no_events_to_send() {
 }
 
 #[test]
+fn a_watch_of_an_earlier_process_counts_where_its_epoch_was_given_whatever_the_shards_are_now() {
+    let now = Instant::now();
+    let (plan, _) = settled(now, &["a"]);
+    let watch = |epoch| HeldWatch { shard: None, epoch };
+    for (epoch, given) in [(0, false), (1, true), (2, false), (u64::MAX, false)] {
+        assert_eq!(plan.holdings().were_given(&[watch(epoch)]), given, "{epoch}");
+    }
+    assert!(!plan.holdings().were_given(&[]));
+}
+
+#[test]
 fn a_holder_that_backs_off_for_30_s_is_replaced_while_another_is_there() {
     let now = Instant::now();
     let (mut plan, holder) = settled(now, &NODES);
