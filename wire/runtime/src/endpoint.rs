@@ -42,6 +42,9 @@ pub struct Check {
     pub failure: Option<String>,
 }
 
+/// Answers GET of one path.
+type Route = Arc<dyn Fn() -> Answer + Send + Sync>;
+
 /// What a route of its owner answers.
 pub type Answer = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
@@ -49,7 +52,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 pub struct Endpoint<H> {
     registry: Arc<Registry>,
     health: Arc<H>,
-    routes: Vec<(&'static str, Arc<dyn Fn() -> Answer + Send + Sync>)>,
+    routes: Vec<(&'static str, Route)>,
     more_metrics: Arc<dyn Fn(bool) -> String + Send + Sync>,
 }
 
