@@ -402,6 +402,8 @@ impl End {
             window_first_ns: self.window.1,
             disruption_reason: pod.disruption().to_owned(),
             node_booted_ns: 0,
+            // The aggregator knows the events as well.
+            explanation: String::new(),
         }
     }
 }

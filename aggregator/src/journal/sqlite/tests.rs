@@ -79,6 +79,7 @@ fn death(container_id: &str, ordinal: u32) -> Record {
             labels: BTreeMap::from([("app".into(), "web".into())]),
             last_lines: vec![nodetap_wire::LogLine { time_ns: 1, stderr: true, text: "ü\"\n".into() }],
             owners: vec![Owner { kind: "ReplicaSet".into(), name: "web-1".into(), ..Owner::default() }],
+            explanation: "app failed (exit 7); last line: ü\"".into(),
             ..ContainerDied::default()
         })),
     }
@@ -150,6 +151,27 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
         }
         _ => panic!("{:?}", entries[1]),
     }
+}
+
+#[tokio::test]
+async fn a_death_is_explained_by_what_was_journalled_of_its_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    let killing = serde_json::json!({
+        "metadata": {"uid": "e", "resourceVersion": "10", "namespace": "shop"},
+        "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "web", "uid": "pod-1", "fieldPath": "spec.containers{app}"},
+        "reason": "Killing", "message": "Container app failed liveness probe, will be restarted", "count": 1,
+        "lastTimestamp": nodetap_wire::time::format_ns(NOON - 5).unwrap(),
+    });
+    let killing = EventSeen::from_json(&killing.to_string(), Change::Added).unwrap();
+    let killing = Record { kind: Some(record::Kind::Event(killing)) };
+    journal.append(taken(vec![killing])).await.unwrap();
+    journal.append(taken(vec![death("containerd://x", 3)])).await.unwrap();
+    let entries = all(&journal).await;
+    let Body::Death(found) = &entries[1].body else { panic!("{:?}", entries[1]) };
+    let expected = "app ended when it was told to stop: its liveness probe failed (exit 7); last line: ü\"";
+    assert_eq!(found.explanation, expected);
+    assert_eq!(&*entries[1].face("prod").unwrap().message, expected);
 }
 
 #[tokio::test]
@@ -556,4 +578,39 @@ async fn an_append_waits_for_room_and_all_of_them_are_kept() {
     assert_eq!(new, 4_000);
     let entries = all(&journal).await;
     assert_eq!(entries.iter().map(|e| e.position.0).collect::<Vec<_>>(), (1..=4_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn dead_letters_are_found_and_forgotten_by_whose_they_are_which_record_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let journal = open(&clock.settings(folder.path()));
+    let letter =
+        |position, reason: &str| DeadLetter { position: Position(position), reason: reason.to_owned() };
+    journal
+        .commit("sink/a", Position(2), vec![letter(1, "answered 400: no"), letter(2, "layout")])
+        .await
+        .unwrap();
+    clock.advance(DAY);
+    journal.commit("sink/b", Position(1), vec![letter(1, "answered 413")]).await.unwrap();
+    let found = async |letters: Letters, limit| {
+        let found = journal.dead_letters(letters, limit).await.unwrap();
+        found.into_iter().map(|kept| (kept.consumer, kept.letter.position.0)).collect::<Vec<_>>()
+    };
+    let [a1, a2, b1] = [("sink/a", 1), ("sink/a", 2), ("sink/b", 1)].map(|(sink, at)| (sink.to_owned(), at));
+    assert_eq!(found(Letters::default(), 9).await, [a1.clone(), a2.clone(), b1.clone()]);
+    assert_eq!(found(Letters::default(), 1).await, [a1.clone()]);
+    let after = Some(("sink/a".to_owned(), Position(1)));
+    assert_eq!(found(Letters { after, ..Letters::default() }, 9).await, [a2.clone(), b1.clone()]);
+    let answered = Letters { reason: Some("answered 4".to_owned()), ..Letters::default() };
+    assert_eq!(found(answered.clone(), 9).await, [a1.clone(), b1.clone()]);
+    let before = Letters { before_ns: Some(NOON + 1), ..answered };
+    assert_eq!(found(before.clone(), 9).await, [a1]);
+    assert_eq!(journal.forget_dead_letters(before).await.unwrap(), 1);
+    let of_b =
+        Letters { consumer: Some("sink/b".to_owned()), position: Some(Position(1)), ..Letters::default() };
+    assert_eq!(journal.forget_dead_letters(of_b).await.unwrap(), 1);
+    assert_eq!(found(Letters::default(), 9).await, [a2]);
+    let cursors = journal.cursors().await.unwrap();
+    assert_eq!(cursors, [("sink/a".to_owned(), Position(2)), ("sink/b".to_owned(), Position(1))]);
 }
