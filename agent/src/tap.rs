@@ -61,6 +61,9 @@ const TERMINATING: Duration = Duration::from_secs(120);
 /// The watch beside the kubelet goes on for so long after the last deletion, so that a rollout does not open it for each pod.
 const WATCH_LINGERS: Duration = Duration::from_secs(30);
 
+/// A watch of a node where nothing happens speaks by bookmarks, about one a minute.
+const WATCH_SPEAKS: Duration = Duration::from_secs(120);
+
 /// A kubelet that refused is asked again: a role or a certificate may have been put right.
 const AFTER_A_REFUSAL: Duration = Duration::from_secs(60);
 
@@ -92,6 +95,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// Whose logs are read.
+    pub log_lines: node::LogLines,
     /// What is redacted beyond what always is.
     pub redact: redact::named::Named,
     /// Where the ledger is kept; `None`: in memory alone.
@@ -125,6 +130,7 @@ pub async fn run(
         node: config.node.clone(),
         pod_logs: config.pod_logs.clone(),
         skip_namespaces: config.skip_namespaces.clone(),
+        log_lines: config.log_lines,
         redact: config.redact.clone(),
     };
     let (ledger, saver) = ledger(&config, &metrics).await;
@@ -150,7 +156,7 @@ pub async fn run(
         assist_until: None,
         announce_at: None,
     };
-    tap.metrics.in_use(if tap.kubelet_down { SourceName::pod_watch } else { SourceName::kubelet });
+    tap.in_use(if tap.kubelet_down { SourceName::pod_watch } else { SourceName::kubelet });
     cancel.run_until_cancelled_owned(tap.run(stirs, again, reached)).await.unwrap_or(Ok(()))
 }
 
@@ -225,6 +231,15 @@ impl Tap {
         }
     }
 
+    /// Tells which source is in use, and how long it may be silent.
+    fn in_use(&self, source: SourceName) {
+        self.metrics.in_use(source);
+        self.metrics.patience(match source {
+            SourceName::pod_watch => WATCH_SPEAKS,
+            SourceName::kubelet | SourceName::log_ordinal => 2 * self.config.poll_interval,
+        });
+    }
+
     /// When to look next. A kubelet that is down is not asked sooner because something stirs.
     fn due(&self) -> Instant {
         let mut due = self.next_poll;
@@ -295,7 +310,7 @@ impl Tap {
         self.failures = 0;
         if self.kubelet_down {
             self.kubelet_down = false;
-            self.metrics.in_use(SourceName::kubelet);
+            self.in_use(SourceName::kubelet);
             tracing::info!("the kubelet gives its pods again: the pod watch is given up");
         }
         if self.node.is_terminating_since(TERMINATING) {
@@ -318,7 +333,7 @@ impl Tap {
         }
         if !self.kubelet_down {
             self.kubelet_down = true;
-            self.metrics.in_use(SourceName::pod_watch);
+            self.in_use(SourceName::pod_watch);
             tracing::warn!(
                 %error,
                 "the kubelet gives no pods: taking them from the API server's pod watch until it does"

@@ -6,9 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{
-    chaos, demo, faults, figures, plan, reconnect, redact, tap_latency, throughput, watch_cost,
-};
+use nodetap_bench::{chaos, demo, faults, figures, plan, reconnect, redact, tap_latency, throughput, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -29,6 +27,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
     Figures(figures::Arguments),
+    /// Measure how fast the agent takes secrets out of a log.
+    Redact(redact::Arguments),
     /// Measure on a real Kubernetes how long a container's death takes from its end to the answer of a query.
     TapLatency(tap_latency::Arguments),
     /// Measure what a real kube-apiserver pays for each event: with 200 agents, against one bare watch.
@@ -37,8 +37,6 @@ enum Command {
     Reconnect(reconnect::Arguments),
     /// Let agents, API servers, networks and the aggregator fail on a real API server, and count what is lost.
     Faults(faults::Arguments),
-    /// Measure how fast the agent takes secrets out of a log.
-    Redact(redact::Arguments),
     /// Measure how many events come through, and what each takes, at full speed for a time.
     Throughput(throughput::Arguments),
     /// Kill, stop, cut, fill and tear everything at random under load, and count what is lost and what is twice.
@@ -83,11 +81,11 @@ async fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Figures(arguments) => figures::run(arguments).await,
+        Command::Redact(arguments) => redact::run(&arguments),
         Command::TapLatency(arguments) => tap_latency::run(&arguments).await,
         Command::WatchCost(arguments) => watch_cost::run(arguments).await,
         Command::Reconnect(arguments) => reconnect::run(arguments).await,
         Command::Faults(arguments) => faults::run(arguments).await,
-        Command::Redact(arguments) => redact::run(&arguments),
         Command::Throughput(arguments) => throughput::run(arguments).await,
         Command::Chaos(arguments) => chaos::run(arguments).await,
     };

@@ -1,6 +1,9 @@
 //! What the tap counts, and whether it is well.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nodetap_wire::time;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -10,6 +13,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::logs::Missing;
+
+/// Containers in back-off that are named: a node where more wait has another trouble.
+const BACK_OFFS: usize = 256;
 
 /// The tap's metrics; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +36,11 @@ pub struct Metrics {
     folders: Gauge<i64, AtomicI64>,
     folders_unwatched: Gauge<i64, AtomicI64>,
     pod_log_folder: Gauge<i64, AtomicI64>,
+    back_off: Family<BackOffLabels, Gauge<i64, AtomicI64>>,
+    back_off_containers: Gauge<i64, AtomicI64>,
+    blind: Counter<f64, AtomicU64>,
+    /// Milliseconds without a word of the source in use, up to which nothing is amiss.
+    patience_ms: Arc<AtomicU64>,
     ledger_saves: Counter,
     ledger_save_failures: Counter,
     ledger_set_aside: Family<MissingLabels, Counter>,
@@ -72,6 +83,21 @@ pub enum Outcome {
     too_large,
     /// Not a list of pods.
     garbage,
+}
+
+/// A container that waits in back-off, by the labels of kube-state-metrics.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub struct BackOffLabels {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// The container.
+    pub container: String,
+    /// Such as CrashLoopBackOff.
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -122,6 +148,10 @@ impl Metrics {
             folders,
             folders_unwatched,
             pod_log_folder,
+            back_off,
+            back_off_containers,
+            blind,
+            patience_ms: _,
             ledger_saves,
             ledger_save_failures,
             ledger_set_aside,
@@ -164,6 +194,17 @@ impl Metrics {
             folders_unwatched,
         );
         registry.register("pod_log_folder", "1 where the pod log folder is there", pod_log_folder);
+        registry.register(
+            "back_off",
+            "1 for a container that waits in back-off now, at most 256 of them",
+            back_off,
+        );
+        registry.register("back_off_containers", "Containers that wait in back-off now", back_off_containers);
+        registry.register(
+            "blind_seconds",
+            "Seconds during which no source told of this node's pods, beyond what is usual of it; counted when one does again",
+            blind,
+        );
         registry.register("ledger_saves", "Times the ledger was saved on this node's disk", ledger_saves);
         registry.register("ledger_save_failures", "Times it could not be saved", ledger_save_failures);
         registry.register(
@@ -202,7 +243,30 @@ impl Metrics {
     /// Pods have been seen now, or a watch has told that nothing changed.
     pub(super) fn heard(&self) {
         #[allow(clippy::cast_precision_loss)]
-        self.last_snapshot.set(time::now_ns() as f64 / 1e9);
+        self.heard_at(time::now_ns() as f64 / 1e9);
+    }
+
+    fn heard_at(&self, now: f64) {
+        let last = self.last_snapshot.set(now);
+        let patience = Duration::from_millis(self.patience_ms.load(Ordering::Relaxed)).as_secs_f64();
+        if last > 0.0 && now - last > patience {
+            self.blind.inc_by(now - last - patience);
+        }
+    }
+
+    /// How long the source in use may be silent.
+    pub(super) fn patience(&self, patience: Duration) {
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.patience_ms.store(millis, Ordering::Relaxed);
+    }
+
+    /// The containers that wait in back-off now, in place of those that did.
+    pub(super) fn back_off(&self, waiting: &BTreeSet<BackOffLabels>) {
+        self.back_off.clear();
+        for labels in waiting.iter().take(BACK_OFFS) {
+            self.back_off.get_or_create(labels).set(1);
+        }
+        self.back_off_containers.set(waiting.len() as i64);
     }
 
     pub(super) fn death(&self, source: SourceName) {
@@ -271,5 +335,21 @@ impl Metrics {
 
     pub(super) fn pod_log_folder(&self, there: bool) {
         self.pod_log_folder.set(i64::from(there));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_beyond_what_is_usual_is_blindness() {
+        let metrics = Metrics::default();
+        metrics.patience(Duration::from_secs(25));
+        metrics.heard_at(1000.0);
+        metrics.heard_at(1020.0);
+        assert!(metrics.blind.get() == 0.0, "before the first word and within patience nobody is blind");
+        metrics.heard_at(1105.0);
+        assert!((metrics.blind.get() - 60.0).abs() < 1e-6, "{}", metrics.blind.get());
     }
 }

@@ -17,7 +17,7 @@ use crate::outbox::{Closed, Intake, Taken};
 use super::held::Held;
 use super::ledger::{Ledger, LogSeen, Seen};
 use super::logs::{self, Log, Missing};
-use super::metrics::{Metrics, SourceName};
+use super::metrics::{BackOffLabels, Metrics, SourceName};
 use super::pods::Pod;
 use super::redact::named::Named;
 use super::redact::{Counts, Redactor};
@@ -25,6 +25,19 @@ use super::saver::Saver;
 
 /// What the kubelet says about a pod or a container in back-off: a sentence or two.
 const WORDS_BYTES: usize = 1024;
+
+/// The annotation of a pod by which its last log lines are taken (`true`) or not (`false`).
+const LOG_LINES: &str = "nodetap.io/log-lines";
+
+/// Whose last log lines are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLines {
+    /// Those of all pods but of those that are annotated `nodetap.io/log-lines: "false"`.
+    #[default]
+    OptOut,
+    /// Those of pods that are annotated `nodetap.io/log-lines: "true"`.
+    OptIn,
+}
 
 /// What the node needs to know.
 #[derive(Clone, Debug)]
@@ -35,6 +48,8 @@ pub struct Settings {
     pub pod_logs: PathBuf,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// Whose logs are read.
+    pub log_lines: LogLines,
     /// What the configuration adds to redaction.
     pub redact: Named,
 }
@@ -50,6 +65,8 @@ pub struct Node {
     saver: Option<Saver>,
     held: Held,
     known: HashMap<String, Known>,
+    /// Containers that wait in back-off.
+    back_off: BTreeSet<BackOffLabels>,
     hasher: RandomState,
     /// 0: not known.
     booted_ns: i64,
@@ -62,6 +79,20 @@ struct Known {
     facts: PodFacts,
     /// Being deleted, and some container of it is still running.
     terminating: Option<Instant>,
+    /// Some container of it waits in back-off.
+    backs_off: bool,
+}
+
+// === impl LogLines ===
+
+impl LogLines {
+    /// Whether the lines of a pod are taken, by what its annotation says.
+    fn takes(self, says: Option<&str>) -> bool {
+        match self {
+            Self::OptOut => says != Some("false"),
+            Self::OptIn => says == Some("true"),
+        }
+    }
 }
 
 // === impl Node ===
@@ -86,6 +117,7 @@ impl Node {
             metrics,
             redactor: Arc::new(Redactor::with(settings.redact.clone())?),
             known: HashMap::new(),
+            back_off: BTreeSet::new(),
             hasher: RandomState::new(),
             settings,
             booted_ns: booted_ns().unwrap_or_default(),
@@ -259,7 +291,9 @@ impl Node {
         let terminating =
             (pod.is_terminating() && pod.has_running()).then(|| was.unwrap_or_else(Instant::now));
         let changed = known.is_none_or(|known| known.facts != facts);
-        self.known.insert(uid.to_owned(), Known { facts: facts.clone(), terminating });
+        let backed_off = known.is_some_and(|known| known.backs_off);
+        let backs_off = self.follow_back_off(pod, uid, backed_off);
+        self.known.insert(uid.to_owned(), Known { facts: facts.clone(), terminating, backs_off });
         if changed {
             self.count(&counts);
             self.hand_over(record::Kind::Pod(facts)).await?;
@@ -267,8 +301,34 @@ impl Node {
         Ok(())
     }
 
+    /// Which containers of a pod wait in back-off; whether any does.
+    fn follow_back_off(&mut self, pod: &Pod, uid: &str, before: bool) -> bool {
+        let waiting: BTreeSet<BackOffLabels> = pod
+            .waiting()
+            .filter(|(_, reason)| reason.ends_with("BackOff"))
+            .map(|(container, reason)| BackOffLabels {
+                namespace: pod.metadata.namespace.clone(),
+                pod: pod.metadata.name.clone(),
+                uid: uid.to_owned(),
+                container: container.to_owned(),
+                reason: reason.to_owned(),
+            })
+            .collect();
+        let backs_off = !waiting.is_empty();
+        if before || backs_off {
+            self.back_off.retain(|labels| labels.uid != uid);
+            self.back_off.extend(waiting);
+            self.metrics.back_off(&self.back_off);
+        }
+        backs_off
+    }
+
     async fn forget(&mut self, uid: &str) -> Result<(), Closed> {
-        if let Some(Known { mut facts, .. }) = self.known.remove(uid) {
+        if let Some(Known { mut facts, backs_off, .. }) = self.known.remove(uid) {
+            if backs_off {
+                self.back_off.retain(|labels| labels.uid != uid);
+                self.metrics.back_off(&self.back_off);
+            }
             facts.deleted = true;
             self.hand_over(record::Kind::Pod(facts)).await?;
         }
@@ -303,7 +363,10 @@ impl Node {
     }
 
     async fn last_lines(&self, death: &ContainerDied) -> Result<Vec<nodetap_wire::LogLine>, Missing> {
-        if self.settings.skip_namespaces.contains(&death.namespace) {
+        let says = death.annotations.get(LOG_LINES).map(String::as_str);
+        let wanted =
+            self.settings.log_lines.takes(says) && !self.settings.skip_namespaces.contains(&death.namespace);
+        if !wanted {
             return Err(Missing::OptedOut);
         }
         let root = self.settings.pod_logs.clone();

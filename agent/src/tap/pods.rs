@@ -344,6 +344,17 @@ impl Pod {
             .any(|container| container.state.running.is_some())
     }
 
+    /// Its containers that wait, and what for.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
+        let status = &self.status;
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
+            .into_iter()
+            .flatten()
+            .filter_map(|container| {
+                Some((container.name.as_str(), container.state.waiting.as_ref()?.reason.as_str()))
+            })
+    }
+
     /// Owner references, as the wire has them.
     pub fn owners(&self) -> Vec<Owner> {
         self.metadata

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use nodetap_bench::cluster::{ContainerSpec, Ending, KubeletFault, Options, PodSpec, SimulatedCluster};
+use nodetap_bench::cluster::{
+    BackOff, ContainerSpec, Ending, KubeletFault, Options, PodSpec, SimulatedCluster,
+};
 use nodetap_wire::{ContainerDied, Record, record};
 
 use super::*;
@@ -38,6 +40,7 @@ impl Tapped {
             pod_logs: node.pod_logs,
             poll_interval: Duration::from_secs(1),
             skip_namespaces: BTreeSet::new(),
+            log_lines: node::LogLines::OptOut,
             redact: redact::named::Named::default(),
             state: None,
         };
@@ -109,6 +112,19 @@ async fn a_crash_is_reported_once_with_its_redacted_last_line() {
 }
 
 #[tokio::test]
+async fn where_pods_opt_in_the_lines_of_the_others_are_not_taken() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped =
+        Tapped::start_with(cluster, None, |config| config.log_lines = node::LogLines::OptIn).await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(7, "mine alone")).await.unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.last_lines.len()), (Some(7), 0));
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
 async fn an_agent_that_starts_again_repeats_no_death_that_is_safe_and_tells_the_others_again() {
     let state = tempfile::tempdir().unwrap();
     let cluster = cluster().await;
@@ -137,6 +153,35 @@ async fn an_agent_that_starts_again_repeats_no_death_that_is_safe_and_tells_the_
     let mut tapped = Tapped::start_with(cluster, None, keep).await;
     let death = tapped.death().await;
     assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_container_in_back_off_is_told_by_the_labels_of_kube_state_metrics_while_it_waits() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start(cluster, None).await;
+    tapped.pod("web-0").await;
+    let lives = tapped.cluster.lives();
+    lives.end(&web_0, "app", &Ending::exit(7, "bye")).unwrap();
+    lives.back_off(&web_0, "app", BackOff::Waiting).unwrap();
+    let mut registry = prometheus_client::registry::Registry::default();
+    tapped.metrics.register(&mut registry);
+    let waits = async |there: bool| {
+        loop {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            let line = r#"nodetap_agent_tap_back_off{namespace="shop",pod="web-0",uid=""#;
+            let reason = r#"container="app",reason="CrashLoopBackOff"} 1"#;
+            if text.lines().any(|found| found.starts_with(line) && found.ends_with(reason)) == there {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    waits(true).await;
+    tapped.cluster.lives().start(&web_0, "app").unwrap();
+    waits(false).await;
     tapped.cancel.cancel();
 }
 
