@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
 use http::Uri;
 use nodetap_wire::tls::Files;
 
+use crate::tap::redact::named::{Named, NamedError};
 use crate::tap::{self, kubelet};
 
 /// Keeps, explains and delivers what happens on this node: holds event watches, taps the kubelet.
@@ -58,9 +59,25 @@ pub struct Arguments {
     /// Namespaces whose containers' last log lines are not to be taken
     #[arg(long, env = "NODETAP_LOG_LINES_SKIP_NAMESPACES", value_name = "A,B", value_delimiter = ',')]
     pub log_lines_skip_namespaces: Vec<String>,
+    /// Patterns of secrets beyond our own: a line `NAME REGEX` each, its group `secret` is what is replaced
+    #[arg(long, env = "NODETAP_REDACT_PATTERNS", value_name = "FILE", global = true)]
+    pub redact_patterns: Option<PathBuf>,
     /// Where the agent keeps over its own restarts what it knows [default: nowhere]
     #[arg(long, env = "NODETAP_STATE", value_name = "FOLDER")]
     pub state: Option<PathBuf>,
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the agent's program does beside running.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show what redaction would make of a file, and how many secrets of each kind are in it
+    Redact {
+        /// A container's log or plain text; `-`: standard input
+        file: PathBuf,
+    },
 }
 
 /// Settings that were checked.
@@ -153,6 +170,10 @@ impl Arguments {
                     None
                 }
             });
+        let redact = named(self.redact_patterns.as_deref()).unwrap_or_else(|error| {
+            problems.push(Problem::new("--redact-patterns", error.to_string()));
+            Named::default()
+        });
         let poll_interval = match self.poll_interval.parse::<f64>() {
             Ok(seconds) if POLL_SECONDS.contains(&seconds) => Duration::from_secs_f64(seconds),
             _ => {
@@ -180,6 +201,7 @@ impl Arguments {
                 .into_iter()
                 .filter(|name| !name.is_empty())
                 .collect(),
+            redact,
             state: self.state.filter(|folder| !folder.as_os_str().is_empty()),
         };
         Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, tap })
@@ -197,6 +219,17 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.flag, self.message)
+    }
+}
+
+/// The patterns of secrets in a file, where one is given.
+///
+/// # Errors
+/// Where it cannot be read or used.
+pub fn named(file: Option<&Path>) -> Result<Named, NamedError> {
+    match file.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Named::read(path),
+        None => Ok(Named::default()),
     }
 }
 

@@ -1,14 +1,20 @@
 //! The agent's process.
 
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use nodetap_agent::app::App;
-use nodetap_agent::config::Arguments;
+use nodetap_agent::config::{self, Arguments, Command};
+use nodetap_agent::tap::redact::{self, Redactor};
 
 /// `EX_USAGE`, sysexits.h: the settings are wrong, and another start will not help.
 const USAGE: u8 = 64;
+
+/// Read at once.
+const READ: usize = 256 * 1024;
 
 /// One thread is plenty for one watch and one kubelet, and the memory of more adds up over the nodes.
 #[tokio::main(flavor = "current_thread")]
@@ -22,6 +28,15 @@ async fn main() -> ExitCode {
             return if is_answer { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
+    if let Some(Command::Redact { file }) = &arguments.command {
+        return match redact_file(file, arguments.redact_patterns.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "nodetap-agent: {error:#}");
+                ExitCode::from(USAGE)
+            }
+        };
+    }
     nodetap_runtime::logging::start();
     // Refused only where one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -50,6 +65,27 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The file on standard output as it would leave the node, and what was found on standard error.
+fn redact_file(file: &Path, patterns: Option<&Path>) -> anyhow::Result<()> {
+    let redactor = Redactor::with(config::named(patterns)?)?;
+    let input: Box<dyn Read> = if file.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        let open = std::fs::File::open(file);
+        Box::new(open.map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?)
+    };
+    let mut input = BufReader::with_capacity(READ, input);
+    let counts = redact::command::redact(&redactor, &mut input, &mut std::io::stdout().lock())?;
+    let mut said = std::io::stderr().lock();
+    for (kind, times) in &counts {
+        writeln!(said, "{} {times}", redactor.name(*kind))?;
+    }
+    if counts.is_empty() {
+        writeln!(said, "nothing to redact")?;
+    }
+    Ok(())
 }
 
 fn unusable(problems: &[impl std::fmt::Display]) -> ExitCode {

@@ -92,6 +92,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// What is redacted beyond what always is.
+    pub redact: redact::named::Named,
     /// Where the ledger is kept; `None`: in memory alone.
     pub state: Option<PathBuf>,
 }
@@ -123,6 +125,7 @@ pub async fn run(
         node: config.node.clone(),
         pod_logs: config.pod_logs.clone(),
         skip_namespaces: config.skip_namespaces.clone(),
+        redact: config.redact.clone(),
     };
     let (ledger, saver) = ledger(&config, &metrics).await;
     let reached = saver.as_ref().map(Saver::reached);

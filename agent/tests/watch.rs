@@ -49,6 +49,8 @@ impl Agent {
             assignments: receiver,
             intake,
             reports: report_to,
+            tally: watch::tally::Tally::default(),
+            names: watch::names::Names::default(),
             metrics: metrics.clone(),
             progress: watch::progress::Progress::default(),
         };

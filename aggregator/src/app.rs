@@ -13,11 +13,13 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::admin::{self, Admin};
 use crate::admit::tls::{Credentials, TlsError};
 use crate::admit::{self, Limits};
 use crate::assign::metrics::{ReportLabels, StateLabel};
 use crate::assign::plan::{Patience, Plan};
 use crate::assign::{self, Assigner, Driver};
+use crate::config::follow::Follow;
 use crate::config::{Config, Synchronous};
 use crate::http::AggregatorHealth;
 use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
@@ -117,10 +119,14 @@ impl App {
         let settings = self.journal_settings();
         let path = settings.path.clone();
         let journal = SqliteJournal::open(settings, journal_metrics.clone(), Box::new(Counting(cluster)))?;
+        sinks::warn_of_strangers(&journal, &self.config.receivers).await?;
         let assign = assign::metrics::Metrics::default();
         assign.register(&mut self.registry);
         let plan = Plan::cluster(Instant::now(), Patience::default());
-        let (assigner, driver) = assign::assign(plan, journal.clone(), assign.clone()).await?;
+        let (wishes, wished) = watch::channel(self.config.events);
+        let settings = assign::Settings { wishes: wished, resets: journal.resets() };
+        let (assigner, driver) = assign::assign(plan, journal.clone(), settings, assign.clone()).await?;
+        let follow = Follow::new(self.config.file().to_owned(), wishes);
         let counters = EventExporterCounters {
             prefix: self.config.metrics_name_prefix.clone(),
             events_sent: journal_metrics.records.get_or_create_owned(&KindLabel { kind: Kind::Event }),
@@ -132,7 +138,7 @@ impl App {
         let addresses = [agents.local_addr(), metrics.local_addr()];
         let [agents_at, metrics_at] =
             addresses.map(|address| address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))));
-        let tasks = self.spawn(agents, metrics, journal.clone(), assigner, driver, counters);
+        let tasks = self.spawn(agents, metrics, journal.clone(), (assigner, driver, follow), counters);
         Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, path })
     }
 
@@ -154,8 +160,7 @@ impl App {
         agents: TcpListener,
         metrics: TcpListener,
         journal: SqliteJournal,
-        assigner: Assigner,
-        driver: Driver<SqliteJournal>,
+        (assigner, driver, follow): (Assigner, Driver<SqliteJournal>, Follow),
         mut counters: EventExporterCounters,
     ) -> Tasks {
         let Self { config, credentials, sinks, mut registry, admit } = self;
@@ -166,16 +171,32 @@ impl App {
             router: Arc::new(config.router()),
             cluster: config.cluster_name.as_str().into(),
             metrics: sinks::Metrics::register(&mut registry),
-            start: sinks::delivery::Start::default(),
             stop: stop.clone(),
         };
         counters.send_event_errors = context.metrics.failures.clone();
         registry.register_collector(Box::new(ProcessCollector::default()));
-        for task in sinks::spawn_all(sinks, &context) {
+        let (sink_tasks, orders) = sinks::spawn_all(sinks, &context);
+        for task in sink_tasks {
             tasks.adopt(task.name, task.handle);
+        }
+        match admin::bind(&config.journal.path) {
+            Ok(listener) => {
+                tasks.spawn("admin", Admin::new(journal.clone(), orders).run(listener, stop.clone()))
+            }
+            // Everything else works without it.
+            Err(error) => {
+                let path = admin::path(&config.journal.path);
+                tracing::warn!(path = %path.display(), %error, "no socket for the command line: dead-letters will not work");
+            }
         }
         let (admits, admitting) = watch::channel(true);
         tasks.spawn("assign", driver.run(stop.clone()));
+        let stopped = stop.clone();
+        tasks.spawn("configuration", async move {
+            // Ends with the rest; by itself it never does.
+            stopped.run_until_cancelled(follow.run()).await;
+        });
+        let plan = assigner.clone();
         let serving = admit::run(
             agents,
             credentials,
@@ -191,7 +212,16 @@ impl App {
             served
         });
         let health = AggregatorHealth { journal, admits: admitting, stop: stop.clone() };
-        let mut endpoint = Endpoint::new(registry, Arc::new(health));
+        let mut endpoint = Endpoint::new(registry, Arc::new(health)).with_route("/status", move || {
+            let plan = plan.clone();
+            async move {
+                match plan.status().await.map(|status| serde_json::to_string_pretty(&status)) {
+                    Ok(Ok(status)) => endpoint::json(status),
+                    Ok(Err(error)) => endpoint::unavailable(&error),
+                    Err(error) => endpoint::unavailable(&error),
+                }
+            }
+        });
         if config.compatibility.kubernetes_event_exporter {
             endpoint = endpoint.with_more_metrics(move |open| counters.expose(open));
         }

@@ -1,9 +1,11 @@
 //! nodetap-aggregator: one per cluster. Admits agents, merges what they send, keeps it in the journal, exposes metrics, and
 //! delivers it to sinks.
 
+pub mod admin;
 pub mod admit;
 pub mod app;
 pub mod arguments;
+pub mod ask;
 pub mod assign;
 pub mod config;
 pub mod enrich;

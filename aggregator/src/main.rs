@@ -1,11 +1,14 @@
 //! The aggregator's process.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use nodetap_aggregator::admin::client::{self, ClientError};
 use nodetap_aggregator::app::App;
-use nodetap_aggregator::arguments::{Arguments, Command};
+use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters};
+use nodetap_aggregator::ask;
 use nodetap_aggregator::config::{Config, Problem};
 
 /// `EX_USAGE`, sysexits.h: the configuration is wrong, and another start will not help.
@@ -27,8 +30,18 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     let checked = |path: &Path| load(path).map_err(|problems| unusable(&problems));
-    if let Some(Command::Check { file }) = arguments.command {
-        return checked(&file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
+    match &arguments.command {
+        Some(Command::Check { file }) => {
+            return checked(file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
+        }
+        Some(Command::Status { address, json }) => return status(address, *json).await,
+        Some(Command::DeadLetters { action }) => {
+            return match checked(&arguments.config) {
+                Ok(config) => dead_letters(&config, action).await,
+                Err(code) => code,
+            };
+        }
+        None => {}
     }
     if arguments.kubeconfig.is_some() {
         tracing::warn!("--kubeconfig is without effect: the aggregator does not speak to the API server");
@@ -64,6 +77,45 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn status(address: &str, json: bool) -> ExitCode {
+    let said = match ask::status(address).await {
+        Ok(status) if json => serde_json::to_string_pretty(&status).unwrap_or_default() + "\n",
+        Ok(status) => status.text(),
+        Err(error) => {
+            tracing::error!(%error, "no status");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Where it cannot be printed, as to a pipe that is closed, there is nobody to tell.
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    ExitCode::SUCCESS
+}
+
+async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {
+    let Some(which) = action.which() else {
+        tracing::error!("which dead letters? say --sink, --position or --reason, or --all");
+        return ExitCode::from(USAGE);
+    };
+    let folder = &config.journal.path;
+    let mut out = std::io::stdout();
+    let done = match action {
+        DeadLetters::List { json, .. } => client::list(folder, which, *json, &mut out).await,
+        DeadLetters::Replay { .. } => said(client::order(folder, "replay", &which).await, &mut out),
+        DeadLetters::Drop { .. } => said(client::order(folder, "drop", &which).await, &mut out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "dead letters");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn said(answer: Result<String, ClientError>, out: &mut impl Write) -> Result<(), ClientError> {
+    Ok(writeln!(out, "{}", answer?)?)
 }
 
 fn load(path: &Path) -> Result<Config, Vec<Problem>> {

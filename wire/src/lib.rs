@@ -13,6 +13,7 @@ pub mod time;
 pub mod tls;
 
 mod kept;
+mod share;
 
 mod proto {
     #![allow(missing_docs, clippy::all)]

@@ -44,6 +44,8 @@ pub struct Ledger {
     pods: HashMap<String, Followed>,
     /// Log files seen: pod uid, container, ordinals.
     logs: HashMap<String, HashMap<String, BTreeSet<u32>>>,
+    /// Gone on from what was saved, and no whole snapshot taken since: what is new may have been told.
+    restored: bool,
     /// Grows with what is to be remembered over a restart of the agent.
     revision: u64,
 }
@@ -139,6 +141,7 @@ impl Ledger {
             primed: false,
             pods: HashMap::new(),
             logs: HashMap::new(),
+            restored: false,
             revision: 0,
         }
     }
@@ -161,7 +164,11 @@ impl Ledger {
         if saved != node {
             return Err(NotALedger::Node { saved, node });
         }
-        Ok(Self { node, began_ns, primed, pods, logs, revision: 0 })
+        let mut ledger = Self { node, began_ns, primed, pods, logs, restored: true, revision: 0 };
+        for followed in ledger.pods.values_mut() {
+            followed.containers.values_mut().for_each(Container::restore);
+        }
+        Ok(ledger)
     }
 
     /// Another number than before: something is to be saved.
@@ -210,7 +217,8 @@ impl Ledger {
                     if followed.containers.len() >= CONTAINERS {
                         continue;
                     }
-                    followed.containers.insert(status.name.clone(), Container::default());
+                    let container = Container::default().restored(self.restored);
+                    followed.containers.insert(status.name.clone(), container);
                 }
                 let Some(container) = followed.containers.get_mut(&status.name) else { continue };
                 let mut none = BTreeSet::new();
@@ -231,6 +239,7 @@ impl Ledger {
     pub fn end_snapshot(&mut self, present: &HashSet<String>, now_ns: i64) {
         self.revision += u64::from(!self.primed);
         self.primed = true;
+        self.restored = false;
         for (uid, followed) in &mut self.pods {
             if !present.contains(uid) && followed.gone.is_none() {
                 self.revision += 1;
@@ -320,5 +329,7 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+mod lives;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::logs::Missing;
-use super::redact::Kind;
 
 /// The tap's metrics; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +92,7 @@ struct MissingLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RedactionLabels {
-    kind: &'static str,
+    kind: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -226,8 +225,8 @@ impl Metrics {
         self.lines_missing.get_or_create(&MissingLabels { reason: reason.name() }).inc();
     }
 
-    pub(super) fn redacted(&self, kind: Kind, times: u64) {
-        self.redactions.get_or_create(&RedactionLabels { kind: kind.name() }).inc_by(times);
+    pub(super) fn redacted(&self, kind: &str, times: u64) {
+        self.redactions.get_or_create(&RedactionLabels { kind: kind.to_owned() }).inc_by(times);
     }
 
     pub(super) fn in_use(&self, source: SourceName) {

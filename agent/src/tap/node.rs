@@ -19,6 +19,7 @@ use super::ledger::{Ledger, LogSeen, Seen};
 use super::logs::{self, Log, Missing};
 use super::metrics::{Metrics, SourceName};
 use super::pods::Pod;
+use super::redact::named::Named;
 use super::redact::{Counts, Redactor};
 use super::saver::Saver;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub pod_logs: PathBuf,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// What the configuration adds to redaction.
+    pub redact: Named,
 }
 
 /// This node's pods.
@@ -78,13 +81,13 @@ impl Node {
         Ok(Self {
             ledger,
             saver,
-            settings,
             held: Held::default(),
             intake,
             metrics,
-            redactor: Arc::new(Redactor::new()?),
+            redactor: Arc::new(Redactor::with(settings.redact.clone())?),
             known: HashMap::new(),
             hasher: RandomState::new(),
+            settings,
             booted_ns: booted_ns().unwrap_or_default(),
             hashes: HashMap::new(),
         })
@@ -326,7 +329,7 @@ impl Node {
 
     fn count(&self, counts: &Counts) {
         for (kind, times) in counts {
-            self.metrics.redacted(*kind, *times);
+            self.metrics.redacted(self.redactor.name(*kind), *times);
         }
     }
 

@@ -1,15 +1,22 @@
 //! Takes the plainest secrets out of text before it leaves the node.
 //!
-//! One linear pass (`RegexSet`) tells what a text could hold; only what it could hold is looked for and replaced by
-//! `[redacted]`, and counted by kind. Uuids, digests and hashes that stand alone are left as they are.
+//! One linear pass for a few dozen words tells what a text could hold (see `hints`): clean text is scanned once. Only what it
+//! could hold is looked for and replaced by `[redacted]`, and counted by kind. Uuids, digests and hashes that stand alone are left
+//! as they are.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nodetap_wire::LogLine;
-use regex::{Captures, Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::{Captures, Regex, RegexBuilder};
 
+use hints::Hints;
+use named::Named;
+
+pub mod command;
+mod hints;
 mod judge;
+pub mod named;
 
 /// What stands in place of a secret.
 pub const REDACTED: &str = "[redacted]";
@@ -31,6 +38,12 @@ pub enum Kind {
     VendorToken,
     /// The value of a key that is called password, token, secret or the like.
     Pair,
+    /// The values of a `Cookie` or `Set-Cookie` header.
+    Cookie,
+    /// What a password is kept as: bcrypt, argon2 and those of crypt(3).
+    PasswordHash,
+    /// A pattern of the configuration, by its place there; [`Redactor::name`] names it.
+    Named(u16),
 }
 
 /// How often each kind was found.
@@ -39,8 +52,10 @@ pub type Counts = BTreeMap<Kind, u64>;
 /// The patterns, compiled.
 #[derive(Debug)]
 pub struct Redactor {
-    set: RegexSet,
+    hints: Hints,
+    /// In the order of [`hints::Looked`].
     patterns: Vec<Pattern>,
+    named: Named,
     begin: Regex,
     end: Regex,
     body: Regex,
@@ -59,15 +74,18 @@ struct Pattern {
 /// Words that name a secret when a key has one of them.
 const NAMES: &str = r"(?:password|passwd|passphrase|passwort|pwd|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|signing[_.-]?key|encryption[_.-]?key|account[_.-]?key|master[_.-]?key|credentials?|x-amz-signature|sharedaccesssignature)";
 
+/// Tokens whose vendor gave them a prefix, or another mark.
+const VENDORS: &str = r"\b(?P<secret>gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,}|gl(?:pat|rt|dt|cbt|ptt|ft|soat|oas)-[A-Za-z0-9_-]{20,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[0-9]-[A-Za-z0-9-]{16,}|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{24,}={0,2}|npm_[A-Za-z0-9]{36}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{24,}|hv[sb]\.[A-Za-z0-9_-]{20,}|pypi-[A-Za-z0-9_-]{40,}|AGE-SECRET-KEY-1[A-Z0-9]{20,}|shp(?:at|ss|ca)_[a-fA-F0-9]{32}|hf_[A-Za-z0-9]{30,}|dckr_pat_[A-Za-z0-9_-]{20,}|NRAK-[A-Z0-9]{27}|glsa_[A-Za-z0-9_]{32,}|glc_[A-Za-z0-9+/=]{32,}|rubygems_[a-f0-9]{48}|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{40,}|dp\.(?:pt|st|ct|sa)\.[A-Za-z0-9]{40,}|lin_api_[A-Za-z0-9]{30,}|sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}|sntrys_[A-Za-z0-9+/=_-]{24,}|PMAK-[a-f0-9]{24}-[a-f0-9]{34}|tskey-[a-z]+-[A-Za-z0-9-]{16,}|[0-9]{8,10}:AA[A-Za-z0-9_-]{33})";
+
 /// In each: `secret` is what is replaced. The order matters: what an earlier one replaced, a later one leaves alone.
-fn sources() -> Vec<(Kind, String, Judge)> {
+fn sources() -> [(Kind, String, Judge); hints::LOOKED] {
     let always: Judge = |_| true;
     let pairs = format!(
         r#"(?i)(?P<key>[a-z0-9_.-]*{NAMES}[a-z0-9_.-]*)\\*["']?(?P<sign>\s*(?:=>|:=|[=:])\s*)(?:\\+["'](?P<escaped>[^"'\\]+)|"(?P<double>(?:[^"\\]|\\.)+)|'(?P<single>[^']+)|(?P<bare>[^\s,;&"'\\{{\[(<}}\])]+))"#
     );
     let flags =
         format!(r#"(?i)(?P<key>--[a-z0-9-]*{NAMES}[a-z0-9-]*)(?P<sign>\s+)["']?(?P<bare>[^\s"'-][^\s"']*)"#);
-    vec![
+    [
         (
             Kind::PrivateKey,
             r"(?P<secret>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z))".into(),
@@ -84,6 +102,7 @@ fn sources() -> Vec<(Kind, String, Judge)> {
             r"(?i)(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/(?P<secret>[A-Za-z0-9/_-]{16,})".into(),
             always,
         ),
+        (Kind::Cookie, r#"(?i)\b(?:set-)?cookie\\*["']?\s*[:=]\s*\[?\\*["']?(?P<secret>[^\r\n"'\\\]]+)"#.into(), judge::cookie),
         (
             Kind::Authorization,
             r#"(?i)\b(?:proxy-)?authorization\\*["']?\s*[:=]\s*\[?\\*["']?(?P<secret>(?:(?:bearer|basic|token|digest|negotiate|apikey)\s+)?[^\s"'\\,\]]{6,})"#.into(),
@@ -94,14 +113,12 @@ fn sources() -> Vec<(Kind, String, Judge)> {
         (Kind::CloudKey, r"\b(?P<secret>(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA)[A-Z0-9]{16})\b".into(), always),
         (
             Kind::CloudKey,
-            r"\b(?P<secret>AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,}|dop_v1_[a-f0-9]{40,})".into(),
+            r"(?P<secret>\bAIza[A-Za-z0-9_-]{35}|\bya29\.[A-Za-z0-9_-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}|\bdo[opr]_v1_[a-f0-9]{40,}|\bdapi[a-f0-9]{32}\b|\b[A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})".into(),
             always,
         ),
-        (
-            Kind::VendorToken,
-            r"\b(?P<secret>gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}|npm_[A-Za-z0-9]{36}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{24,}|hv[sb]\.[A-Za-z0-9_-]{20,}|pypi-[A-Za-z0-9_-]{40,}|AGE-SECRET-KEY-1[A-Z0-9]{20,}|shp(?:at|ss|ca)_[a-fA-F0-9]{32})".into(),
-            always,
-        ),
+        (Kind::CloudKey, r"(?i)[?&]sig=(?P<secret>[a-z0-9%+/_-]{20,}=*)".into(), always),
+        (Kind::VendorToken, VENDORS.into(), always),
+        (Kind::PasswordHash, r"(?P<secret>\$(?:2[abxy]|5|6|y|argon2(?:id|i|d))\$[./A-Za-z0-9$,=+-]{20,})".into(), always),
         (Kind::Pair, pairs, judge::pair),
         (Kind::Pair, flags, judge::pair),
     ]
@@ -120,6 +137,9 @@ impl Kind {
             Self::CloudKey => "cloud_key",
             Self::VendorToken => "vendor_token",
             Self::Pair => "pair",
+            Self::Cookie => "cookie",
+            Self::PasswordHash => "password_hash",
+            Self::Named(_) => "named",
         }
     }
 }
@@ -127,18 +147,22 @@ impl Kind {
 // === impl Redactor ===
 
 impl Redactor {
-    /// Compiles the patterns.
+    /// Compiles the patterns, without any of the configuration's.
     ///
     /// # Errors
     /// None can come from outside: the patterns are this module's own.
     pub fn new() -> Result<Self, regex::Error> {
+        Self::with(Named::default())
+    }
+
+    /// The same, with patterns of the configuration, which are looked for last.
+    ///
+    /// # Errors
+    /// None can come from outside: the patterns are this module's own, and those of the configuration have been read.
+    pub fn with(named: Named) -> Result<Self, regex::Error> {
         // The automata are built as they are needed, up to this size: the agent's memory is counted.
         const AUTOMATON: usize = 512 * 1024;
-        let sources = sources();
-        let set = RegexSetBuilder::new(sources.iter().map(|(_, source, _)| source))
-            .dfa_size_limit(AUTOMATON)
-            .build()?;
-        let patterns = sources
+        let patterns = sources()
             .into_iter()
             .map(|(kind, source, judge)| {
                 let regex = RegexBuilder::new(&source).dfa_size_limit(AUTOMATON).build()?;
@@ -146,8 +170,9 @@ impl Redactor {
             })
             .collect::<Result<_, regex::Error>>()?;
         Ok(Self {
-            set,
+            hints: Hints::new().map_err(|error| regex::Error::Syntax(error.to_string()))?,
             patterns,
+            named,
             begin: Regex::new(
                 r"-----BEGIN [A-Z0-9 ]*(?:PRIVATE KEY|CERTIFICATE|PUBLIC KEY)(?: BLOCK)?-----",
             )?,
@@ -156,13 +181,34 @@ impl Redactor {
         })
     }
 
+    /// A kind as a label's value: for one of the configuration the name that it has there.
+    pub fn name(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::Named(index) => self.named.name(index),
+            kind => kind.name(),
+        }
+    }
+
+    /// Whether a text of one or many lines holds nothing that [`Self::lines`] would look at more closely.
+    pub fn is_clean(&self, text: &str) -> bool {
+        self.named.is_empty() && !self.hints.any(text)
+    }
+
     /// One text, such as a termination message.
     pub fn text<'a>(&self, text: &'a str, counts: &mut Counts) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for index in self.set.matches(&text) {
-            if let Some(pattern) = self.patterns.get(index)
-                && let Some(replaced) = pattern.replace(&text, counts)
-            {
+        let looked = self.hints.of(&text);
+        if !looked.is_empty() {
+            for (index, pattern) in self.patterns.iter().enumerate() {
+                if looked.has(index)
+                    && let Some(replaced) = pattern.replace(&text, counts)
+                {
+                    text = Cow::Owned(replaced);
+                }
+            }
+        }
+        for index in self.named.matches(&text) {
+            if let Some(replaced) = self.named.replace(index, &text, counts) {
                 text = Cow::Owned(replaced);
             }
         }
@@ -194,6 +240,10 @@ impl Redactor {
 
     /// Private keys whose lines are lines of the log, also where the first or last of them are not there.
     fn blocks(&self, lines: &mut [&mut LogLine], counts: &mut Counts) {
+        let may_hold = |line: &&mut LogLine| line.text.contains("-----") || judge::begins_a_key(&line.text);
+        if !lines.iter().any(may_hold) {
+            return;
+        }
         let mut index = 0;
         while index < lines.len() {
             let text = &lines[index].text;
@@ -266,7 +316,7 @@ impl Pattern {
                 .into_iter()
                 .find_map(|name| captures.name(name));
             let Some(secret) = secret else { continue };
-            if secret.as_str().contains(REDACTED.trim_end_matches(']')) || !(self.judge)(&captures) {
+            if is_redacted(secret.as_str()) || !(self.judge)(&captures) {
                 continue;
             }
             *counts.entry(self.kind).or_default() += 1;
@@ -280,6 +330,10 @@ impl Pattern {
         replaced.push_str(&text[copied..]);
         Some(replaced)
     }
+}
+
+fn is_redacted(secret: &str) -> bool {
+    secret.contains(REDACTED.trim_end_matches(']'))
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ impl Tapped {
             pod_logs: node.pod_logs,
             poll_interval: Duration::from_secs(1),
             skip_namespaces: BTreeSet::new(),
+            redact: redact::named::Named::default(),
             state: None,
         };
         set(&mut config);

@@ -6,6 +6,7 @@
 
 mod cursors;
 mod day;
+mod dead_letters;
 mod folder;
 mod lanes;
 mod lookup;
@@ -28,7 +29,9 @@ use nodetap_wire::{Checkpoint, Record, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::metrics::JournalMetrics;
-use super::{Appended, DeadLetter, Entry, Journal, JournalError, Observer, Position, Taken};
+use super::{
+    Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
+};
 use crate::enrich;
 use cursors::{Cursors, Request};
 use lanes::Lanes;
@@ -108,6 +111,8 @@ struct Shared {
     recent: Recent,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
+    /// Grows when the newest file is put aside, and the checkpoints with it.
+    resets: Arc<watch::Sender<u64>>,
     lanes: Lanes,
     /// When the commit under way began, in nanoseconds since 1970; 0: there is none.
     commit_since: Arc<AtomicI64>,
@@ -171,6 +176,11 @@ impl SqliteJournal {
         Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
     }
 
+    /// Grows when the newest file is put aside: its records are lost to readers, and the checkpoints that were in it.
+    pub fn resets(&self) -> watch::Receiver<u64> {
+        self.shared.resets.subscribe()
+    }
+
     /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer
     /// [`JournalError::Stopped`].
     pub async fn close(&self) {
@@ -228,6 +238,27 @@ impl Journal for SqliteJournal {
         let place = place(&self.cursor_places, 1).await?;
         let (answer, answered) = oneshot::channel();
         send(&self.cursors, Request::Commit { consumer: consumer.to_owned(), cursor, dead, answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::All { answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn dead_letters(&self, letters: Letters, limit: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Letters { letters, limit, answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn forget_dead_letters(&self, letters: Letters) -> Result<usize, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Forget { letters, answer, place })?;
         answered.await.map_err(|_| JournalError::Stopped)?
     }
 

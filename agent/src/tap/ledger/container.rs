@@ -35,6 +35,11 @@ pub(super) struct Container {
     reported_unknown: bool,
     /// When the deaths of the last hour ended, as far as is known, oldest first.
     recent: VecDeque<i64>,
+    /// When the first instance started after the count fell last.
+    anew_ns: Option<i64>,
+    /// As it was saved, and not compared with a status since.
+    #[serde(skip)]
+    restored: bool,
 }
 
 /// The latest instance: what the next status is compared with.
@@ -88,6 +93,16 @@ struct Shown<'a> {
 // === impl Container ===
 
 impl Container {
+    /// What follows was saved by an agent that may have told more than that before it ended.
+    pub(super) fn restored(self, restored: bool) -> Self {
+        Self { restored, ..self }
+    }
+
+    /// The same, of one that is known.
+    pub(super) fn restore(&mut self) {
+        self.restored = true;
+    }
+
     /// Compares a status with what is known. `from_birth`: the container began in our time, so all its ordinals count.
     pub(super) fn observe(
         &mut self,
@@ -103,6 +118,11 @@ impl Container {
         let started_ns = status.started_ns();
         let mut shown = self.shown(status, terminating);
         let was = self.current.clone();
+        let is_current = was.as_ref().is_some_and(|was| was.id == id);
+        if !is_current && matches!((started_ns, self.anew_ns), (Some(this), Some(anew)) if this < anew) {
+            // A source that lags shows what was before the count fell, and has been accounted for then.
+            return changed;
+        }
 
         match &self.current {
             None if !from_birth => {
@@ -121,11 +141,17 @@ impl Container {
                 }
                 if fell {
                     self.begin_anew(&mut shown, &mut changed);
+                    self.anew_ns = started_ns;
                     logs.clear();
                 }
             }
         }
 
+        if std::mem::take(&mut self.restored) {
+            // A death that was told by its id since the ledger was saved would be told by its log file once more: what nobody shows any
+            // longer counts as missed.
+            logs.retain(|ordinal| *ordinal >= count);
+        }
         for Shown { ordinal, id, terminated } in shown {
             let Some(ordinal) = ordinal else {
                 self.report_older(id, terminated, &mut changed);
@@ -150,7 +176,12 @@ impl Container {
         self.pass_over(count, logs, &mut changed);
         self.remember(id, count);
         let running = status.state.running.is_some();
-        let current = Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running });
+        // A source that lags shows an instance that has begun as one that is not created yet.
+        let lags = |was: &Instance| was.ordinal == count && !was.id.is_empty() && id.is_empty();
+        let current = match self.current.take() {
+            Some(was) if lags(&was) => Some(was),
+            _ => Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running }),
+        };
         changed.remember = current != was || changed.missed > 0 || !changed.ends.is_empty();
         self.current = current;
         while logs.first().is_some_and(|ordinal| *ordinal < self.accounted) {

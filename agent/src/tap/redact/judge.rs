@@ -179,6 +179,14 @@ pub(super) fn authorization(captures: &Captures<'_>) -> bool {
     }
 }
 
+/// `name=value`, and a value that is worth hiding.
+pub(super) fn cookie(captures: &Captures<'_>) -> bool {
+    let secret = captures.name("secret").map_or("", |secret| secret.as_str());
+    secret
+        .split_once('=')
+        .is_some_and(|(name, value)| !name.trim().contains(char::is_whitespace) && value.len() >= 8)
+}
+
 /// Letters and digits: more than a word after `bearer` or `basic`.
 pub(super) fn mixed(captures: &Captures<'_>) -> bool {
     let secret = captures.name("secret").map_or("", |secret| secret.as_str());

@@ -554,6 +554,7 @@ impl Writer {
             self.today = None;
             self.memory.checkpoints.clear();
             self.shared.set_checkpoints(&self.memory);
+            self.shared.resets.send_modify(|resets| *resets += 1);
         }
         self.earlier.retain(|earlier| earlier.path != failure.path);
         self.files.remove(index);
