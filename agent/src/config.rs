@@ -10,6 +10,7 @@ use clap::Parser;
 use http::Uri;
 use nodetap_wire::tls::Files;
 
+use crate::tap::node::LogLines;
 use crate::tap::redact::named::{Named, NamedError};
 use crate::tap::{self, kubelet};
 
@@ -59,6 +60,10 @@ pub struct Arguments {
     /// Namespaces whose containers' last log lines are not to be taken
     #[arg(long, env = "NODETAP_LOG_LINES_SKIP_NAMESPACES", value_name = "A,B", value_delimiter = ',')]
     pub log_lines_skip_namespaces: Vec<String>,
+    /// Whose last log lines are taken: `opt-out`: all but of pods annotated `nodetap.io/log-lines: "false"`; `opt-in`: only of pods
+    /// annotated `"true"`
+    #[arg(long, env = "NODETAP_LOG_LINES", value_name = "MODE", default_value = "opt-out")]
+    pub log_lines: String,
     /// Patterns of secrets beyond our own: a line `NAME REGEX` each, its group `secret` is what is replaced
     #[arg(long, env = "NODETAP_REDACT_PATTERNS", value_name = "FILE", global = true)]
     pub redact_patterns: Option<PathBuf>,
@@ -170,6 +175,15 @@ impl Arguments {
                     None
                 }
             });
+        let log_lines = match self.log_lines.as_str() {
+            "opt-out" | "" => LogLines::OptOut,
+            "opt-in" => LogLines::OptIn,
+            other => {
+                problems
+                    .push(Problem::new("--log-lines", format!("`{other}` is neither opt-out nor opt-in")));
+                LogLines::OptOut
+            }
+        };
         let redact = named(self.redact_patterns.as_deref()).unwrap_or_else(|error| {
             problems.push(Problem::new("--redact-patterns", error.to_string()));
             Named::default()
@@ -201,6 +215,7 @@ impl Arguments {
                 .into_iter()
                 .filter(|name| !name.is_empty())
                 .collect(),
+            log_lines,
             redact,
             state: self.state.filter(|folder| !folder.as_os_str().is_empty()),
         };

@@ -92,6 +92,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// Whose logs are read.
+    pub log_lines: node::LogLines,
     /// What is redacted beyond what always is.
     pub redact: redact::named::Named,
     /// Where the ledger is kept; `None`: in memory alone.
@@ -125,6 +127,7 @@ pub async fn run(
         node: config.node.clone(),
         pod_logs: config.pod_logs.clone(),
         skip_namespaces: config.skip_namespaces.clone(),
+        log_lines: config.log_lines,
         redact: config.redact.clone(),
     };
     let (ledger, saver) = ledger(&config, &metrics).await;

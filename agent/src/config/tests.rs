@@ -12,6 +12,8 @@ fn every_problem_is_told_at_once_with_its_flag() {
         "--listen=9465",
         "--kubelet=http://10.0.0.1:10250",
         "--poll-interval=never",
+        "--log-lines=sometimes",
+        "--redact-patterns=/no/such/file",
     ])
     .check()
     .unwrap_err();
@@ -24,11 +26,13 @@ fn every_problem_is_told_at_once_with_its_flag() {
         "--tls-key: missing: give the file of its key",
         "--listen: `9465` is not ADDRESS:PORT",
         "--kubelet: `http://10.0.0.1:10250` is not https://HOST:PORT",
+        "--log-lines: `sometimes` is neither opt-out nor opt-in",
+        "--redact-patterns: cannot read /no/such/file: No such file or directory (os error 2)",
         "--poll-interval: `never` is not a number of seconds from 0.1 to 300",
     ] {
         assert!(told.iter().any(|problem| problem == expected), "{expected} is not among {told:#?}");
     }
-    assert_eq!(told.len(), 8, "{told:#?}");
+    assert_eq!(told.len(), 10, "{told:#?}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The last lines of a container's log, from the files that the runtime writes below `/var/log/pods`.
 //!
 //! `NAMESPACE_POD_UID/CONTAINER/ORDINAL.log`, a line a record: `TIME stdout|stderr P|F TEXT` (CRI). Read from the end, in blocks, and
-//! never further back than 256 KiB, however long the file or its lines.
+//! never further back than 256 KiB, however long the file or its lines. Files that were rotated are read on, newest first, the ones that
+//! the kubelet has compressed (`.gz`) too.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,6 +20,12 @@ pub const BYTES: usize = 16 * 1024;
 
 /// Read from the end of one file, at most: what fifty lines of a few records each take.
 const WINDOW: u64 = 256 * 1024;
+
+/// A rotated file is compressed as a whole, so its end is had by reading it from its start: up to this much of its text.
+const INFLATED: u64 = 64 << 20;
+
+/// Rotated files looked at: the kubelet keeps four beside the current one.
+const ROTATED: usize = 8;
 
 /// Read at once.
 const BLOCK: u64 = 32 * 1024;
@@ -110,13 +117,18 @@ impl Log<'_> {
             Err(_) => return Err(Missing::Unreadable),
         };
         let rotated = rotated(&folder, &name);
-        if lines.is_empty() && rotated.is_none() && !folder.join(&name).exists() {
+        if lines.is_empty() && rotated.is_empty() && !folder.join(&name).exists() {
             return Err(Missing::NoFile);
         }
-        if !enough(&lines)
-            && let Some(rotated) = rotated
-            && let Ok(before) = open(&rotated).and_then(|mut file| tail(&mut file))
-        {
+        for rotated in rotated {
+            if enough(&lines) {
+                break;
+            }
+            let is_compressed = rotated.extension().is_some_and(|extension| extension == "gz");
+            let before = open(&rotated)
+                .and_then(|mut file| if is_compressed { tail_of_gzip(file) } else { tail(&mut file) });
+            // One that cannot be read ends it: what is before it does not belong to what is after it.
+            let Ok(before) = before else { break };
             lines.splice(0..0, before);
         }
         if lines.is_empty() { Err(Missing::Empty) } else { Ok(lines) }
@@ -170,18 +182,39 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The newest predecessor of a log that was rotated, where it is not compressed: `0.log.20261122-001500`.
-fn rotated(folder: &Path, name: &str) -> Option<PathBuf> {
-    let names =
-        std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    names
+/// The predecessors of a log that was rotated, newest first: `0.log.20261122-001500`, and `0.log.20261122-001500.gz` once compressed.
+fn rotated(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|entry| {
             entry.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).is_some_and(|stamp| {
+                let stamp = stamp.strip_suffix(".gz").unwrap_or(stamp);
                 !stamp.is_empty() && stamp.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
             })
         })
-        .max()
-        .map(|name| folder.join(name))
+        .collect();
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    // While it is being compressed both are there.
+    found.dedup_by(|plain, compressed| compressed.strip_suffix(".gz") == Some(plain));
+    found.truncate(ROTATED);
+    found.into_iter().map(|name| folder.join(name)).collect()
+}
+
+/// The lines at the end of a compressed file.
+fn tail_of_gzip(file: File) -> io::Result<Vec<LogLine>> {
+    let mut text = flate2::read::MultiGzDecoder::new(io::BufReader::new(file)).take(INFLATED);
+    let most = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+    let mut window = Vec::with_capacity(2 * most);
+    let mut is_cut = false;
+    while text.by_ref().take(WINDOW).read_to_end(&mut window)? > 0 {
+        if window.len() > most {
+            window.drain(..window.len() - most);
+            is_cut = true;
+        }
+    }
+    Ok(join(&window, is_cut))
 }
 
 /// The lines at the end of a file.

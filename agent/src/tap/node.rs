@@ -26,6 +26,19 @@ use super::saver::Saver;
 /// What the kubelet says about a pod or a container in back-off: a sentence or two.
 const WORDS_BYTES: usize = 1024;
 
+/// The annotation of a pod by which its last log lines are taken (`true`) or not (`false`).
+const LOG_LINES: &str = "nodetap.io/log-lines";
+
+/// Whose last log lines are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLines {
+    /// Those of all pods but of those that are annotated `nodetap.io/log-lines: "false"`.
+    #[default]
+    OptOut,
+    /// Those of pods that are annotated `nodetap.io/log-lines: "true"`.
+    OptIn,
+}
+
 /// What the node needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,6 +48,8 @@ pub struct Settings {
     pub pod_logs: PathBuf,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// Whose logs are read.
+    pub log_lines: LogLines,
     /// What the configuration adds to redaction.
     pub redact: Named,
 }
@@ -62,6 +77,18 @@ struct Known {
     facts: PodFacts,
     /// Being deleted, and some container of it is still running.
     terminating: Option<Instant>,
+}
+
+// === impl LogLines ===
+
+impl LogLines {
+    /// Whether the lines of a pod are taken, by what its annotation says.
+    fn takes(self, says: Option<&str>) -> bool {
+        match self {
+            Self::OptOut => says != Some("false"),
+            Self::OptIn => says == Some("true"),
+        }
+    }
 }
 
 // === impl Node ===
@@ -303,7 +330,10 @@ impl Node {
     }
 
     async fn last_lines(&self, death: &ContainerDied) -> Result<Vec<nodetap_wire::LogLine>, Missing> {
-        if self.settings.skip_namespaces.contains(&death.namespace) {
+        let says = death.annotations.get(LOG_LINES).map(String::as_str);
+        let wanted =
+            self.settings.log_lines.takes(says) && !self.settings.skip_namespaces.contains(&death.namespace);
+        if !wanted {
             return Err(Missing::OptedOut);
         }
         let root = self.settings.pod_logs.clone();

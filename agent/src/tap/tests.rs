@@ -38,6 +38,7 @@ impl Tapped {
             pod_logs: node.pod_logs,
             poll_interval: Duration::from_secs(1),
             skip_namespaces: BTreeSet::new(),
+            log_lines: node::LogLines::OptOut,
             redact: redact::named::Named::default(),
             state: None,
         };
@@ -105,6 +106,19 @@ async fn a_crash_is_reported_once_with_its_redacted_last_line() {
     let death = tapped.death().await;
     assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
     assert_eq!(death.source(), Source::Kubelet);
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn where_pods_opt_in_the_lines_of_the_others_are_not_taken() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped =
+        Tapped::start_with(cluster, None, |config| config.log_lines = node::LogLines::OptIn).await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(7, "mine alone")).await.unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.last_lines.len()), (Some(7), 0));
     tapped.cancel.cancel();
 }
 

@@ -106,11 +106,46 @@ fn a_rotated_predecessor_gives_what_the_current_file_lacks() {
     fs::write(folder.join("3.log"), "2024-01-01T00:00:03Z stdout F last\n").unwrap();
     fs::write(folder.join("3.log.20240101-000002"), "2024-01-01T00:00:02Z stdout F newer\n").unwrap();
     fs::write(folder.join("3.log.20240101-000001"), "2024-01-01T00:00:01Z stdout F older\n").unwrap();
-    fs::write(folder.join("3.log.20240101-000003.gz"), "not plain").unwrap();
     fs::write(folder.join("13.log"), "2024-01-01T00:00:01Z stdout F other\n").unwrap();
-    assert_eq!(texts(&LOG.last_lines(root.path()).unwrap()), ["newer", "last"]);
+    assert_eq!(texts(&LOG.last_lines(root.path()).unwrap()), ["older", "newer", "last"]);
     fs::remove_file(folder.join("3.log")).unwrap();
-    assert_eq!(texts(&LOG.last_lines(root.path()).unwrap()), ["newer"]);
+    assert_eq!(texts(&LOG.last_lines(root.path()).unwrap()), ["older", "newer"]);
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_predecessor_is_read_by_its_end_and_once() {
+    let (root, folder) = folder();
+    fs::write(folder.join("3.log"), "2024-01-01T00:00:03Z stdout F last\n").unwrap();
+    let mut long = String::new();
+    for number in 0..100_000 {
+        writeln!(long, "2024-01-01T00:00:01Z stdout F line {number}").unwrap();
+    }
+    fs::write(folder.join("3.log.20240101-000001.gz"), gzip(&long)).unwrap();
+    fs::write(folder.join("3.log.20240101-000002"), "2024-01-01T00:00:02Z stderr F plain\n").unwrap();
+    fs::write(folder.join("3.log.20240101-000002.gz"), gzip("2024-01-01T00:00:02Z stderr F plain\n"))
+        .unwrap();
+    let mut lines = LOG.last_lines(root.path()).unwrap();
+    fit(&mut lines);
+    assert_eq!(lines.len(), LINES);
+    let texts = texts(&lines);
+    assert_eq!(texts[..2], ["line 99952", "line 99953"]);
+    assert_eq!(texts[47..], ["line 99999", "plain", "last"]);
+}
+
+#[test]
+fn a_compressed_predecessor_that_is_torn_leaves_what_came_after_it() {
+    let (root, folder) = folder();
+    fs::write(folder.join("3.log"), "2024-01-01T00:00:03Z stdout F last\n").unwrap();
+    let whole = gzip("2024-01-01T00:00:02Z stdout F before\n");
+    fs::write(folder.join("3.log.20240101-000002.gz"), &whole[..whole.len() - 6]).unwrap();
+    assert_eq!(texts(&LOG.last_lines(root.path()).unwrap()), ["last"]);
 }
 
 #[test]
