@@ -1,5 +1,5 @@
 //! One true sentence for a container's death, such as "app was killed: it went over its memory limit of 64Mi (exit 137,
-//! OOMKilled) after 3 m 12 s, the 4th time in 20 min; last line: ...".
+//! OOMKilled) after 3 m 12 s, its 4th end in 20 min; last line: ...".
 //!
 //! Pure, and built from facts alone: the death as the kubelet told it, and the events about the same pod. Where they do not
 //! say why, the sentence does not either: an exit code that stands for a signal by convention is told as such, and a probe
@@ -82,8 +82,8 @@ pub fn explain(death: &ContainerDied, related: Related<'_>) -> String {
     }
     match death.missed_before {
         0 => {}
-        1 => sentence += "; 1 death before it was not seen",
-        missed => sentence += &format!("; {missed} deaths before it were not seen"),
+        1 => sentence += "; 1 end before it was not seen",
+        missed => sentence += &format!("; {missed} ends before it were not seen"),
     }
     let last = death.last_lines.iter().rev().map(|line| line.text.trim()).find(|line| !line.is_empty());
     let said = first_line(&death.message);
@@ -227,16 +227,17 @@ fn run_time(death: &ContainerDied) -> Option<u64> {
     known.then(|| (death.finished_ns - death.started_ns).unsigned_abs() / SECOND.unsigned_abs())
 }
 
-/// ", the 4th time in 20 min".
+/// ", its 4th end in 20 min".
 fn times(death: &ContainerDied) -> String {
     let until = if death.finished_ns > 0 { death.finished_ns } else { death.seen_ns };
     let seconds = until.saturating_sub(death.window_first_ns).max(0).unsigned_abs() / SECOND.unsigned_abs();
     if death.deaths_in_window < 2 || death.window_first_ns <= 0 {
         return String::new();
     }
-    let at_least = if death.deaths_in_window >= COUNTED { "at least " } else { "" };
+    let at_least = if death.deaths_in_window >= COUNTED { " at least" } else { "" };
     let within = if seconds == 0 { "a second".to_owned() } else { duration(seconds) };
-    format!(", {at_least}the {} time in {within}", ordinal(death.deaths_in_window))
+    // Of any end, whatever each of them was.
+    format!(", its {} end in {within}{at_least}", ordinal(death.deaths_in_window))
 }
 
 #[cfg(test)]

@@ -122,13 +122,13 @@ fn cases() -> Vec<(ContainerDied, Vec<PodEvent>, &'static str)> {
         (ran(3 * 86_400 + 5, died(1)), none(), "app failed (exit 1) after 3 d"),
         (ContainerDied { started_ns: 0, ..died(1) }, none(), "app failed (exit 1)"),
         // How often, and what comes then.
-        (times(4, 20, died(1)), none(), "app failed (exit 1) after 3 m 12 s, the 4th time in 20 min"),
+        (times(4, 20, died(1)), none(), "app failed (exit 1) after 3 m 12 s, its 4th end in 20 min"),
         (times(1, 0, died(1)), none(), "app failed (exit 1) after 3 m 12 s"),
-        (times(22, 59, died(1)), none(), "app failed (exit 1) after 3 m 12 s, the 22nd time in 59 min"),
+        (times(22, 59, died(1)), none(), "app failed (exit 1) after 3 m 12 s, its 22nd end in 59 min"),
         (
             times(64, 13, died(1)),
             none(),
-            "app failed (exit 1) after 3 m 12 s, at least the 64th time in 13 min",
+            "app failed (exit 1) after 3 m 12 s, its 64th end in 13 min at least",
         ),
         (
             ContainerDied { back_off: "CrashLoopBackOff".into(), ..died(1) },
@@ -138,7 +138,7 @@ fn cases() -> Vec<(ContainerDied, Vec<PodEvent>, &'static str)> {
         (
             ContainerDied { missed_before: 2, ..died(1) },
             none(),
-            "app failed (exit 1) after 3 m 12 s; 2 deaths before it were not seen",
+            "app failed (exit 1) after 3 m 12 s; 2 ends before it were not seen",
         ),
         (
             ContainerDied { message: "panic: no route\ngoroutine 1".into(), ..died(2) },
@@ -228,7 +228,7 @@ fn cases() -> Vec<(ContainerDied, Vec<PodEvent>, &'static str)> {
         (
             lines(&["about to take too much"], times(4, 20, oom(137, 64 * MI))),
             none(),
-            "app was killed: it went over its memory limit of 64Mi (exit 137, OOMKilled) after 3 m 12 s, the 4th time in 20 min; \
+            "app was killed: it went over its memory limit of 64Mi (exit 137, OOMKilled) after 3 m 12 s, its 4th end in 20 min; \
              last line: about to take too much",
         ),
         (
