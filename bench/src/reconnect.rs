@@ -206,7 +206,10 @@ impl Bench {
         let fleet = Fleet::start(&setup, &nodes, Access::Shared(kubeconfig)).await?;
         let mut bench = Self { setup, aggregator, fleet, agents: agents.len() };
         bench.until_connected().await?;
-        Ok((bench, begun.elapsed()))
+        let connected = begun.elapsed();
+        launch::until_divided(&bench.aggregator, &arguments.watch, PATIENCE).await?;
+        sleep(SETTLED).await;
+        Ok((bench, connected))
     }
 
     async fn round(&mut self, length: Duration) -> anyhow::Result<Round> {
