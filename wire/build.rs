@@ -13,6 +13,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .type_attribute(".nodetap.v1.ContainerDied", KEPT)
         .type_attribute(".nodetap.v1.LogLine", KEPT)
         .type_attribute(".nodetap.v1.Owner", KEPT)
+        // Small ones that are kept and compared by thousands.
+        .type_attribute(".nodetap.v1.Shard", "#[derive(PartialOrd, Ord)]")
+        .type_attribute(".nodetap.v1.WholeCluster", "#[derive(PartialOrd, Ord)]")
+        .type_attribute(".nodetap.v1.NoHost", "#[derive(PartialOrd, Ord)]")
+        .type_attribute(".nodetap.v1.Namespaces", "#[derive(PartialOrd, Ord)]")
+        .type_attribute(".nodetap.v1.UidRange", "#[derive(PartialOrd, Ord)]")
         .field_attribute(
             ".nodetap.v1.ContainerDied.container_kind",
             "#[serde(with = \"crate::kept::container_kind\")]",

@@ -11,6 +11,7 @@ use nodetap_wire::Assignment;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::http::AgentHealth;
@@ -25,6 +26,9 @@ const REPORTS: usize = 16;
 /// How long the parts have to end: the link sends what it has within 5 s.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// How long others have to watch what this agent watched, once it was told to end.
+const HANDOVER: Duration = Duration::from_secs(6);
+
 /// Everything that the settings name, read and checked. Nothing is bound.
 pub struct App {
     config: Config,
@@ -36,6 +40,9 @@ pub struct App {
 /// The agent, running.
 pub struct Running {
     tasks: Tasks,
+    drain: CancellationToken,
+    assignments: watch::Receiver<Assignment>,
+    link: watch::Receiver<link::Health>,
     /// Where metrics and health are.
     pub listen: SocketAddr,
 }
@@ -81,10 +88,10 @@ impl App {
     pub async fn start(self) -> Result<Running, BindError> {
         let listener = endpoint::bind(self.config.listen, "metrics", "--listen").await?;
         let listen = listener.local_addr().unwrap_or(self.config.listen);
-        Ok(Running { tasks: self.spawn(listener), listen })
+        Ok(self.spawn(listener, listen))
     }
 
-    fn spawn(self, listener: TcpListener) -> Tasks {
+    fn spawn(self, listener: TcpListener, listen: SocketAddr) -> Running {
         let Self { config, access, credentials, link: link_metrics } = self;
         let mut registry = Registry::default();
         let watch_metrics = event_watch::metrics::Metrics::default();
@@ -101,10 +108,14 @@ impl App {
         let (assign, assignments) = watch::channel(Assignment::default());
         let (say, link_health) = watch::channel(link::Health::default());
         let (forget, forgotten) = watch::channel(0);
+        let (negotiate, negotiations) = watch::channel(0);
+        let (find, findings) = watch::channel(None);
+        let drain = CancellationToken::new();
+        let (names, tally) = <(event_watch::names::Names, event_watch::tally::Tally)>::default();
         let progress = event_watch::progress::Progress::default();
         let health = AgentHealth {
             watches: progress.clone(),
-            link: link_health,
+            link: link_health.clone(),
             tap: tap_metrics.clone(),
             poll_interval: config.tap.poll_interval,
         };
@@ -113,13 +124,18 @@ impl App {
         let stop = tasks.stop_token();
         let client = access.client.clone();
         let wiring = event_watch::Wiring {
-            assignments,
+            assignments: assignments.clone(),
             intake: intake.clone(),
             reports: report,
-            metrics: watch_metrics,
+            tally: tally.clone(),
+            names: names.clone(),
+            metrics: watch_metrics.clone(),
             progress,
         };
-        tasks.spawn("watch", event_watch::run(client, wiring, stop.clone()));
+        tasks.spawn("watch", event_watch::run(client.clone(), wiring, stop.clone()));
+        let negotiating =
+            event_watch::negotiate::run(client, negotiations, find, watch_metrics, stop.clone());
+        tasks.spawn("negotiate", negotiating);
         let again = tap::Again { forgotten, within: tap::ANNOUNCED_WITHIN };
         tasks.spawn_fallible("tap", tap::run(config.tap, access, intake, again, tap_metrics, stop.clone()));
         let settings = link::Settings {
@@ -128,13 +144,24 @@ impl App {
             aggregator: config.aggregator,
             bounds: Bounds::default(),
         };
-        let ends = link::Ends { taken, reports, assignments: assign, health: say, forgotten: forget };
+        let ends = link::Ends {
+            taken,
+            reports,
+            assignments: assign,
+            health: say,
+            forgotten: forget,
+            negotiate,
+            findings,
+            names: names.subscribe(),
+            tally,
+            drain: drain.clone(),
+        };
         tasks.spawn(
             "link",
             link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop.clone()),
         );
         tasks.spawn("endpoint", Endpoint::new(registry, Arc::new(health)).run(listener, stop));
-        tasks
+        Running { tasks, drain, assignments, link: link_health, listen }
     }
 }
 
@@ -146,6 +173,24 @@ impl Running {
     /// # Errors
     /// Where a part ended by itself: its name and why.
     pub async fn until_told(self) -> Result<(), String> {
-        self.tasks.run_until_told(DRAIN).await
+        let Self { tasks, drain, assignments, mut link, .. } = self;
+        let farewell = async {
+            drain.cancel();
+            // The watch goes on all the while: to let go is the aggregator's word.
+            let mut held = assignments;
+            let handed_over = async {
+                tokio::select! {
+                    _ = held.wait_for(|held| held.watches.is_empty()) => {}
+                    _ = link.wait_for(|link| !link.connected) => {}
+                }
+            };
+            if tokio::time::timeout(HANDOVER, handed_over).await.is_err() {
+                tracing::warn!(
+                    seconds = HANDOVER.as_secs(),
+                    "stopping before others watch what this agent watched"
+                );
+            }
+        };
+        tasks.run_until_told_then(farewell, DRAIN).await
     }
 }

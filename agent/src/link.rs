@@ -8,11 +8,15 @@ mod connect;
 pub mod metrics;
 pub mod tls;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
-use nodetap_wire::{Assignment, FromAgent, HeldWatch, Hello, WatchReport, WatchState, from_agent, to_agent};
+use nodetap_wire::{
+    Assignment, Draining, Findings, FromAgent, HeldWatch, Hello, WatchReport, WatchState, from_agent,
+    to_agent,
+};
 use rustls::crypto::aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
@@ -26,6 +30,8 @@ use self::tls::Credentials;
 use crate::outbox;
 use crate::outbox::Taken;
 use crate::outbox::queue::{Bounds, Queue, Refused};
+use crate::watch::names::Named;
+use crate::watch::tally::Tally;
 
 /// Batches on their way: enough for 10,000 records a second at an aggregator that answers after 0.8 s.
 const WINDOW: usize = 16;
@@ -35,6 +41,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A stream that has lasted this long was a good one, though nothing was sent on it.
 const GOOD: Duration = Duration::from_secs(30);
+
+/// How often it is told how far the watches came.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// What is taken in one go before the connection gets its turn.
 const TURN: usize = 512;
@@ -66,6 +75,16 @@ pub struct Ends {
     /// Grows where a stream opens after an acknowledgement: an aggregator that started again has forgotten what it acknowledged
     /// and does not journal. What was not acknowledged is sent again by itself.
     pub forgotten: watch::Sender<u64>,
+    /// Grows when the aggregator asks what the API server accepts.
+    pub negotiate: watch::Sender<u64>,
+    /// What the API server was found to accept.
+    pub findings: watch::Receiver<Option<Findings>>,
+    /// The names of namespaces, where this agent watches them.
+    pub names: watch::Receiver<Named>,
+    /// What the watches took.
+    pub tally: Tally,
+    /// Cancelled when this agent is to end, and its watches are to go to others before.
+    pub drain: CancellationToken,
 }
 
 /// How the link fares.
@@ -113,6 +132,17 @@ struct Link {
     forgotten: watch::Sender<u64>,
     /// Something was acknowledged since `forgotten` grew.
     acknowledged: bool,
+    negotiate: watch::Sender<u64>,
+    findings: watch::Receiver<Option<Findings>>,
+    names: watch::Receiver<Named>,
+    /// What the aggregator was told of the names on this stream.
+    told: Option<Named>,
+    tally: Tally,
+    told_at: Instant,
+    drain: CancellationToken,
+    /// Frames beside batches and reports: what is found, what is named, how far the watches came. The stream's first of each is
+    /// made anew, so a stream that breaks empties it.
+    control: VecDeque<from_agent::Frame>,
     metrics: Metrics,
     outbox: outbox::metrics::Metrics,
 }
@@ -126,7 +156,8 @@ pub async fn run(
     outbox: outbox::metrics::Metrics,
     stop: CancellationToken,
 ) {
-    let Ends { mut taken, mut reports, assignments, health, forgotten } = ends;
+    let Ends { mut taken, mut reports, assignments, health, forgotten, .. } = ends;
+    let Ends { negotiate, findings, names, tally, drain, .. } = ends;
     let mut link = Link {
         queue: Queue::new(settings.bounds),
         settings,
@@ -140,6 +171,14 @@ pub async fn run(
         health,
         forgotten,
         acknowledged: false,
+        negotiate,
+        findings,
+        names,
+        told: None,
+        tally,
+        told_at: Instant::now(),
+        drain: drain.clone(),
+        control: VecDeque::new(),
         metrics,
         outbox,
     };
@@ -150,6 +189,9 @@ pub async fn run(
     let mut taking = true;
     let mut reporting = true;
     let mut farewell: Option<Instant> = None;
+    let mut told_to_drain = false;
+    let mut found = link.findings.clone();
+    let mut named = link.names.clone();
     loop {
         if !taking {
             link.close();
@@ -166,6 +208,7 @@ pub async fn run(
                 return;
             }
         }
+        let tells_at = link.outgoing.is_some().then(|| link.told_at + PROGRESS);
         let closes_at = link.queue.closes_at().map(Instant::from_std);
         let outgoing = link.outgoing.clone();
         tokio::select! {
@@ -179,8 +222,15 @@ pub async fn run(
                 Some(report) => link.reports.put(report),
                 None => reporting = false,
             },
+            () = until(tells_at) => link.tell_progress(),
+            Ok(()) = found.changed() => link.tell_findings(),
+            Ok(()) = named.changed() => link.tell_names(),
+            () = drain.cancelled(), if !told_to_drain => {
+                told_to_drain = true;
+                link.tell(from_agent::Frame::Draining(Draining {}));
+            }
             // Only to come round again once there is room for what waits.
-            _ = ready(outgoing), if waits_for_room(&link.reports, &link.queue) => {}
+            _ = ready(outgoing), if !link.control.is_empty() || waits_for_room(&link.reports, &link.queue) => {}
             () = stop.cancelled(), if !taken.is_closed() => taken.close(),
             () = until(farewell) => {}
             () = &mut follow, if following => following = false,
@@ -236,6 +286,8 @@ impl Link {
             version: self.settings.version.clone(),
             instance: self.instance.clone(),
             held: held.collect(),
+            findings: self.findings.borrow().clone(),
+            draining: self.drain.is_cancelled(),
         };
         let opening = connect::open(self.settings.aggregator.clone(), self.credentials.clone(), hello);
         Connection::Opening(Box::pin(opening))
@@ -250,6 +302,13 @@ impl Link {
                     self.forgotten.send_modify(|times| *times += 1);
                 }
                 self.outgoing = Some(stream.outgoing.clone());
+                self.told = None;
+                self.told_at = Instant::now();
+                if self.drain.is_cancelled() {
+                    // It may have been cancelled after Hello was written.
+                    self.tell(from_agent::Frame::Draining(Draining {}));
+                }
+                self.tell_names();
                 Connection::Open { stream, since: Instant::now(), greeted: false }
             }
             (Happened::Frame(frame), Connection::Open { stream, since, greeted }) => {
@@ -266,6 +325,7 @@ impl Link {
 
     fn lost(&mut self, error: &LinkError, since: Option<Instant>) -> Connection {
         self.outgoing = None;
+        self.control.clear();
         self.metrics.connected.set(0);
         self.health.send_if_modified(|health| std::mem::replace(&mut health.connected, false));
         let reason = error.reason();
@@ -310,16 +370,51 @@ impl Link {
                 }
                 self.reports.keep(&assignment);
             }
+            to_agent::Frame::Negotiate(_) => self.negotiate.send_modify(|times| *times += 1),
         }
         Ok(())
+    }
+
+    /// Something to be said on this stream, if there is one.
+    fn tell(&mut self, frame: from_agent::Frame) {
+        if self.outgoing.is_some() {
+            self.control.push_back(frame);
+        }
+    }
+
+    fn tell_findings(&mut self) {
+        let findings = self.findings.borrow().clone();
+        if let Some(findings) = findings {
+            self.tell(from_agent::Frame::Findings(findings));
+        }
+    }
+
+    fn tell_names(&mut self) {
+        if self.outgoing.is_none() {
+            return;
+        }
+        let named = self.names.borrow().clone();
+        for frame in named.frames(self.told.as_ref()) {
+            self.tell(from_agent::Frame::Namespaces(frame));
+        }
+        self.told = Some(named);
+    }
+
+    fn tell_progress(&mut self) {
+        let over = self.told_at.elapsed();
+        self.told_at = Instant::now();
+        if let Some(progress) = self.tally.take(over) {
+            self.tell(from_agent::Frame::Progress(progress));
+        }
     }
 
     /// Sends what the window and the connection have room for.
     fn pump(&mut self) {
         let Some(outgoing) = &self.outgoing else { return };
         while outgoing.capacity() > 0 {
-            let frame = match self.reports.take() {
-                Some(report) => from_agent::Frame::WatchReport(report),
+            let report = || self.reports.take().map(from_agent::Frame::WatchReport);
+            let frame = match self.control.pop_front().or_else(report) {
+                Some(frame) => frame,
                 None => match self.queue.send(WINDOW) {
                     Some(sent) => {
                         self.metrics.batches.inc();

@@ -8,8 +8,11 @@ pub mod frame;
 pub mod lines;
 pub mod machine;
 pub mod metrics;
+pub mod names;
+pub mod negotiate;
 pub mod progress;
 pub mod request;
+pub mod tally;
 
 mod exchange;
 mod reports;
@@ -27,8 +30,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use self::metrics::Metrics;
+use self::names::Names;
 use self::progress::Progress;
 use self::reports::Reports;
+use self::request::Target;
+use self::tally::Tally;
 use self::worker::{Shared, Worker};
 use crate::outbox::{Closed, Intake};
 
@@ -47,6 +53,10 @@ pub struct Wiring {
     pub intake: Intake,
     /// Where reports go; a full channel holds up no watch, and gets the newest report of each shard.
     pub reports: mpsc::Sender<WatchReport>,
+    /// What the watches took, for those who ask now and then.
+    pub tally: Tally,
+    /// The names of namespaces, where this agent watches them.
+    pub names: Names,
     /// What is counted.
     pub metrics: Metrics,
     /// What `/livez` and `/readyz` answer from.
@@ -73,8 +83,8 @@ struct Held {
 
 /// Watches what is assigned until cancelled, or until the outbox has ended.
 pub async fn run(client: Client, wiring: Wiring, cancel: CancellationToken) {
-    let Wiring { mut assignments, intake, reports, metrics, progress } = wiring;
-    let shared = Shared { intake, metrics, progress, reports: Reports::default() };
+    let Wiring { mut assignments, intake, reports, tally, names, metrics, progress } = wiring;
+    let shared = Shared { intake, metrics, progress, reports: Reports::default(), tally, names };
     let mut runner = Runner {
         client,
         shared: shared.clone(),
@@ -125,7 +135,7 @@ impl Runner {
         for (_, held) in &gone {
             held.ended.cancelled().await;
         }
-        for (name, (path, watch)) in named {
+        for (name, (target, watch)) in named {
             match self.shards.get(&name) {
                 Some(held) => {
                     held.assigned.send_if_modified(|held| {
@@ -136,17 +146,18 @@ impl Runner {
                         newer
                     });
                 }
-                None => self.start(name, path, watch, Duration::ZERO),
+                None => self.start(name, target, watch, Duration::ZERO),
             }
         }
     }
 
-    fn start(&mut self, name: String, path: String, watch: AssignedWatch, after: Duration) {
+    fn start(&mut self, name: String, target: Target, watch: AssignedWatch, after: Duration) {
         let cancel = self.cancel.child_token();
         let ended = CancellationToken::new();
         let (assigned, receiver) = watch::channel(watch);
         let client = self.client.clone();
-        let worker = Worker::new(client, name.clone(), path, receiver, backoff::seed(), self.shared.clone());
+        let worker =
+            Worker::new(client, name.clone(), target, receiver, backoff::seed(), self.shared.clone());
         let task = hold_one(worker, after, cancel.clone(), ended.clone());
         let task = self.tasks.spawn(task.instrument(info_span!("watch", shard = name))).id();
         self.shards.insert(name, Held { assigned, cancel, ended, task });
@@ -166,8 +177,8 @@ impl Runner {
         // of anything that it is new.
         error!(%error, shard = name, "an event watch ended by a fault and is started again from a list");
         let watch = AssignedWatch { resource_version: String::new(), ..held.assigned.borrow().clone() };
-        if let Some(path) = watch.shard.as_ref().and_then(request::path_of) {
-            self.start(name, path, watch, FAULT_WAIT);
+        if let Some(target) = watch.shard.as_ref().and_then(Target::of) {
+            self.start(name, target, watch, FAULT_WAIT);
         }
         Ok(())
     }
@@ -194,11 +205,11 @@ async fn hold_one(
 }
 
 /// The shards of an assignment that can be watched, by name, with where they are; of one that stands twice, the newest.
-fn named(assignment: &Assignment) -> BTreeMap<String, (String, AssignedWatch)> {
-    let mut named: BTreeMap<String, (String, AssignedWatch)> = BTreeMap::new();
+fn named(assignment: &Assignment) -> BTreeMap<String, (Target, AssignedWatch)> {
+    let mut named: BTreeMap<String, (Target, AssignedWatch)> = BTreeMap::new();
     for watch in &assignment.watches {
-        let Some((name, path)) =
-            watch.shard.as_ref().and_then(|shard| Some((request::name_of(shard), request::path_of(shard)?)))
+        let Some((name, target)) =
+            watch.shard.as_ref().and_then(|shard| Some((shard.name(), Target::of(shard)?)))
         else {
             warn!(
                 epoch = watch.epoch,
@@ -213,7 +224,7 @@ fn named(assignment: &Assignment) -> BTreeMap<String, (String, AssignedWatch)> {
             warn!(assigned = assignment.watches.len(), most = MAX_WATCHES, "too many watches are assigned");
             break;
         }
-        named.insert(name, (path, watch.clone()));
+        named.insert(name, (target, watch.clone()));
     }
     named
 }

@@ -49,6 +49,8 @@ impl Agent {
             assignments: receiver,
             intake,
             reports: report_to,
+            tally: watch::tally::Tally::default(),
+            names: watch::names::Names::default(),
             metrics: metrics.clone(),
             progress: watch::progress::Progress::default(),
         };
@@ -84,6 +86,7 @@ impl Agent {
                 );
                 self.checkpoint = checkpoint.resource_version;
             }
+            Taken::Mark(mark) => mark.reach(),
         }
     }
 

@@ -57,8 +57,8 @@ impl Default for Limits {
             agents: 15_000,
             handshakes: 256,
             handshake: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(2),
-            keep_alive_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_millis(1_500),
+            keep_alive_timeout: Duration::from_millis(1_500),
         }
     }
 }

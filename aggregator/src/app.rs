@@ -20,6 +20,7 @@ use crate::admit::{self, Limits};
 use crate::assign::metrics::{ReportLabels, StateLabel};
 use crate::assign::plan::{Patience, Plan};
 use crate::assign::{self, Assigner, Driver};
+use crate::config::follow::Follow;
 use crate::config::{Config, Synchronous};
 use crate::http::AggregatorHealth;
 use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
@@ -134,7 +135,10 @@ impl App {
         let assign = assign::metrics::Metrics::default();
         assign.register(&mut self.registry);
         let plan = Plan::cluster(Instant::now(), Patience::default());
-        let (assigner, driver) = assign::assign(plan, journal.clone(), assign.clone()).await?;
+        let (wishes, wished) = watch::channel(self.config.events);
+        let settings = assign::Settings { wishes: wished, resets: journal.resets() };
+        let (assigner, driver) = assign::assign(plan, journal.clone(), settings, assign.clone()).await?;
+        let follow = Follow::new(self.config.file().to_owned(), wishes);
         let counters = EventExporterCounters {
             prefix: self.config.metrics_name_prefix.clone(),
             events_sent: journal_metrics.records.get_or_create_owned(&KindLabel { kind: Kind::Event }),
@@ -150,8 +154,7 @@ impl App {
             agents,
             metrics,
             journal.clone(),
-            assigner,
-            driver,
+            (assigner, driver, follow),
             (counters, journal_metrics, facts),
         );
         Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, path })
@@ -175,8 +178,7 @@ impl App {
         agents: TcpListener,
         metrics: TcpListener,
         journal: SqliteJournal,
-        assigner: Assigner,
-        driver: Driver<SqliteJournal>,
+        (assigner, driver, follow): (Assigner, Driver<SqliteJournal>, Follow),
         (mut counters, journal_metrics, facts): (EventExporterCounters, JournalMetrics, Counter),
     ) -> Tasks {
         let Self { config, credentials, sinks, mut registry, admit } = self;
@@ -203,9 +205,10 @@ impl App {
             sinks: context.metrics.clone(),
         };
         match admin::bind(&config.journal.path) {
-            Ok(listener) => {
-                tasks.spawn("admin", Admin::new(journal.clone(), orders, sources).run(listener, stop.clone()))
-            }
+            Ok(listener) => tasks.spawn(
+                "admin",
+                Admin::new(journal.clone(), orders, sources.clone()).run(listener, stop.clone()),
+            ),
             // Everything else works without it.
             Err(error) => {
                 let path = admin::path(&config.journal.path);
@@ -214,6 +217,12 @@ impl App {
         }
         let (admits, admitting) = watch::channel(true);
         tasks.spawn("assign", driver.run(stop.clone()));
+        let stopped = stop.clone();
+        tasks.spawn("configuration", async move {
+            // Ends with the rest; by itself it never does.
+            stopped.run_until_cancelled(follow.run()).await;
+        });
+        let plan = assigner.clone();
         let serving = admit::run(
             agents,
             credentials,
@@ -229,7 +238,25 @@ impl App {
             served
         });
         let health = AggregatorHealth { journal, admits: admitting, stop: stop.clone() };
-        let mut endpoint = Endpoint::new(registry, Arc::new(health));
+        let mut endpoint = Endpoint::new(registry, Arc::new(health)).with_route("/status", move || {
+            let plan = plan.clone();
+            async move {
+                match plan.status().await.map(|status| serde_json::to_string_pretty(&status)) {
+                    Ok(Ok(status)) => endpoint::json(status),
+                    Ok(Err(error)) => endpoint::unavailable(&error),
+                    Err(error) => endpoint::unavailable(&error),
+                }
+            }
+        });
+        endpoint = endpoint.with_route("/reconcile", move || {
+            let report = serde_json::to_string_pretty(&sources.report());
+            async move {
+                match report {
+                    Ok(report) => endpoint::json(report),
+                    Err(error) => endpoint::unavailable(&error),
+                }
+            }
+        });
         if config.compatibility.kubernetes_event_exporter {
             endpoint = endpoint.with_more_metrics(move |open| counters.expose(open));
         }

@@ -42,6 +42,15 @@ pub enum Command {
     },
     /// Shows what became of everything since the aggregator started, as JSON; exit 1 where it does not add up
     Reconcile,
+    /// Tells who watches what, of an aggregator that runs
+    Status {
+        /// Where its metrics are
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2112")]
+        address: String,
+        /// As JSON, with every share
+        #[arg(long)]
+        json: bool,
+    },
     /// Shows, delivers again or drops what receivers refused; asks the aggregator that runs with the same --config
     DeadLetters {
         /// What to do with them

@@ -1,23 +1,35 @@
 //! Which agent watches what; epochs and checkpoints.
 //!
+//! [`choose`] says how the events are shared out, [`plan`] who holds which share, [`spread`] how the shares are dealt.
 //! One task owns the plan. Streams join it and get a receiver of their assignment; a receiver that is closed means that another
 //! stream of the same node took the place.
 
+pub mod choose;
 pub mod metrics;
+mod namespaces;
+pub mod negotiation;
 pub mod plan;
+pub mod rates;
+pub mod spread;
+pub mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
-use nodetap_wire::{Assignment, HeldWatch, WatchReport, WatchState};
+use nodetap_wire::{Assignment, Findings, Hello, NamespaceChanges, Progress, Shard, WatchReport, WatchState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::choose::{Choice, Wish};
 use self::metrics::{ChangeLabels, Metrics, ReportLabels, StateLabel};
-use self::plan::{Holdings, Plan};
+use self::namespaces::Names;
+use self::negotiation::Negotiation;
+use self::plan::{Change, Holdings, Plan};
+use self::rates::Rates;
+use self::status::{ApiServer, Status};
 use crate::journal::{Journal, JournalError};
 
 /// What streams say that is not yet heard: each waits for its turn, so this only smooths a restart with all agents at once.
@@ -28,6 +40,21 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// For reading the checkpoints; without them a shard is given out again at the next tick.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it is looked at how the events are to be shared out.
+const CHOICE: Duration = Duration::from_secs(1);
+
+/// Changes that are logged one by one; more at a time are counted.
+const LOGGED: usize = 16;
+
+/// What the plan depends on beside the agents and the journal.
+#[derive(Debug)]
+pub struct Settings {
+    /// What is configured; may change.
+    pub wishes: watch::Receiver<Wish>,
+    /// Grows when the journal loses the newest of what it had.
+    pub resets: watch::Receiver<u64>,
+}
 
 /// Where streams join.
 #[derive(Clone, Debug)]
@@ -43,6 +70,8 @@ pub struct Membership {
     stream: u64,
     /// What the agent is to watch. Closed: another stream of the node took the place, or the aggregator stops.
     pub assignments: watch::Receiver<Assignment>,
+    /// Grows when the agent is to find out what its API server accepts.
+    pub negotiations: watch::Receiver<u64>,
     /// The node held a shard before, or says so.
     pub has_held: bool,
     assigner: Assigner,
@@ -55,20 +84,34 @@ pub struct Stopped;
 
 #[derive(Debug)]
 enum Input {
-    Joined {
-        node: String,
-        stream: u64,
-        held: Vec<HeldWatch>,
-        answer: oneshot::Sender<(watch::Receiver<Assignment>, bool)>,
-    },
-    Left {
-        node: String,
-        stream: u64,
-    },
-    Reported {
-        node: String,
-        report: WatchReport,
-    },
+    Joined { node: String, stream: u64, hello: Box<Hello>, answer: oneshot::Sender<Joined> },
+    Left { node: String, stream: u64 },
+    Said { node: String, said: Said },
+    Status { answer: oneshot::Sender<Status> },
+}
+
+#[derive(Debug)]
+struct Joined {
+    assignments: watch::Receiver<Assignment>,
+    negotiations: watch::Receiver<u64>,
+    has_held: bool,
+}
+
+/// What a stream says after its Hello.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// A watch has another state.
+    Report(WatchReport),
+    /// What the API server accepts.
+    Findings(Findings),
+    /// The names of namespaces.
+    Namespaces(NamespaceChanges),
+    /// How far the watches came.
+    Progress(Progress),
+    /// The agent is to end.
+    Draining,
+    /// An event of the node that is named says whether pods are put on it.
+    Cordoned(String, bool),
 }
 
 /// The task that owns the plan.
@@ -79,6 +122,14 @@ pub struct Driver<J> {
     inputs: mpsc::Receiver<Input>,
     members: BTreeMap<String, Member>,
     holdings: watch::Sender<Arc<Holdings>>,
+    /// The plan's version that was published.
+    published: u64,
+    settings: Settings,
+    choice: Choice,
+    next_choice: Instant,
+    negotiation: Negotiation,
+    names: Names,
+    rates: Rates,
     metrics: Metrics,
 }
 
@@ -86,6 +137,7 @@ pub struct Driver<J> {
 struct Member {
     stream: u64,
     assignment: watch::Sender<Assignment>,
+    negotiations: watch::Sender<u64>,
 }
 
 /// The plan's task and the way to it. Reads the journal's checkpoints first, so that no epoch is given twice.
@@ -95,12 +147,30 @@ struct Member {
 pub async fn assign<J: Journal>(
     mut plan: Plan,
     journal: J,
+    mut settings: Settings,
     metrics: Metrics,
 ) -> Result<(Assigner, Driver<J>), JournalError> {
     plan.known(&journal.checkpoints().await?);
     let (inputs, receiver) = mpsc::channel(INPUTS);
     let (holdings, published) = watch::channel(Arc::new(plan.holdings()));
-    let driver = Driver { plan, journal, inputs: receiver, members: BTreeMap::new(), holdings, metrics };
+    settings.resets.mark_unchanged();
+    settings.wishes.mark_changed();
+    let now = Instant::now();
+    let mut driver = Driver {
+        choice: Choice { partition: plan.partition(), why: "nothing is known yet".to_owned() },
+        plan,
+        journal,
+        inputs: receiver,
+        members: BTreeMap::new(),
+        holdings,
+        published: 0,
+        settings,
+        next_choice: now,
+        negotiation: Negotiation::new(now.into_std()),
+        names: Names::default(),
+        rates: Rates::new(now.into_std()),
+        metrics,
+    };
     driver.publish();
     Ok((Assigner { inputs, holdings: published }, driver))
 }
@@ -112,12 +182,23 @@ impl Assigner {
     ///
     /// # Errors
     /// When the aggregator stops.
-    pub async fn join(&self, node: &str, stream: u64, held: Vec<HeldWatch>) -> Result<Membership, Stopped> {
+    pub async fn join(&self, node: &str, stream: u64, hello: Hello) -> Result<Membership, Stopped> {
         let (answer, answered) = oneshot::channel();
-        let input = Input::Joined { node: node.to_owned(), stream, held, answer };
+        let input = Input::Joined { node: node.to_owned(), stream, hello: Box::new(hello), answer };
         self.inputs.send(input).await.map_err(|_| Stopped)?;
-        let (assignments, has_held) = answered.await.map_err(|_| Stopped)?;
-        Ok(Membership { node: node.to_owned(), stream, assignments, has_held, assigner: self.clone() })
+        let Joined { assignments, negotiations, has_held } = answered.await.map_err(|_| Stopped)?;
+        let assigner = self.clone();
+        Ok(Membership { node: node.to_owned(), stream, assignments, negotiations, has_held, assigner })
+    }
+
+    /// How the plan stands.
+    ///
+    /// # Errors
+    /// When the aggregator stops.
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Status { answer }).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
     }
 
     /// Who holds what now.
@@ -129,13 +210,21 @@ impl Assigner {
 // === impl Membership ===
 
 impl Membership {
-    /// A watch reported its state.
+    /// The stream said something.
     ///
     /// # Errors
     /// When the aggregator stops.
-    pub async fn report(&self, report: WatchReport) -> Result<(), Stopped> {
-        let input = Input::Reported { node: self.node.clone(), report };
+    pub async fn say(&self, said: Said) -> Result<(), Stopped> {
+        let input = Input::Said { node: self.node.clone(), said };
         self.assigner.inputs.send(input).await.map_err(|_| Stopped)
+    }
+}
+
+impl Membership {
+    /// The same of what may be missed: it is not waited for.
+    pub fn hint(&self, said: Said) {
+        // Without room, the plan only knows less.
+        let _ = self.assigner.inputs.try_send(Input::Said { node: self.node.clone(), said });
     }
 }
 
@@ -163,6 +252,7 @@ impl<J: Journal> Driver<J> {
                 },
                 _ = tick.tick() => {
                     self.sweep();
+                    self.look();
                     self.settle().await;
                 }
             }
@@ -172,39 +262,94 @@ impl<J: Journal> Driver<J> {
     async fn take(&mut self, input: Input) {
         let now = Instant::now().into_std();
         match input {
-            Input::Joined { node, stream, held, answer } => {
-                self.plan.joined(now, &node, stream, &held);
+            Input::Joined { node, stream, hello, answer } => {
+                self.plan.joined(now, &node, stream, &hello.held);
+                if hello.draining {
+                    self.plan.draining(&node);
+                }
+                if let Some(findings) = hello.findings
+                    && self.negotiation.recall(now_ns(), &node, findings)
+                {
+                    self.found();
+                }
                 self.settle().await;
-                let (assignment, receiver) = watch::channel(self.plan.assignment(&node));
+                let (assignment, assignments) = watch::channel(self.plan.assignment(&node));
+                let (negotiate, negotiations) = watch::channel(0);
                 let has_held = self.plan.has_held(&node);
                 // The sender that this drops is what tells an older stream that it was replaced.
-                self.members.insert(node, Member { stream, assignment });
+                self.members.insert(node, Member { stream, assignment, negotiations: negotiate });
                 // Where the stream is gone already, its receiver is dropped here and swept up at the next tick.
-                let _ = answer.send((receiver, has_held));
+                let _ = answer.send(Joined { assignments, negotiations, has_held });
             }
             Input::Left { node, stream } => self.left(&node, stream),
-            Input::Reported { node, report } => {
-                let state = state(&report);
-                tracing::info!(
-                    node,
-                    epoch = report.epoch,
-                    ?state,
-                    failure = report.failure,
-                    "watch reported its state"
-                );
-                self.metrics.reports.get_or_create_owned(&ReportLabels { state }).inc();
-                let seconds = now_ns().div_euclid(1_000_000_000);
-                self.metrics.last_report.get_or_create_owned(&ReportLabels { state }).set(seconds);
-                self.plan.reported(now, &node, &report);
+            Input::Said { node, said } => self.said(node, said).await,
+            Input::Status { answer } => {
+                // Who asked may be gone.
+                let _ = answer.send(self.status(now));
             }
         }
     }
 
+    async fn said(&mut self, node: String, said: Said) {
+        let now = Instant::now().into_std();
+        match said {
+            Said::Report(report) => self.reported(now, &node, &report),
+            Said::Findings(findings) => {
+                let failure = findings.failure.clone();
+                if self.negotiation.answer(now, now_ns(), &node, findings) {
+                    self.found();
+                } else if !failure.is_empty() {
+                    tracing::warn!(node, failure, "not everything could be found out about the API server");
+                }
+            }
+            Said::Namespaces(changes) => {
+                let is_holder = self.plan.is_held_by(&node, &Shard::namespaces(), changes.epoch);
+                if is_holder && let Some(names) = self.names.take(&node, changes) {
+                    self.metrics.namespaces.set(i64::try_from(names.len()).unwrap_or(i64::MAX));
+                    self.plan.namespaces(now, names.clone());
+                    self.settle().await;
+                }
+            }
+            Said::Progress(progress) => {
+                for progress in &progress.shards {
+                    let Some(shard) = &progress.shard else { continue };
+                    // Only of those that there are, so that no agent can fill this with names.
+                    if self.holdings.borrow().get(shard).is_some() {
+                        self.rates.took(now, shard, progress);
+                    }
+                }
+            }
+            Said::Draining => {
+                tracing::info!(node, "agent is to end: its watches go to others");
+                self.plan.draining(&node);
+                self.settle().await;
+            }
+            Said::Cordoned(node, is_cordoned) => self.plan.cordoned(now, &node, is_cordoned),
+        }
+    }
+
+    fn reported(&mut self, now: std::time::Instant, node: &str, report: &WatchReport) {
+        let state = state(report);
+        let shard = report.shard.as_ref().map(Shard::name);
+        let (epoch, failure) = (report.epoch, &report.failure);
+        tracing::debug!(node, shard, epoch, ?state, failure, "watch reported its state");
+        self.metrics.reports.get_or_create_owned(&ReportLabels { state }).inc();
+        let seconds = now_ns().div_euclid(1_000_000_000);
+        self.metrics.last_report.get_or_create_owned(&ReportLabels { state }).set(seconds);
+        if report.state() == WatchState::BackingOff {
+            tracing::warn!(node, shard, epoch, failure, "a watch fails");
+            self.negotiation.disturbed(now);
+        }
+        self.plan.reported(now, node, report);
+    }
+
     fn left(&mut self, node: &str, stream: u64) {
+        let now = Instant::now().into_std();
         if self.members.get(node).is_some_and(|member| member.stream == stream) {
             self.members.remove(node);
+            self.negotiation.left(now, node);
         }
-        self.plan.left(Instant::now().into_std(), node, stream);
+        self.plan.left(now, node, stream);
     }
 
     fn sweep(&mut self) {
@@ -219,6 +364,73 @@ impl<J: Journal> Driver<J> {
         }
     }
 
+    /// What depends on time, on the configuration and on the journal's health.
+    fn look(&mut self) {
+        let now = Instant::now().into_std();
+        if self.settings.resets.has_changed().unwrap_or(false) {
+            self.settings.resets.mark_unchanged();
+            tracing::warn!("the journal lost the newest of what it had: every watch lists again");
+            self.plan.reset();
+        }
+        self.plan.expire(now);
+        if self.negotiation.is_due(now) {
+            self.negotiate(now);
+        }
+        if Instant::now() >= self.next_choice && !self.plan.awaits_restart(now) {
+            self.next_choice = Instant::now() + CHOICE;
+            self.choose(now);
+            let agents = self.plan.agents();
+            let holdings = self.holdings.borrow().clone();
+            let hot = self.rates.hot(now, agents, |shard| holdings.get(shard).is_some());
+            self.plan.hot(now, hot);
+            self.metrics.events_per_second.set(self.rates.all(now).unwrap_or(0.0));
+        }
+        self.metrics.changing.set(i64::from(self.plan.awaits_changeover()));
+    }
+
+    fn negotiate(&mut self, now: std::time::Instant) {
+        let Some(node) = self.plan.any_node().map(str::to_owned) else { return };
+        let Some(member) = self.members.get(&node) else { return };
+        member.negotiations.send_modify(|times| *times += 1);
+        self.negotiation.ask(now, &node);
+        tracing::info!(node, "asking an agent what the API server accepts");
+    }
+
+    fn found(&self) {
+        let Some((findings, node, _)) = self.negotiation.findings() else { return };
+        self.metrics.found(findings);
+        tracing::info!(
+            node,
+            version = findings.version,
+            host_selector = ?findings.host_selector(),
+            shard_selector = ?findings.shard_selector(),
+            send_initial_events = ?findings.send_initial_events(),
+            api_servers = findings.api_servers,
+            answer_ms = findings.answer_ms,
+            failure = findings.failure,
+            "found out what the API server accepts"
+        );
+    }
+
+    fn choose(&mut self, now: std::time::Instant) {
+        let is_new = self.settings.wishes.has_changed().unwrap_or(false);
+        let wish = *self.settings.wishes.borrow_and_update();
+        let choice = wish.choose(&choose::Known {
+            findings: self.negotiation.findings().map(|(findings, ..)| findings),
+            agents: self.plan.agents(),
+            namespaces: self.plan.namespace_count(),
+            events_per_second: self.rates.all(now),
+            current: self.plan.partition(),
+        });
+        if is_new || choice.partition != self.choice.partition {
+            let (partition, before) = (choice.partition.name(), self.plan.partition().name());
+            tracing::info!(partition, before, why = choice.why, "chosen how the events are shared out");
+        }
+        self.plan.change(now, choice.partition);
+        self.metrics.chosen(choice.partition);
+        self.choice = choice;
+    }
+
     async fn settle(&mut self) {
         if self.plan.is_due(Instant::now().into_std()) {
             match tokio::time::timeout(CHECKPOINT_TIMEOUT, self.journal.checkpoints()).await {
@@ -226,12 +438,26 @@ impl<J: Journal> Driver<J> {
                 Ok(Err(error)) => return self.without_checkpoints(&error),
                 Err(error) => return self.without_checkpoints(&error),
             }
-            for change in self.plan.settle(Instant::now().into_std()) {
-                tracing::info!(node = change.node, epoch = change.epoch, shard = ?change.shard.share, cause = ?change.cause, "watch given to an agent");
-                self.metrics.changes.get_or_create_owned(&ChangeLabels { cause: change.cause.into() }).inc();
-            }
+            let changes = self.plan.settle(Instant::now().into_std());
+            self.log(&changes);
         }
         self.publish();
+    }
+
+    fn log(&self, changes: &[Change]) {
+        for Change { shard, epoch, node, cause } in changes.iter().take(LOGGED) {
+            tracing::info!(node, epoch, %shard, ?cause, "watch given to an agent");
+        }
+        if changes.len() > LOGGED {
+            tracing::info!(
+                watches = changes.len(),
+                unlogged = changes.len() - LOGGED,
+                "watches given to agents"
+            );
+        }
+        for change in changes {
+            self.metrics.changes.get_or_create_owned(&ChangeLabels { cause: change.cause.into() }).inc();
+        }
     }
 
     /// Without them the new holder would list everything anew: better at the next tick with them.
@@ -240,26 +466,21 @@ impl<J: Journal> Driver<J> {
         tracing::warn!(%error, "no checkpoints from the journal, so no watch is given out now");
     }
 
-    fn publish(&self) {
-        let holdings = self.plan.holdings();
-        let vacant = holdings.iter().filter(|holding| holding.node.is_none()).count();
-        self.metrics.vacant.set(i64::try_from(vacant).unwrap_or(i64::MAX));
-        let epoch = holdings.iter().map(|holding| holding.epoch).max().unwrap_or(0);
-        self.metrics.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
-        // First, so that a holder's first checkpoint is already known to be its own.
-        let changed = self.holdings.send_if_modified(|current| {
-            let changed = **current != holdings;
-            if changed {
-                *current = Arc::new(holdings);
-            }
-            changed
-        });
-        if !changed {
+    fn publish(&mut self) {
+        if self.published == self.plan.version() {
             return;
         }
+        self.published = self.plan.version();
+        let (shards, vacant) = self.plan.counts();
+        self.metrics.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
+        self.metrics.vacant.set(i64::try_from(vacant).unwrap_or(i64::MAX));
+        self.metrics.epoch.set(i64::try_from(self.plan.epoch()).unwrap_or(i64::MAX));
+        // First, so that a holder's first checkpoint is already known to be its own.
+        self.holdings.send_replace(Arc::new(self.plan.holdings()));
+        let mut assignments = self.plan.assignments();
         for (node, member) in &self.members {
+            let assignment = assignments.remove(node.as_str()).unwrap_or_default();
             member.assignment.send_if_modified(|current| {
-                let assignment = self.plan.assignment(node);
                 // The resourceVersion alone moves all the time and matters only to whoever starts.
                 let key = |assignment: &Assignment| -> Vec<_> {
                     assignment.watches.iter().map(|watch| (watch.shard.clone(), watch.epoch)).collect()
@@ -272,6 +493,43 @@ impl<J: Journal> Driver<J> {
             });
         }
     }
+
+    fn status(&self, now: std::time::Instant) -> Status {
+        let watches = self.plan.rows(now).map(|row| {
+            let took = self.rates.of(row.shard);
+            status::Watch {
+                shard: row.shard.name(),
+                node: row.node.map(str::to_owned),
+                epoch: row.epoch,
+                held_for_seconds: row.held_for.as_secs(),
+                state: status::word(&row).to_owned(),
+                events_per_second: took.map_or(0.0, |took| took.rate(now)),
+                behind_seconds: took.map(|took| took.behind.as_secs_f64()),
+                last_event: took.map(|took| rfc3339(took.last_ns)).unwrap_or_default(),
+                failure: row.failure.to_owned(),
+                leaving: row.leaving.map(str::to_owned),
+            }
+        });
+        Status {
+            partition: self.plan.partition().name().to_owned(),
+            why: self.choice.why.clone(),
+            is_changing: self.plan.awaits_changeover(),
+            agents: self.plan.agents(),
+            going: self.plan.going().map(str::to_owned).collect(),
+            events_per_second: self.rates.all(now),
+            api_server: self
+                .negotiation
+                .findings()
+                .map(|(findings, node, at)| ApiServer::of(findings, node, rfc3339(at))),
+            vacant: self.plan.counts().1,
+            watches: watches.collect(),
+        }
+    }
+}
+
+fn rfc3339(ns: i64) -> String {
+    let at = jiff::Timestamp::from_second(ns.div_euclid(1_000_000_000));
+    at.map(|at| at.to_string()).unwrap_or_default()
 }
 
 fn state(report: &WatchReport) -> StateLabel {
@@ -281,5 +539,12 @@ fn state(report: &WatchReport) -> StateLabel {
         WatchState::Watching => StateLabel::watching,
         WatchState::BackingOff => StateLabel::backing_off,
         WatchState::Released => StateLabel::released,
+    }
+}
+
+impl Settings {
+    /// What never changes, for tests and tools.
+    pub fn fixed(wish: Wish) -> Self {
+        Self { wishes: watch::channel(wish).1, resets: watch::channel(0).1 }
     }
 }

@@ -4,6 +4,7 @@
 //! unsaid there (unknown keys, patterns that never match, settings that mean nothing here) comes back as warnings.
 
 mod env;
+pub mod follow;
 mod nearest;
 mod problem;
 pub mod receivers;
@@ -16,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::assign::choose::{Watch, Wish};
 use crate::metrics::compatibility::Switches;
 use crate::route::Router;
 use crate::route::tree::Route;
@@ -31,6 +33,8 @@ use tree::{Node, Place, Value};
 
 /// What the file may be long, in bytes.
 const MAX_LENGTH: u64 = 4 << 20;
+/// `events.shards.count`: each is a watch that the API server evaluates for every event.
+const MAX_SHARDS: i128 = 512;
 /// Keys of kubernetes-event-exporter's that mean nothing here, and why.
 const MEANINGLESS: &[(&str, &str)] = &[
     ("logLevel", "the log's level is set by the environment variable RUST_LOG"),
@@ -55,8 +59,8 @@ pub struct Config {
     pub tls: ServerTls,
     /// `journal`
     pub journal: JournalConfig,
-    /// `events.watch`
-    pub watch: WatchMode,
+    /// `events`: how the watches are shared out.
+    pub events: Wish,
     /// `route`
     pub route: Route,
     /// `receivers`, in the order of the file.
@@ -110,16 +114,6 @@ pub enum Synchronous {
     Full,
     /// The end of the process, but perhaps not loss of power.
     Normal,
-}
-
-/// How the watches of events are shared out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WatchMode {
-    /// As the cluster allows. The default.
-    #[default]
-    Auto,
-    /// One watch of all events, held by one agent.
-    Cluster,
 }
 
 // === impl Config ===
@@ -226,6 +220,11 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    /// The file that it was read from.
+    pub fn file(&self) -> &Path {
+        Path::new(&self.file)
+    }
+
     /// The router of its route over its receivers: indexes are places in [`Self::receivers`].
     pub fn router(&self) -> Router {
         let names: Vec<&str> = self.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
@@ -256,7 +255,7 @@ fn read(file: &str, root: &Node, findings: &mut Findings) -> Option<Config> {
     let listen = listen(&mut section, findings);
     let tls = server_tls(&mut section, &mut files, findings);
     let journal = journal(&mut section, findings);
-    let watch = watch(&mut section, findings);
+    let events = events(&mut section, findings);
     let compatibility = compatibility(&mut section, findings);
 
     let receivers = receivers(&mut section, &mut files, findings);
@@ -272,7 +271,7 @@ fn read(file: &str, root: &Node, findings: &mut Findings) -> Option<Config> {
         listen,
         tls,
         journal,
-        watch,
+        events,
         compatibility,
         route,
         receivers: receivers.into_iter().filter_map(|receiver| receiver.3).collect(),
@@ -422,14 +421,38 @@ fn journal(section: &mut Section<'_>, findings: &mut Findings) -> JournalConfig 
     journal
 }
 
-fn watch(section: &mut Section<'_>, findings: &mut Findings) -> WatchMode {
-    let mut mode = WatchMode::default();
-    if let Some(mut section) = section.get("events").and_then(|node| Section::of(node, "events", findings)) {
-        let choices = [("auto", WatchMode::Auto), ("cluster", WatchMode::Cluster)];
-        mode = section.choice("watch", &choices, findings).unwrap_or_default();
-        section.finish(Unknown::Refused, findings);
+fn events(section: &mut Section<'_>, findings: &mut Findings) -> Wish {
+    let mut wish = Wish::default();
+    let Some(mut section) = section.get("events").and_then(|node| Section::of(node, "events", findings))
+    else {
+        return wish;
+    };
+    let choices = [
+        ("auto", Watch::Auto),
+        ("host", Watch::Host),
+        ("cluster", Watch::Cluster),
+        ("namespaces", Watch::Namespaces),
+        ("shards", Watch::Shards),
+    ];
+    wish.watch = section.choice("watch", &choices, findings).unwrap_or_default();
+    // Each is checked against what its type holds.
+    if let Some(nodes) = section.integer("hostWatchMaxNodes", 0, 5_000, findings) {
+        wish.host_watch_max_nodes = nodes as usize;
     }
-    mode
+    if let Some(events) = section.integer("maxEventsPerWatch", 1, 1_000_000, findings) {
+        wish.max_events_per_watch = events as u32;
+    }
+    if let Some(mut shards) =
+        section.get("shards").and_then(|node| Section::of(node, "events.shards", findings))
+    {
+        wish.allow_shards = shards.boolean("allow", findings).unwrap_or(wish.allow_shards);
+        if let Some(count) = shards.integer("count", 1, MAX_SHARDS, findings) {
+            wish.shards = count as u32;
+        }
+        shards.finish(Unknown::Refused, findings);
+    }
+    section.finish(Unknown::Refused, findings);
+    wish
 }
 
 fn compatibility(section: &mut Section<'_>, findings: &mut Findings) -> Switches {

@@ -10,6 +10,8 @@ use nodetap_wire::PodFacts;
 use nodetap_wire::face::Object;
 use nodetap_wire::resource_version;
 
+use crate::explain::Explainer;
+
 /// How much is remembered of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -37,6 +39,8 @@ pub struct Pods {
     young: HashMap<String, Arc<Known>>,
     young_bytes: usize,
     old: HashMap<String, Arc<Known>>,
+    /// What events tell about them.
+    pub explainer: Explainer,
 }
 
 // === impl Bounds ===
@@ -53,7 +57,13 @@ impl Default for Bounds {
 impl Pods {
     /// Knows nothing yet.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, young: HashMap::new(), young_bytes: 0, old: HashMap::new() }
+        Self {
+            bounds,
+            young: HashMap::new(),
+            young_bytes: 0,
+            old: HashMap::new(),
+            explainer: Explainer::default(),
+        }
     }
 
     /// Learns the facts of a pod, unless newer ones are known.

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use nodetap_aggregator::admin::client::{self, ClientError};
 use nodetap_aggregator::app::App;
 use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters};
+use nodetap_aggregator::ask;
 use nodetap_aggregator::config::{Config, Problem};
 
 /// `EX_USAGE`, sysexits.h: the configuration is wrong, and another start will not help.
@@ -29,20 +30,24 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     let checked = |path: &Path| load(path).map_err(|problems| unusable(&problems));
-    if let Some(Command::Check { file }) = arguments.command {
-        return checked(&file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
-    }
-    if let Some(Command::DeadLetters { action }) = &arguments.command {
-        return match checked(&arguments.config) {
-            Ok(config) => dead_letters(&config, action).await,
-            Err(code) => code,
-        };
-    }
-    if let Some(Command::Reconcile) = &arguments.command {
-        return match checked(&arguments.config) {
-            Ok(config) => reconcile(&config).await,
-            Err(code) => code,
-        };
+    match &arguments.command {
+        Some(Command::Check { file }) => {
+            return checked(file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
+        }
+        Some(Command::Status { address, json }) => return status(address, *json).await,
+        Some(Command::DeadLetters { action }) => {
+            return match checked(&arguments.config) {
+                Ok(config) => dead_letters(&config, action).await,
+                Err(code) => code,
+            };
+        }
+        Some(Command::Reconcile) => {
+            return match checked(&arguments.config) {
+                Ok(config) => reconcile(&config).await,
+                Err(code) => code,
+            };
+        }
+        None => {}
     }
     if arguments.kubeconfig.is_some() {
         tracing::warn!("--kubeconfig is without effect: the aggregator does not speak to the API server");
@@ -91,6 +96,20 @@ async fn reconcile(config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn status(address: &str, json: bool) -> ExitCode {
+    let said = match ask::status(address).await {
+        Ok(status) if json => serde_json::to_string_pretty(&status).unwrap_or_default() + "\n",
+        Ok(status) => status.text(),
+        Err(error) => {
+            tracing::error!(%error, "no status");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Where it cannot be printed, as to a pipe that is closed, there is nobody to tell.
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    ExitCode::SUCCESS
 }
 
 async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {

@@ -64,6 +64,12 @@ pub struct Options {
     pub watch_timeout: Duration,
     /// How often a watch of pods is sent a bookmark.
     pub bookmark_interval: Duration,
+    /// It selects events by `spec.source.host`, as no released API server does.
+    pub host_selector: bool,
+    /// It shards lists and watches (KEP-5866).
+    pub shard_selector: bool,
+    /// How many API servers its EndpointSlice tells of.
+    pub api_servers: usize,
     /// Where certificates, kubeconfigs and logs go; `None`: a folder that is removed at the end.
     pub folder: Option<PathBuf>,
 }
@@ -121,6 +127,9 @@ impl Default for Options {
             back_off_max: Duration::from_secs(300),
             watch_timeout: Duration::from_secs(1800),
             bookmark_interval: Duration::from_secs(60),
+            host_selector: false,
+            shard_selector: false,
+            api_servers: 1,
             folder: None,
         }
     }
@@ -302,6 +311,22 @@ impl SimulatedCluster {
         Ok(EventState { uid: object.uid.to_string(), resource_version: object.revision.to_string() })
     }
 
+    /// Makes a namespace; one that an event is written to is made by itself.
+    pub fn create_namespace(&self, name: &str) {
+        self.parts.state.create_namespace(name);
+    }
+
+    /// Deletes a namespace and the events in it.
+    pub fn delete_namespace(&self, name: &str) {
+        self.parts.state.delete_namespace(name);
+    }
+
+    /// Says that it is another version from now on.
+    pub fn set_version(&self, version: &str) {
+        let mut said = self.parts.state.version.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        version.clone_into(&mut said);
+    }
+
     /// Writes one event with a message of so many bytes, which no real API server would take. Answers its uid.
     ///
     /// # Errors
@@ -354,7 +379,7 @@ impl SimulatedCluster {
         }
     }
 
-    /// How many requests of a kind there were: `list events`, `watch events`, `list pods`, `watch pods`, `get`, `log`,
+    /// How many requests of a kind there were: `list events`, `watch events`, `list pods`, `watch pods`, `list namespaces`, `watch namespaces`, `get`, `get version`, `log`,
     /// `kubelet pods`.
     pub fn requests(&self, kind: &str) -> u64 {
         let requests = self.parts.state.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

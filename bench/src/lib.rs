@@ -2,15 +2,25 @@
 
 pub mod client;
 pub mod cluster;
+mod control_plane;
 mod delivered;
 pub mod demo;
+pub mod faults;
 pub mod figures;
+mod fleet;
+mod journal;
 mod launch;
 pub mod load;
+mod oracle;
 pub mod parity;
 pub mod pki;
+pub mod plan;
+mod posting;
 mod random;
+pub mod reconnect;
+pub mod tap_latency;
 pub mod throughput;
+pub mod watch_cost;
 
 pub use random::Random;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, figures, throughput};
+use nodetap_bench::{demo, faults, figures, plan, reconnect, tap_latency, throughput, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -23,10 +23,20 @@ enum Command {
     Simulate(Simulate),
     /// Show nodetap at work: an aggregator and three agents on a simulated cluster, with things that go wrong.
     Demo(demo::Arguments),
+    /// Measure one plan of the watches, and draw how it spreads them.
+    Plan(plan::Arguments),
     /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
     Figures(figures::Arguments),
     /// Measure how many events come through, and what each takes, at full speed for a time.
     Throughput(throughput::Arguments),
+    /// Measure on a real Kubernetes how long a container's death takes from its end to the answer of a query.
+    TapLatency(tap_latency::Arguments),
+    /// Measure what a real kube-apiserver pays for each event: with 200 agents, against one bare watch.
+    WatchCost(watch_cost::Arguments),
+    /// Kill an aggregator of 5,000 streams, and measure until all agents are back.
+    Reconnect(reconnect::Arguments),
+    /// Let agents, API servers, networks and the aggregator fail on a real API server, and count what is lost.
+    Faults(faults::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,13 +69,19 @@ struct Simulate {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,nodetap_agent=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let ended = match Arguments::parse().command {
         Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Figures(arguments) => figures::run(arguments).await,
         Command::Throughput(arguments) => throughput::run(arguments).await,
+        Command::TapLatency(arguments) => tap_latency::run(&arguments).await,
+        Command::WatchCost(arguments) => watch_cost::run(arguments).await,
+        Command::Reconnect(arguments) => reconnect::run(arguments).await,
+        Command::Faults(arguments) => faults::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));

@@ -177,7 +177,7 @@ impl Bench {
         let node = cluster.nodes().first().context("the simulated cluster has no node")?;
         let agent = Agent::on(&cluster, node);
         let binaries = launch::binaries(arguments.binaries.as_deref())?;
-        let wishes = Wishes { webhook: None, poll_seconds: 10 };
+        let wishes = Wishes { poll_seconds: 10, ..Wishes::default() };
         let setup = Setup::write(folder, &binaries, std::slice::from_ref(&agent), &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;

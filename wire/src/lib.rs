@@ -4,6 +4,7 @@
 //! `proto/nodetap.proto`, which is the contract.
 
 pub mod event;
+pub mod explain;
 pub mod face;
 pub mod frame;
 pub mod identity;
@@ -12,6 +13,7 @@ pub mod time;
 pub mod tls;
 
 mod kept;
+mod share;
 
 mod proto {
     #![allow(missing_docs, clippy::all)]

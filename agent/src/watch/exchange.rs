@@ -51,10 +51,10 @@ pub(super) enum Failure {
 
 impl Answer {
     /// Asks, and waits until the answer begins.
-    pub(super) async fn to(client: &Client, uri: &str) -> Result<Self, Failure> {
+    pub(super) async fn to(client: &Client, uri: &str, accept: &str) -> Result<Self, Failure> {
         let asked = Instant::now();
         let request = http::Request::get(uri)
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, accept)
             // From 1.37 on the API server compresses every frame of a watch by itself.
             .header(ACCEPT_ENCODING, "identity")
             .body(Body::empty())
@@ -123,6 +123,19 @@ impl Answer {
 // === impl Failure ===
 
 impl Failure {
+    /// Nothing by the end of a bound.
+    pub(super) fn late(late: &tokio::time::error::Elapsed) -> Self {
+        Self::Broken { how: Break::Unanswered, message: late.to_string() }
+    }
+
+    /// In words.
+    pub(super) fn words(&self) -> &str {
+        match self {
+            Self::Refused { message, .. } | Self::Broken { message, .. } => message,
+            Self::TooLong => "the answer is too long",
+        }
+    }
+
     /// The status that an answer had, where there was one.
     pub(super) fn code(&self) -> Option<u16> {
         match self {

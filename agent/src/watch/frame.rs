@@ -51,6 +51,8 @@ pub struct Marked<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct Mark<'a> {
     #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
     resource_version: Text<'a>,
     #[serde(borrow)]
     annotations: Option<Pairs<'a>>,
@@ -94,6 +96,9 @@ pub struct PageMetadata<'a> {
     /// `metadata.resourceVersion`: of the whole list.
     #[serde(borrow)]
     pub resource_version: Text<'a>,
+    /// `metadata.shardInfo`, where the selector of a shard was understood (KEP-5866).
+    #[serde(borrow)]
+    pub shard_info: Option<&'a RawValue>,
     /// `metadata.continue`: where the next page begins; empty: this is the last one.
     #[serde(borrow, rename = "continue")]
     pub continue_token: Text<'a>,
@@ -159,6 +164,11 @@ impl Marked<'_> {
     /// `metadata.resourceVersion`; empty where it has none.
     pub fn resource_version(&self) -> &str {
         &self.metadata.resource_version
+    }
+
+    /// `metadata.name`; empty where it has none.
+    pub fn name(&self) -> &str {
+        &self.metadata.name
     }
 
     /// Whether this is the bookmark after the last object of a streamed list.
@@ -239,6 +249,14 @@ pub fn event(json: &str, change: Change) -> Result<EventSeen, FrameError> {
         return Err(FrameError::TooLong(event.encoded_len()));
     }
     Ok(event)
+}
+
+/// The name and resourceVersion of an object of which nothing else is wanted.
+///
+/// # Errors
+/// Where it is not an object.
+pub fn marked(json: &str) -> Result<Marked<'_>, FrameError> {
+    serde_json::from_str(json).map_err(FrameError::Malformed)
 }
 
 /// The namespace and name of an object that could not be taken, where at least they can be read.

@@ -136,7 +136,7 @@ impl Metrics {
     }
 
     /// `code`: the status of the answer; `None` where there was none.
-    pub(super) fn request(&self, verb: &'static str, code: Option<u16>) {
+    pub(super) fn request(&self, verb: &'static str, resource: &'static str, code: Option<u16>) {
         let code = match code {
             Some(200..300) => "2xx",
             Some(300..400) => "3xx",
@@ -144,7 +144,7 @@ impl Metrics {
             Some(_) => "5xx",
             None => "none",
         };
-        self.requests.get_or_create(&RequestLabels { verb, resource: "events", code }).inc();
+        self.requests.get_or_create(&RequestLabels { verb, resource, code }).inc();
     }
 
     pub(super) fn progress(&self, share: &'static str) {
@@ -181,6 +181,10 @@ pub(super) fn share_of(shard: &Shard) -> &'static str {
     match shard.share {
         Some(Share::Cluster(_)) => "cluster",
         Some(Share::Namespace(_)) => "namespace",
+        Some(Share::Host(_)) => "host",
+        Some(Share::NoHost(_)) => "no_host",
+        Some(Share::UidRange(_)) => "uid_range",
+        Some(Share::Namespaces(_)) => "namespaces",
         None => "unknown",
     }
 }

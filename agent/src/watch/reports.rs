@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nodetap_wire::WatchReport;
+use nodetap_wire::{Shard, WatchReport};
 use tokio::sync::{Notify, mpsc};
-
-use super::request::name_of;
 
 /// Where the watches put their reports; bounded by how many shards are assigned.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +18,8 @@ pub(super) struct Reports {
 impl Reports {
     /// Replaces what was not read yet of the same shard.
     pub(super) fn put(&self, report: WatchReport) {
-        let Some(shard) = &report.shard else { return };
-        self.lock().insert(name_of(shard), report);
+        let Some(shard) = report.shard.as_ref().map(Shard::name) else { return };
+        self.lock().insert(shard, report);
         self.stirred.notify_one();
     }
 

@@ -114,6 +114,8 @@ impl Bench {
             assignments: receiver,
             intake,
             reports: report_to,
+            tally: Tally::default(),
+            names: Names::default(),
             metrics: metrics.clone(),
             progress: progress.clone(),
         };
@@ -129,6 +131,7 @@ impl Bench {
                 other => panic!("{other:?}"),
             },
             Taken::Checkpoint(checkpoint) => Out::Checkpoint(checkpoint.resource_version, checkpoint.epoch),
+            Taken::Mark(mark) => panic!("{mark:?}"),
         }
     }
 
@@ -554,6 +557,8 @@ async fn a_watch_that_ends_by_a_fault_is_listed_again_after_a_while() {
         metrics: Metrics::default(),
         progress: Progress::default(),
         reports: Reports::default(),
+        tally: Tally::default(),
+        names: Names::default(),
     };
     let mut runner = Runner {
         client: Client::new(server.clone(), "default"),

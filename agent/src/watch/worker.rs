@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use kube::Client;
 use nodetap_wire::record::Kind;
-use nodetap_wire::{AssignedWatch, Change, Checkpoint, Record, WatchReport, WatchState};
+use nodetap_wire::shard::Share;
+use nodetap_wire::{AssignedWatch, Change, Checkpoint, Record, UidRange, WatchReport, WatchState};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -15,9 +16,11 @@ use super::frame::{self, Frame, FrameError, MAX_LINE_BYTES, Page};
 use super::lines::{Line, Lines};
 use super::machine::{Break, Input, Machine, Next, Step};
 use super::metrics::{FrameKind, Metrics, share_of};
+use super::names::{Gathering, Names};
 use super::progress::Progress;
 use super::reports::Reports;
-use super::request::Request;
+use super::request::{Request, Resource, Target};
+use super::tally::Tally;
 use crate::outbox::{Closed, Intake, Taken};
 
 /// Records after which a checkpoint is due, though more are there already.
@@ -39,6 +42,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) progress: Progress,
     pub(super) reports: Reports,
+    pub(super) tally: Tally,
+    pub(super) names: Names,
 }
 
 /// The watch of one shard.
@@ -46,7 +51,11 @@ pub(super) struct Worker {
     client: Client,
     /// The shard's name, for people.
     name: String,
-    path: String,
+    target: Target,
+    /// The range of uids that is held. An API server that does not know the selector sends everything.
+    range: Option<UidRange>,
+    /// The names of namespaces, where those are what is watched.
+    gathering: Gathering,
     /// The shard's kind, as a label.
     share: &'static str,
     /// The assignment that is held, and where a newer one of the same shard comes from.
@@ -68,7 +77,7 @@ impl Worker {
     pub(super) fn new(
         client: Client,
         name: String,
-        path: String,
+        target: Target,
         mut assigned: watch::Receiver<AssignedWatch>,
         seed: u64,
         shared: Shared,
@@ -77,7 +86,12 @@ impl Worker {
         Self {
             client,
             name,
-            path,
+            target,
+            range: match held.shard.as_ref().and_then(|shard| shard.share.as_ref()) {
+                Some(Share::UidRange(range)) => Some(*range),
+                _ => None,
+            },
+            gathering: Gathering::default(),
             share: held.shard.as_ref().map_or("unknown", share_of),
             machine: Machine::new(&held.resource_version, seed),
             held,
@@ -121,14 +135,15 @@ impl Worker {
 
     /// Makes a request and serves it to its end.
     async fn exchange(&mut self, request: Request) -> Result<Next, Closed> {
-        let uri = request.to_uri(&self.path);
+        let uri = request.to_uri(&self.target);
+        let accept = self.target.resource.accept(&request);
         let verb = match request {
             Request::Page { .. } => "list",
             Request::StreamedList { .. } | Request::Watch { .. } => "watch",
         };
-        debug!(%uri, "asking for events");
+        debug!(%uri, "asking the API server");
         let client = self.client.clone();
-        let mut asked = std::pin::pin!(Answer::to(&client, &uri));
+        let mut asked = std::pin::pin!(Answer::to(&client, &uri, accept));
         let answer = loop {
             tokio::select! {
                 answer = &mut asked => break answer,
@@ -137,13 +152,23 @@ impl Worker {
                 },
             }
         };
-        self.shared.metrics.request(verb, answer.as_ref().map_or_else(Failure::code, |_| Some(200)));
+        let resource = self.target.resource.plural();
+        self.shared.metrics.request(
+            verb,
+            resource,
+            answer.as_ref().map_or_else(Failure::code, |_| Some(200)),
+        );
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => return Ok(self.failed(failure, Duration::ZERO)),
         };
         self.served(false);
         self.step(Input::Begun);
+        if !matches!(&request, Request::Page { continue_token, .. } if !continue_token.is_empty())
+            && self.machine.is_listing()
+        {
+            self.gathering.begin();
+        }
         self.report();
         match request {
             Request::Page { .. } => self.page(answer).await,
@@ -190,6 +215,9 @@ impl Worker {
             resource_version: &page.metadata.resource_version,
             continue_token: &page.metadata.continue_token,
         });
+        if !self.machine.is_listing() {
+            self.gathering.end();
+        }
         self.checkpoint().await?;
         self.served(false);
         Ok(next)
@@ -261,10 +289,16 @@ impl Worker {
             }
             Ok(Frame::Deleted(object)) => {
                 metrics.frame(FrameKind::Deleted);
+                if self.target.resource == Resource::Namespaces {
+                    self.gathering.remove(object.name());
+                }
                 self.step(Input::Deleted { resource_version: object.resource_version() })
             }
             Ok(Frame::Bookmark(mark)) => {
                 metrics.frame(FrameKind::Bookmark);
+                if mark.ends_initial_events() && self.machine.is_listing() {
+                    self.gathering.end();
+                }
                 self.step(Input::Bookmark {
                     resource_version: mark.resource_version(),
                     ends_list: mark.ends_initial_events(),
@@ -293,8 +327,12 @@ impl Worker {
         Ok((next != Next::Read).then_some(next))
     }
 
-    /// Hands over one Event, if it is one.
+    /// Hands over one object, if it is one.
     async fn take(&mut self, json: &str, change: Change) -> Result<(), Closed> {
+        if self.target.resource == Resource::Namespaces {
+            self.take_name(json);
+            return Ok(());
+        }
         let event = match frame::event(json, change) {
             Ok(event) => event,
             Err(error) => {
@@ -304,6 +342,14 @@ impl Worker {
             }
         };
         let resource_version = event.resource_version.clone();
+        if self.range.is_some_and(|range| !range.has(&event.uid)) {
+            self.shared.metrics.refused("other_range");
+            self.step(Input::Taken { resource_version: &resource_version });
+            return Ok(());
+        }
+        if change != Change::Listed {
+            self.shared.tally.add(&self.held, event.time_ns);
+        }
         self.shared.intake.take(Taken::Record(Record { kind: Some(Kind::Event(event)) })).await?;
         self.shared.metrics.record(self.share);
         self.step(Input::Taken { resource_version: &resource_version });
@@ -314,9 +360,29 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes the name of a namespace.
+    fn take_name(&mut self, json: &str) {
+        match frame::marked(json) {
+            Ok(object) if !object.name().is_empty() => {
+                self.gathering.add(object.name());
+                self.shared.metrics.progress(self.share);
+                self.step(Input::Taken { resource_version: object.resource_version() });
+            }
+            Ok(_) => self.shared.metrics.refused("no_identity"),
+            Err(error) => {
+                self.shared.metrics.refused(error.reason());
+                self.warn("a namespace was refused", None, &error);
+            }
+        }
+    }
+
     /// Says how far the watch has come, if it has come further.
     async fn checkpoint(&mut self) -> Result<(), Closed> {
         self.records = 0;
+        if self.target.resource == Resource::Namespaces {
+            self.shared.names.publish(self.held.epoch, &mut self.gathering);
+            return Ok(());
+        }
         let Some(resource_version) = self.machine.checkpoint() else { return Ok(()) };
         let checkpoint = Checkpoint {
             shard: self.held.shard.clone(),
@@ -335,6 +401,7 @@ impl Worker {
         let kept = self.machine.covers(&assigned.resource_version);
         info!(shard = self.name, epoch = assigned.epoch, kept, "an event watch was assigned anew");
         self.held = assigned;
+        self.gathering.tell_again();
         // Each epoch is told where it stands.
         self.reported = (WatchState::Unspecified, String::new());
         let next = if kept {
@@ -423,6 +490,9 @@ impl Worker {
 /// However it ends, the shard is let go of.
 impl Drop for Worker {
     fn drop(&mut self) {
+        if self.target.resource == Resource::Namespaces {
+            self.shared.names.forget();
+        }
         self.tell(WatchState::Released, String::new());
         self.shared.progress.released(&self.name);
     }

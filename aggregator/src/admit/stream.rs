@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
-use nodetap_wire::{Ack, Assignment, Batch, FromAgent, Hello, ToAgent, frame, from_agent, to_agent};
+use nodetap_wire::{
+    Ack, Assignment, Batch, Change, FromAgent, Hello, Negotiate, Record, ToAgent, frame, from_agent, record,
+    to_agent,
+};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,7 +23,7 @@ use super::metrics::{
     CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, RecordLabels, RecordReason,
     Waits,
 };
-use crate::assign::{Assigner, Membership};
+use crate::assign::{Assigner, Membership, Said};
 use crate::journal::{Journal, JournalError};
 
 /// For the first frame; an agent sends it with its request.
@@ -109,13 +112,14 @@ impl<J: Journal> Link for Admission<J> {
             }
         };
         let stream = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
-        let member = self.assigner.join(&peer.node, stream, hello.held).await;
+        let (version, instance) = (hello.version.clone(), hello.instance.clone());
+        let member = self.assigner.join(&peer.node, stream, hello).await;
         let member = member.map_err(|error| Status::unavailable(error.to_string()))?;
         tracing::info!(
             node = %peer.node,
             address = %peer.address,
-            version = hello.version,
-            instance = hello.instance,
+            version,
+            instance,
             "agent connected"
         );
         let session = Session {
@@ -189,6 +193,7 @@ impl<J: Journal> Session<J> {
         let mut waiting: Option<Waiting> = None;
         let mut acknowledge: Option<u64> = None;
         let mut assign: Option<Assignment> = Some(self.member.assignments.borrow_and_update().clone());
+        let mut negotiate = false;
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -205,10 +210,14 @@ impl<J: Journal> Session<J> {
                         return End::say(EndReason::replaced, status);
                     }
                 },
-                permit = outgoing.reserve(), if assign.is_some() || acknowledge.is_some() => {
+                Ok(()) = self.member.negotiations.changed() => negotiate = true,
+                permit = outgoing.reserve(), if assign.is_some() || acknowledge.is_some() || negotiate => {
                     let Ok(permit) = permit else { return End { reason: EndReason::closed, status: None } };
                     let frame = match assign.take() {
                         Some(assignment) => Some(to_agent::Frame::Assignment(assignment)),
+                        None if std::mem::take(&mut negotiate) => {
+                            Some(to_agent::Frame::Negotiate(Negotiate {}))
+                        }
                         None => acknowledge.take().map(|sequence| to_agent::Frame::Ack(Ack { sequence })),
                     };
                     permit.send(Ok(ToAgent { frame }));
@@ -249,12 +258,11 @@ impl<J: Journal> Session<J> {
     async fn take(&mut self, frame: FromAgent) -> Result<Option<Waiting>, End> {
         match frame.frame {
             Some(from_agent::Frame::Batch(batch)) => Ok(Some(Waiting::new(batch, &self.room, &self.metrics))),
-            Some(from_agent::Frame::WatchReport(report)) => {
-                let stopping =
-                    |_| End::say(EndReason::stopping, Status::unavailable("the aggregator is stopping"));
-                self.member.report(report).await.map_err(stopping)?;
-                Ok(None)
-            }
+            Some(from_agent::Frame::WatchReport(report)) => self.say(Said::Report(report)).await,
+            Some(from_agent::Frame::Findings(findings)) => self.say(Said::Findings(findings)).await,
+            Some(from_agent::Frame::Namespaces(changes)) => self.say(Said::Namespaces(changes)).await,
+            Some(from_agent::Frame::Progress(progress)) => self.say(Said::Progress(progress)).await,
+            Some(from_agent::Frame::Draining(_)) => self.say(Said::Draining).await,
             Some(from_agent::Frame::Hello(_)) => {
                 let status = Status::invalid_argument("a second Hello on one stream");
                 Err(End::say(EndReason::out_of_turn, status))
@@ -262,6 +270,12 @@ impl<J: Journal> Session<J> {
             // Of a newer agent.
             None => Ok(None),
         }
+    }
+
+    async fn say(&self, said: Said) -> Result<Option<Waiting>, End> {
+        let stopping = |_| End::say(EndReason::stopping, Status::unavailable("the aggregator is stopping"));
+        self.member.say(said).await.map_err(stopping)?;
+        Ok(None)
     }
 
     fn take_batch(
@@ -292,6 +306,9 @@ impl<J: Journal> Session<J> {
         self.count(sequence, &checked);
         let journal = self.journal.clone();
         let taken = checked.taken;
+        for (node, is_cordoned) in taken.records.iter().filter_map(cordoned) {
+            self.member.hint(Said::Cordoned(node.to_owned(), is_cordoned));
+        }
         let records = taken.records.len() as u64;
         appends.push_back(Box::pin(async move {
             let nothing = taken.records.is_empty() && taken.checkpoints.is_empty();
@@ -336,6 +353,18 @@ impl<J: Journal> Session<J> {
                 Err(End::say(EndReason::journal, status))
             }
         }
+    }
+}
+
+/// What the kubelet says of its node when `kubectl cordon` or `uncordon` was called: nobody need be asked for it.
+fn cordoned(record: &Record) -> Option<(&str, bool)> {
+    let Some(record::Kind::Event(event)) = &record.kind else { return None };
+    // What a list has may be long over.
+    let is_new = matches!(event.change(), Change::Added | Change::Modified);
+    match event.reason.as_str() {
+        "NodeNotSchedulable" if is_new && event.kind == "Node" => Some((&event.object, true)),
+        "NodeSchedulable" if is_new && event.kind == "Node" => Some((&event.object, false)),
+        _ => None,
     }
 }
 

@@ -1,11 +1,15 @@
 //! What assigning says of itself.
 
+use std::sync::atomic::AtomicU64;
+
+use nodetap_wire::{Finding, Findings};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::choose::Partition;
 use super::plan::Cause;
 
 /// Families of assigning.
@@ -23,6 +27,27 @@ pub struct Metrics {
     pub last_report: Family<ReportLabels, Gauge>,
     /// Times the journal's checkpoints could not be read.
     pub checkpoint_failures: Counter,
+    /// Shards that there are.
+    pub shards: Gauge,
+    /// Watches of the partition before go on.
+    pub changing: Gauge,
+    /// Namespaces, where somebody watches them.
+    pub namespaces: Gauge,
+    /// Events a second that the agents took, over the last minute.
+    pub events_per_second: Gauge<f64, AtomicU64>,
+    partition: Family<PartitionLabels, Gauge>,
+    accepts: Family<AcceptsLabels, Gauge>,
+    api_servers: Gauge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartitionLabels {
+    by: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AcceptsLabels {
+    what: &'static str,
 }
 
 /// Label of [`Metrics::changes`].
@@ -42,6 +67,12 @@ pub enum CauseLabel {
     left,
     /// Its holder failed, or said nothing.
     failing,
+    /// Its holder is to end, or its node is.
+    draining,
+    /// Its holder held more than others.
+    balance,
+    /// The journal lost what it had of it.
+    reset,
 }
 
 /// Label of [`Metrics::reports`].
@@ -98,6 +129,66 @@ impl Metrics {
             "Times the checkpoints could not be read from the journal",
             self.checkpoint_failures.clone(),
         );
+        registry.register(
+            "nodetap_watch_shards",
+            "Shares into which the cluster's events are divided",
+            self.shards.clone(),
+        );
+        registry.register(
+            "nodetap_watch_partition",
+            "How the cluster's events are divided now: 1 for the way that is taken",
+            self.partition.clone(),
+        );
+        registry.register(
+            "nodetap_watch_changing",
+            "1 while watches of another way of dividing go on, until those of this one watch",
+            self.changing.clone(),
+        );
+        registry.register(
+            "nodetap_watch_namespaces",
+            "Namespaces that there are, where the events are divided by them",
+            self.namespaces.clone(),
+        );
+        registry.register(
+            "nodetap_watch_events_per_second",
+            "Events a second that the agents took from their watches, over about the last minute",
+            self.events_per_second.clone(),
+        );
+        registry.register(
+            "nodetap_api_server_accepts",
+            "What the API server was found to accept: 1 or 0; not there until it was asked",
+            self.accepts.clone(),
+        );
+        registry.register(
+            "nodetap_api_servers",
+            "API servers behind the service kubernetes; 0: not known",
+            self.api_servers.clone(),
+        );
+    }
+
+    /// What the API server was found to accept.
+    pub fn found(&self, findings: &Findings) {
+        self.api_servers.set(findings.api_servers.into());
+        for (what, finding) in [
+            ("host_selector", findings.host_selector()),
+            ("shard_selector", findings.shard_selector()),
+            ("send_initial_events", findings.send_initial_events()),
+        ] {
+            let labels = AcceptsLabels { what };
+            match finding {
+                Finding::Unspecified => drop(self.accepts.remove(&labels)),
+                Finding::Accepted => drop(self.accepts.get_or_create(&labels).set(1)),
+                Finding::Refused => drop(self.accepts.get_or_create(&labels).set(0)),
+            }
+        }
+    }
+
+    /// How the events are divided.
+    pub fn chosen(&self, chosen: Partition) {
+        let all = [Partition::Host, Partition::Cluster, Partition::Namespaces, Partition::Ranges(1)];
+        for by in all.map(Partition::name) {
+            self.partition.get_or_create(&PartitionLabels { by }).set(i64::from(by == chosen.name()));
+        }
     }
 }
 
@@ -109,6 +200,9 @@ impl From<Cause> for CauseLabel {
             Cause::Vacant => Self::vacant,
             Cause::Left => Self::left,
             Cause::Failing => Self::failing,
+            Cause::Draining => Self::draining,
+            Cause::Balance => Self::balance,
+            Cause::Reset => Self::reset,
         }
     }
 }

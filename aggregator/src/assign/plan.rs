@@ -1,27 +1,46 @@
-//! Who holds which shard: a state machine, without a clock or a network of its own.
+//! Who holds which share of the events: a state machine, without a clock or a network of its own.
 //!
-//! Promises: at most one holder of a shard has its current epoch; the epoch grows with every holder; one that was only away for
-//! a moment keeps what it has; a shard is given out with the last checkpoint that is known.
+//! Promises: at most one holder of a share has its current epoch; the epoch grows with every holder; one that was only away for
+//! a moment keeps what it has; a share is given out with the last checkpoint that covers it; whoever gives one away goes on
+//! until the next one watches.
 
-use std::collections::{BTreeMap, VecDeque};
+mod giving;
+mod known;
+mod seating;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use nodetap_wire::shard::Share;
-use nodetap_wire::{
-    AssignedWatch, Assignment, Checkpoint, HeldWatch, Shard, WatchReport, WatchState, WholeCluster,
-};
+use nodetap_wire::{AssignedWatch, Assignment, Checkpoint, HeldWatch, Shard, WatchReport, WatchState};
 
-/// How long things may take before a shard goes to somebody else.
+use self::known::Known;
+use super::choose::Partition;
+use super::spread::Effort;
+
+/// How long things may take before a share goes to somebody else.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// For a holder whose stream was cut to come back.
     pub away: Duration,
-    /// After a start, for the holder from before to say that it still holds.
+    /// After a start, without another agent that comes, for the holders from before to say that they still hold.
     pub restart: Duration,
+    /// The same, however many come.
+    pub restart_at_most: Duration,
     /// For a holder that fails, or that never reported, while others could do better.
     pub failing: Duration,
     /// Until an agent that failed is asked again while others are there.
     pub shunned: Duration,
+    /// Without another change, until shares are moved for balance alone.
+    pub balance: Duration,
+    /// The same, however much changes.
+    pub balance_at_most: Duration,
+    /// For the next holder to watch, while the one before goes on.
+    pub handover: Duration,
+    /// The same where all shares change.
+    pub changeover: Duration,
+    /// Until a node whose agent went away has no share of its own any more.
+    pub gone: Duration,
 }
 
 /// The state of all assignments.
@@ -29,30 +48,64 @@ pub struct Patience {
 pub struct Plan {
     patience: Patience,
     started: Instant,
-    shards: Vec<Seat>,
+    last_joined: Instant,
+    partition: Partition,
+    /// Into how many ranges the uids were last divided; 0: never.
+    ranges: u32,
+    /// What agents hold from before a start may say what the partition was.
+    may_adopt: bool,
+    /// The partition was changed since the start: nobody from before is waited for.
+    was_changed: bool,
+    seats: BTreeMap<Shard, Seat>,
+    /// Watches of the partition before, until those of this one watch.
+    outgoing: BTreeMap<Shard, Holding>,
+    outgoing_since: Instant,
     agents: BTreeMap<String, Agent>,
-    /// Nodes that held something and no longer do: their last records may still come.
-    former: VecDeque<String>,
+    former: Former,
+    known: Known,
+    /// The namespaces; `None`: not known yet.
+    namespaces: Option<BTreeSet<String>>,
+    /// Nodes with an agent, and when they were last seen without one.
+    hosts: BTreeMap<String, Option<Instant>>,
+    hot: BTreeSet<Shard>,
+    /// Since when, and when last, something changed for which shares may have to be moved.
+    unbalanced: Option<(Instant, Instant)>,
+    /// All agents hold as much as they can, and there is more.
+    is_full: bool,
+    version: u64,
 }
 
-/// One shard and its holder.
+/// One share and its holder.
 #[derive(Debug)]
 struct Seat {
-    shard: Shard,
     epoch: u64,
     resource_version: String,
     holder: Option<Holder>,
+    /// Who goes on until the holder watches.
+    leaving: Option<Leaving>,
     /// It was held since the start: there is nobody from before to wait for.
     was_held: bool,
+    /// What the journal had of it is lost: its holder has to begin again.
+    is_lost: bool,
 }
 
 #[derive(Debug)]
 struct Holder {
     node: String,
+    since: Instant,
     /// When its stream was cut; `None` while it is connected.
     away_since: Option<Instant>,
     /// Since when it has been failing, or has not reported.
     failing_since: Option<Instant>,
+    state: WatchState,
+    failure: String,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    node: String,
+    epoch: u64,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -60,9 +113,29 @@ struct Agent {
     /// The stream that speaks for the node.
     stream: u64,
     failed_at: Option<Instant>,
+    /// It has been told to end.
+    is_draining: bool,
+    /// No pods are to be put on its node.
+    is_cordoned: bool,
 }
 
-/// A shard has a new holder, or none.
+/// Nodes that held something and no longer do: their last records may still come.
+#[derive(Debug, Default)]
+struct Former {
+    nodes: BTreeSet<String>,
+    order: VecDeque<String>,
+}
+
+/// Where a share stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Settled,
+    /// For somebody to come back.
+    Waits,
+    Open(Cause),
+}
+
+/// A share has a new holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Which.
@@ -75,7 +148,7 @@ pub struct Change {
     pub cause: Cause,
 }
 
-/// Why a shard was given to somebody.
+/// Why a share was given to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Nobody held it.
@@ -84,9 +157,15 @@ pub enum Cause {
     Left,
     /// Its holder failed, or said nothing.
     Failing,
+    /// Its holder is to end, or its node is.
+    Draining,
+    /// Its holder held more than others, or than it should beside a hot share.
+    Balance,
+    /// The journal lost what it had of it.
+    Reset,
 }
 
-/// What an agent may say about a shard's checkpoint.
+/// What an agent may say about a share's checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It moves the checkpoint.
@@ -99,24 +178,46 @@ pub enum Verdict {
 
 /// Who holds what, for those who check checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holdings(Vec<Holding>);
+pub struct Holdings(BTreeMap<Shard, Holding>);
 
-/// Who holds one shard.
+/// Who holds one share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// Which.
-    pub shard: Shard,
     /// Its epoch.
     pub epoch: u64,
     /// The holder's node; `None`: nobody.
     pub node: Option<String>,
 }
 
-/// Former holders that are remembered: one a minute for a day.
-const FORMER: usize = 1_440;
+/// How one share fares.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// Which.
+    pub shard: &'a Shard,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The holder's node.
+    pub node: Option<&'a str>,
+    /// For how long it has held it.
+    pub held_for: Duration,
+    /// What it last reported.
+    pub state: WatchState,
+    /// The last failure in words.
+    pub failure: &'a str,
+    /// Its stream is cut.
+    pub is_away: bool,
+    /// Who goes on until the holder watches.
+    pub leaving: Option<&'a str>,
+}
+
+/// Former holders that are remembered: as many as agents are admitted.
+const FORMER: usize = 15_000;
 
 /// An epoch that no number of hand-overs comes to: an agent that says it holds a later one is wrong.
 const LAST_EPOCH: u64 = 1 << 48;
+
+/// Nodes with a share of their own: more than any cluster for which that is chosen.
+const MAX_HOSTS: usize = 15_000;
 
 // === impl Patience ===
 
@@ -125,8 +226,14 @@ impl Default for Patience {
         Self {
             away: Duration::from_secs(1),
             restart: Duration::from_secs(3),
+            restart_at_most: Duration::from_secs(30),
             failing: Duration::from_secs(30),
             shunned: Duration::from_secs(300),
+            balance: Duration::from_secs(10),
+            balance_at_most: Duration::from_secs(60),
+            handover: Duration::from_secs(30),
+            changeover: Duration::from_secs(120),
+            gone: Duration::from_secs(3_600),
         }
     }
 }
@@ -134,69 +241,199 @@ impl Default for Patience {
 // === impl Plan ===
 
 impl Plan {
-    /// One shard that is the whole cluster.
+    /// One share that is the whole cluster.
     pub fn cluster(now: Instant, patience: Patience) -> Self {
-        let shard = Shard { share: Some(Share::Cluster(WholeCluster {})) };
-        Self::of(now, patience, vec![shard])
-    }
-
-    fn of(now: Instant, patience: Patience, shards: Vec<Shard>) -> Self {
-        let vacant =
-            |shard| Seat { shard, epoch: 0, resource_version: String::new(), holder: None, was_held: false };
-        Self {
+        let mut plan = Self {
             patience,
             started: now,
-            shards: shards.into_iter().map(vacant).collect(),
+            last_joined: now,
+            partition: Partition::Cluster,
+            ranges: 0,
+            may_adopt: true,
+            was_changed: false,
+            seats: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            outgoing_since: now,
             agents: BTreeMap::new(),
-            former: VecDeque::new(),
-        }
+            former: Former::default(),
+            known: Known::default(),
+            namespaces: None,
+            hosts: BTreeMap::new(),
+            hot: BTreeSet::new(),
+            unbalanced: None,
+            is_full: false,
+            version: 1,
+        };
+        plan.seat(now);
+        plan
     }
 
     /// What the journal has. An epoch never goes back; a resourceVersion is whatever is stored.
     pub fn known(&mut self, checkpoints: &[Checkpoint]) {
-        for share in &mut self.shards {
-            let of_shard = checkpoints.iter().filter(|known| known.shard.as_ref() == Some(&share.shard));
-            if let Some(last) = of_shard.max_by_key(|known| known.epoch) {
-                share.epoch = share.epoch.max(last.epoch.min(LAST_EPOCH));
-                share.resource_version.clone_from(&last.resource_version);
+        for checkpoint in checkpoints {
+            let Some(shard) = &checkpoint.shard else { continue };
+            self.known.store(shard, checkpoint.epoch.min(LAST_EPOCH), &checkpoint.resource_version);
+        }
+        for (shard, seat) in &mut self.seats {
+            seat.epoch = seat.epoch.max(self.known.epoch(shard));
+        }
+    }
+
+    /// How the events are shared out.
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// Grows when a share has another holder, another epoch, or is another share.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether holders from before the start may still come.
+    pub fn awaits_restart(&self, now: Instant) -> bool {
+        now < self.last_joined + self.patience.restart && now < self.started + self.patience.restart_at_most
+    }
+
+    /// Shares the events out in another way. The watches there are go on until the new ones watch.
+    pub fn change(&mut self, now: Instant, partition: Partition) {
+        if partition == self.partition {
+            return;
+        }
+        self.may_adopt = false;
+        self.was_changed = true;
+        self.partition = partition;
+        for (shard, seat) in std::mem::take(&mut self.seats) {
+            let holder = seat.holder.filter(|holder| holder.away_since.is_none());
+            let node = holder.filter(|_| shard != Shard::namespaces()).map(|holder| holder.node);
+            if let Some(node) = node {
+                self.outgoing.insert(shard, Holding { epoch: seat.epoch, node: Some(node) });
             }
+        }
+        self.outgoing_since = now;
+        if partition != Partition::Namespaces {
+            // Nobody watches them any more.
+            self.namespaces = None;
+        }
+        self.seat(now);
+    }
+
+    /// All namespaces that there are.
+    pub fn namespaces(&mut self, now: Instant, namespaces: BTreeSet<String>) {
+        if self.partition != Partition::Namespaces || self.namespaces.as_ref() == Some(&namespaces) {
+            return;
+        }
+        self.namespaces = Some(namespaces);
+        self.seat(now);
+    }
+
+    /// How many namespaces there are, where somebody watches them.
+    pub fn namespace_count(&self) -> Option<usize> {
+        self.namespaces.as_ref().map(BTreeSet::len)
+    }
+
+    /// The shares that make as much work as many others together.
+    pub fn hot(&mut self, now: Instant, hot: BTreeSet<Shard>) {
+        if self.hot != hot {
+            self.hot = hot;
+            self.unbalance(now);
         }
     }
 
     /// A node's agent has a new stream, and says what it holds.
     pub fn joined(&mut self, now: Instant, node: &str, stream: u64, held: &[HeldWatch]) {
-        let failed_at = self.agents.get(node).and_then(|agent| agent.failed_at);
-        self.agents.insert(node.to_owned(), Agent { stream, failed_at });
-        // What was never given says nothing: such an agent has no events to send.
-        let was_given = |held: &HeldWatch| {
-            let share = self.shards.iter().find(|share| held.shard.as_ref() == Some(&share.shard));
-            share.is_some_and(|share| (1..=share.epoch).contains(&held.epoch))
-        };
-        if held.iter().any(was_given) {
-            self.remember(node.to_owned());
-        }
-        let mut former = Vec::new();
-        for share in &mut self.shards {
-            let claim =
-                held.iter().filter(|held| held.shard.as_ref() == Some(&share.shard)).map(|held| held.epoch);
-            let claim = claim.filter(|epoch| (1..=LAST_EPOCH).contains(epoch)).max().unwrap_or(0);
-            let is_holder = share.holder.as_ref().is_some_and(|holder| holder.node == node);
-            let somebody_else = share.holder.as_ref().is_some_and(|holder| holder.node != node);
-            if claim > 0 && claim >= share.epoch && !somebody_else {
-                share.epoch = claim;
-                share.was_held = true;
-                let failing_since = share.holder.take().map_or(Some(now), |holder| holder.failing_since);
-                share.holder = Some(Holder { node: node.to_owned(), away_since: None, failing_since });
-            } else {
-                // The next holder's epoch must be above any that was ever given.
-                share.epoch = share.epoch.max(claim);
-                if is_holder {
-                    // It started again, or never heard of it.
-                    former.extend(share.holder.take().map(|holder| holder.node));
-                }
+        let before = self.agents.get(node);
+        let failed_at = before.and_then(|agent| agent.failed_at);
+        let is_cordoned = before.is_some_and(|agent| agent.is_cordoned);
+        let agent = Agent { stream, failed_at, is_draining: false, is_cordoned };
+        self.agents.insert(node.to_owned(), agent);
+        self.adopt(now, held);
+        self.last_joined = now;
+        self.is_full = false;
+        self.unbalance(now);
+        if self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(node) {
+            let is_new = self.hosts.insert(node.to_owned(), None).is_none();
+            if is_new && self.partition == Partition::Host {
+                self.seat(now);
             }
         }
-        former.into_iter().for_each(|node| self.remember(node));
+        // What was never given says nothing: such an agent has no events to send.
+        let claims: BTreeMap<&Shard, u64> = held
+            .iter()
+            .filter(|held| (1..=LAST_EPOCH).contains(&held.epoch))
+            .filter_map(|held| Some((held.shard.as_ref()?, held.epoch)))
+            .collect();
+        if claims.iter().any(|(shard, epoch)| *epoch <= self.known.epoch(shard)) {
+            self.former.remember(node);
+        }
+        for (shard, seat) in &mut self.seats {
+            let claim = claims.get(shard).copied().unwrap_or(0);
+            let is_holder = seat.holder.as_ref().is_some_and(|holder| holder.node == node);
+            let somebody_else = seat.holder.is_some() && !is_holder;
+            if claim > 0 && claim >= seat.epoch && !somebody_else {
+                self.version += u64::from(seat.epoch != claim || !is_holder);
+                seat.epoch = claim;
+                seat.was_held = true;
+                let mut holder = seat.holder.take().unwrap_or_else(|| Holder::new(node, now));
+                holder.away_since = None;
+                seat.holder = Some(holder);
+            } else {
+                // The next holder's epoch must be above any that was ever given.
+                seat.epoch = seat.epoch.max(claim);
+                if is_holder {
+                    // It started again, or never heard of it.
+                    seat.holder = None;
+                    self.version += 1;
+                    self.former.remember(node);
+                }
+            }
+            self.known.raise(shard, seat.epoch);
+            if seat.leaving.as_ref().is_some_and(|leaving| leaving.node == node && leaving.epoch != claim) {
+                seat.leaving = None;
+                self.version += 1;
+            }
+        }
+        self.outgoing.retain(|shard, outgoing| {
+            let stays = outgoing.node.as_deref() != Some(node) || claims.get(shard) == Some(&outgoing.epoch);
+            self.version += u64::from(!stays);
+            stays
+        });
+    }
+
+    /// Takes over what an agent holds from before the start, where the plan has no place for it.
+    fn adopt(&mut self, now: Instant, held: &[HeldWatch]) {
+        if !self.awaits_restart(now) && !self.awaits_changeover() {
+            return;
+        }
+        let nobody_held = self.seats.values().all(|seat| !seat.was_held);
+        if self.may_adopt && nobody_held {
+            let partition = held
+                .iter()
+                .filter(|held| (1..=LAST_EPOCH).contains(&held.epoch))
+                .find_map(|held| seating::partition_of(held.shard.as_ref()?));
+            if let Some(partition) = partition.filter(|partition| *partition != self.partition) {
+                self.partition = partition;
+                self.seats.clear();
+                self.seat(now);
+            }
+        }
+        for held in held {
+            let Some(shard) = &held.shard else { continue };
+            if self.seats.contains_key(shard) || self.outgoing.contains_key(shard) {
+                continue;
+            }
+            match (&shard.share, self.partition) {
+                // Which there are will be known soon.
+                (Some(Share::Namespace(_)), Partition::Namespaces) if self.namespaces.is_none() => {
+                    let epoch = self.known.epoch(shard);
+                    self.seats.insert(shard.clone(), Seat::vacant(epoch, false));
+                }
+                (Some(Share::Host(host)), Partition::Host) if self.hosts.len() < MAX_HOSTS => {
+                    self.hosts.insert(host.clone(), Some(now));
+                    self.seat(now);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// A stream ended. One that was replaced before does not matter.
@@ -204,61 +441,151 @@ impl Plan {
         if self.agents.get(node).is_none_or(|agent| agent.stream != stream) {
             return;
         }
-        self.agents.remove(node);
-        for share in &mut self.shards {
-            if let Some(holder) = share.holder.as_mut().filter(|holder| holder.node == node) {
-                holder.away_since.get_or_insert(now);
+        let was_draining = self.agents.remove(node).is_some_and(|agent| agent.is_draining);
+        self.unbalance(now);
+        if let Some(seen) = self.hosts.get_mut(node) {
+            *seen = Some(now);
+        }
+        for seat in self.seats.values_mut() {
+            if let Some(holder) = seat.holder.as_mut().filter(|holder| holder.node == node) {
+                // One that said it would go does not come back.
+                let since = if was_draining { now.checked_sub(self.patience.away) } else { None };
+                holder.away_since.get_or_insert(since.unwrap_or(now));
             }
+            if seat.leaving.as_ref().is_some_and(|leaving| leaving.node == node) {
+                seat.leaving = None;
+                self.version += 1;
+            }
+        }
+    }
+
+    /// An agent has been told to end.
+    pub fn draining(&mut self, node: &str) {
+        if let Some(agent) = self.agents.get_mut(node) {
+            agent.is_draining = true;
+        }
+    }
+
+    /// No pods are to be put on a node any more, or they are again.
+    pub fn cordoned(&mut self, now: Instant, node: &str, is_cordoned: bool) {
+        if let Some(agent) = self.agents.get_mut(node)
+            && std::mem::replace(&mut agent.is_cordoned, is_cordoned) != is_cordoned
+        {
+            self.is_full = false;
+            self.unbalance(now);
+        }
+    }
+
+    /// The journal lost the newest of what it had, the checkpoints with it: everything is to be listed again.
+    pub fn reset(&mut self) {
+        self.known.forget();
+        for seat in self.seats.values_mut() {
+            seat.is_lost = true;
         }
     }
 
     /// How a watch fares.
     pub fn reported(&mut self, now: Instant, node: &str, report: &WatchReport) {
-        for share in &mut self.shards {
-            if report.shard.as_ref() != Some(&share.shard) || report.epoch != share.epoch {
-                continue;
-            }
-            let Some(holder) = share.holder.as_mut().filter(|holder| holder.node == node) else { continue };
-            match report.state() {
-                WatchState::Listing | WatchState::Watching => {
-                    holder.failing_since = None;
-                    if let Some(agent) = self.agents.get_mut(node) {
-                        agent.failed_at = None;
-                    }
+        let Some(seat) = report.shard.as_ref().and_then(|shard| self.seats.get_mut(shard)) else { return };
+        if report.epoch != seat.epoch {
+            return;
+        }
+        let Some(holder) = seat.holder.as_mut().filter(|holder| holder.node == node) else { return };
+        holder.state = report.state();
+        if !report.failure.is_empty() || holder.state == WatchState::Watching {
+            holder.failure.clone_from(&report.failure);
+        }
+        match report.state() {
+            WatchState::Listing | WatchState::Watching => {
+                holder.failing_since = None;
+                if let Some(agent) = self.agents.get_mut(node) {
+                    agent.failed_at = None;
                 }
-                WatchState::BackingOff | WatchState::Released => {
-                    holder.failing_since.get_or_insert(now);
-                }
-                WatchState::Unspecified => {}
             }
+            WatchState::BackingOff | WatchState::Released => {
+                holder.failing_since.get_or_insert(now);
+            }
+            WatchState::Unspecified => {}
+        }
+        if report.state() == WatchState::Watching && seat.leaving.take().is_some() {
+            self.version += 1;
         }
     }
 
-    /// Whether [`settle`](Self::settle) would give a shard to somebody now. To be asked first, so that the checkpoints can be
+    /// Lets go of those who went on for others that watch by now.
+    pub fn expire(&mut self, now: Instant) {
+        let handover = self.patience.handover;
+        for seat in self.seats.values_mut() {
+            if seat.leaving.as_ref().is_some_and(|leaving| now >= leaving.since + handover) {
+                seat.leaving = None;
+                self.version += 1;
+            }
+        }
+        if self.awaits_changeover() && self.is_changed_over(now) {
+            for holding in std::mem::take(&mut self.outgoing).into_values() {
+                holding.node.iter().for_each(|node| self.former.remember(node));
+            }
+            self.version += 1;
+        }
+        let gone = self.patience.gone;
+        let hosts = self.hosts.len();
+        self.hosts.retain(|_, seen| seen.is_none_or(|seen| now < seen + gone));
+        if self.hosts.len() != hosts && self.partition == Partition::Host {
+            self.seat(now);
+        }
+    }
+
+    /// Whether watches of the partition before are still there.
+    pub fn awaits_changeover(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    fn is_changed_over(&self, now: Instant) -> bool {
+        // Without the names, it is not known what there is to watch.
+        if self.partition == Partition::Namespaces && self.namespaces.is_none() {
+            return false;
+        }
+        let watch =
+            |seat: &Seat| seat.holder.as_ref().is_some_and(|holder| holder.state == WatchState::Watching);
+        let is_late = now >= self.outgoing_since + self.patience.changeover;
+        self.seats.values().all(|seat| watch(seat) || (is_late && seat.holder.is_some()))
+    }
+
+    /// Whether [`settle`](Self::settle) would give a share to somebody now. To be asked first, so that the checkpoints can be
     /// read before.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.shards.iter().any(|share| self.next_holder(share, now).is_some())
+        let health = self.health(now);
+        let is_open = |seat: &Seat| match self.standing(seat, &health, now) {
+            Standing::Open(Cause::Vacant) => !self.agents.is_empty() && !self.is_full,
+            Standing::Open(Cause::Left) => !self.agents.is_empty(),
+            Standing::Open(_) => true,
+            Standing::Settled | Standing::Waits => false,
+        };
+        self.seats.values().any(is_open) || self.balances(now)
     }
 
     /// Gives out what is to be given out.
     pub fn settle(&mut self, now: Instant) -> Vec<Change> {
+        if self.agents.is_empty() {
+            return Vec::new();
+        }
+        let effort = if self.balances(now) { Effort::Balance } else { Effort::Place };
+        if effort == Effort::Balance {
+            self.unbalanced = None;
+        }
+        self.shun_failing(now);
         let mut changes = Vec::new();
-        for at in 0..self.shards.len() {
-            let Some(share) = self.shards.get(at) else { break };
-            let Some((node, cause)) = self.next_holder(share, now) else { continue };
-            let Some(share) = self.shards.get_mut(at) else { break };
-            let Some(epoch) = share.epoch.checked_add(1) else { continue };
-            share.epoch = epoch;
-            share.was_held = true;
-            // It has as long to report as one that fails has to recover.
-            let holder = Holder { node: node.clone(), away_since: None, failing_since: Some(now) };
-            let before = share.holder.replace(holder);
-            changes.push(Change { shard: share.shard.clone(), epoch, node, cause });
-            if let Some(before) = before {
-                if let Some(agent) = self.agents.get_mut(&before.node).filter(|_| cause == Cause::Failing) {
-                    agent.failed_at = Some(now);
+        for (shard, node, cause) in self.choose(effort, now) {
+            match node {
+                Some(node) => changes.extend(self.give(now, shard, node, cause)),
+                // It waits to be let go, and there is nobody else.
+                None if cause == Cause::Draining => {
+                    if let Some(holder) = self.seats.get_mut(&shard).and_then(|seat| seat.holder.take()) {
+                        self.former.remember(&holder.node);
+                        self.version += 1;
+                    }
                 }
-                self.remember(before.node);
+                None => self.is_full |= cause == Cause::Vacant,
             }
         }
         changes
@@ -266,76 +593,151 @@ impl Plan {
 
     /// All that a node is to watch.
     pub fn assignment(&self, node: &str) -> Assignment {
-        let holds = |share: &&Seat| share.holder.as_ref().is_some_and(|holder| holder.node == node);
-        let watch = |share: &Seat| AssignedWatch {
-            shard: Some(share.shard.clone()),
-            epoch: share.epoch,
-            resource_version: share.resource_version.clone(),
-        };
-        Assignment { watches: self.shards.iter().filter(holds).map(watch).collect() }
+        let mut watches = Vec::new();
+        self.watches(|holder, watch| {
+            if holder == node {
+                watches.push(watch());
+            }
+        });
+        Assignment { watches }
     }
 
-    /// Whether a node holds a shard or did: only such an agent has events to send.
+    /// All that each node is to watch that is to watch anything.
+    pub fn assignments(&self) -> BTreeMap<&str, Assignment> {
+        let mut assignments: BTreeMap<&str, Assignment> = BTreeMap::new();
+        self.watches(|node, watch| assignments.entry(node).or_default().watches.push(watch()));
+        assignments
+    }
+
+    /// Every watch that somebody is to hold, and who.
+    fn watches<'a>(&'a self, mut each: impl FnMut(&'a str, &dyn Fn() -> AssignedWatch)) {
+        let assigned = |shard: &Shard, epoch, resource_version: &str| AssignedWatch {
+            shard: Some(shard.clone()),
+            epoch,
+            resource_version: resource_version.to_owned(),
+        };
+        for (shard, seat) in &self.seats {
+            if let Some(holder) = &seat.holder {
+                each(&holder.node, &|| assigned(shard, seat.epoch, &seat.resource_version));
+            }
+            if let Some(leaving) = &seat.leaving {
+                each(&leaving.node, &|| assigned(shard, leaving.epoch, &seat.resource_version));
+            }
+        }
+        for (shard, outgoing) in &self.outgoing {
+            if let Some(node) = &outgoing.node {
+                each(node, &|| assigned(shard, outgoing.epoch, self.known.resource_version(shard)));
+            }
+        }
+    }
+
+    /// Whether a node holds a share or did: only such an agent has events to send.
     pub fn has_held(&self, node: &str) -> bool {
-        self.former.iter().any(|former| former == node)
-            || self.shards.iter().any(|share| share.holder.as_ref().is_some_and(|holder| holder.node == node))
+        let mut holds = self.former.nodes.contains(node);
+        self.watches(|holder, _| holds |= holder == node);
+        holds
     }
 
     /// Who holds what.
     pub fn holdings(&self) -> Holdings {
-        let holding = |share: &Seat| Holding {
-            shard: share.shard.clone(),
-            epoch: share.epoch,
-            node: share.holder.as_ref().map(|holder| holder.node.clone()),
+        let holding = |(shard, seat): (&Shard, &Seat)| {
+            let node = seat.holder.as_ref().map(|holder| holder.node.clone());
+            (shard.clone(), Holding { epoch: seat.epoch, node })
         };
-        Holdings(self.shards.iter().map(holding).collect())
+        let mut holdings: BTreeMap<_, _> = self.seats.iter().map(holding).collect();
+        holdings.extend(self.outgoing.iter().map(|(shard, holding)| (shard.clone(), holding.clone())));
+        Holdings(holdings)
+    }
+
+    /// How each share fares.
+    pub fn rows(&self, now: Instant) -> impl Iterator<Item = Row<'_>> {
+        self.seats.iter().map(move |(shard, seat)| {
+            let holder = seat.holder.as_ref();
+            Row {
+                shard,
+                epoch: seat.epoch,
+                node: holder.map(|holder| holder.node.as_str()),
+                held_for: holder.map_or(Duration::ZERO, |holder| now.saturating_duration_since(holder.since)),
+                state: holder.map_or(WatchState::Unspecified, |holder| holder.state),
+                failure: holder.map_or("", |holder| &holder.failure),
+                is_away: holder.is_some_and(|holder| holder.away_since.is_some()),
+                leaving: seat.leaving.as_ref().map(|leaving| leaving.node.as_str()),
+            }
+        })
+    }
+
+    /// The nodes of agents that take nothing more, as they or their nodes are to end.
+    pub fn going(&self) -> impl Iterator<Item = &str> {
+        let going = self.agents.iter().filter(|(_, agent)| agent.is_draining || agent.is_cordoned);
+        going.map(|(node, _)| node.as_str())
+    }
+
+    /// How many shares there are, and how many of them nobody holds.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.seats.len(), self.seats.values().filter(|seat| seat.holder.is_none()).count())
+    }
+
+    /// Whether a node holds a share under an epoch.
+    pub fn is_held_by(&self, node: &str, shard: &Shard, epoch: u64) -> bool {
+        let seat = self.seats.get(shard).filter(|seat| seat.epoch == epoch);
+        seat.and_then(|seat| seat.holder.as_ref()).is_some_and(|holder| holder.node == node)
+    }
+
+    /// Any node that holds something, or else any that is connected.
+    pub fn any_node(&self) -> Option<&str> {
+        let holders = self.seats.values().filter_map(|seat| seat.holder.as_ref());
+        let there = holders.map(|holder| holder.node.as_str()).find(|node| self.agents.contains_key(*node));
+        there.or_else(|| self.agents.keys().next().map(String::as_str))
+    }
+
+    /// The highest epoch of any share.
+    pub fn epoch(&self) -> u64 {
+        self.seats.values().map(|seat| seat.epoch).max().unwrap_or(0)
     }
 
     /// How many agents are connected.
     pub fn agents(&self) -> usize {
         self.agents.len()
     }
+}
 
-    fn next_holder(&self, share: &Seat, now: Instant) -> Option<(String, Cause)> {
-        let (cause, except) = match &share.holder {
-            None if share.epoch > 0 && !share.was_held && now < self.started + self.patience.restart => {
-                return None;
-            }
-            None => (Cause::Vacant, None),
-            Some(Holder { away_since: Some(since), .. }) => {
-                if now < *since + self.patience.away {
-                    return None;
-                }
-                (Cause::Left, None)
-            }
-            Some(Holder { failing_since: Some(since), node, .. }) => {
-                if now < *since + self.patience.failing {
-                    return None;
-                }
-                (Cause::Failing, Some(node))
-            }
-            Some(_) => return None,
-        };
-        let healthy = |agent: &Agent| agent.failed_at.is_none_or(|at| now >= at + self.patience.shunned);
-        let best = |wanted: &dyn Fn(&Agent) -> bool| {
-            let candidates =
-                self.agents.iter().filter(|(node, agent)| Some(*node) != except && wanted(agent));
-            candidates.map(|(node, _)| node).max_by_key(|node| (weight(node, &share.shard), *node)).cloned()
-        };
-        let chosen = best(&healthy);
-        // A holder that fails is only replaced by one that may do better; an empty place is filled by anybody.
-        let chosen = if cause == Cause::Failing { chosen } else { chosen.or_else(|| best(&|_| true)) };
-        chosen.map(|node| (node, cause))
+// === impl Seat ===
+
+impl Seat {
+    fn vacant(epoch: u64, was_held: bool) -> Self {
+        Self { epoch, resource_version: String::new(), holder: None, leaving: None, was_held, is_lost: false }
     }
+}
 
-    fn remember(&mut self, node: String) {
-        if self.former.contains(&node) {
+// === impl Holder ===
+
+impl Holder {
+    /// It has as long to report as one that fails has to recover.
+    fn new(node: &str, now: Instant) -> Self {
+        Self {
+            node: node.to_owned(),
+            since: now,
+            away_since: None,
+            failing_since: Some(now),
+            state: WatchState::Unspecified,
+            failure: String::new(),
+        }
+    }
+}
+
+// === impl Former ===
+
+impl Former {
+    fn remember(&mut self, node: &str) {
+        if !self.nodes.insert(node.to_owned()) {
             return;
         }
-        if self.former.len() >= FORMER {
-            self.former.pop_front();
+        self.order.push_back(node.to_owned());
+        if self.order.len() > FORMER
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.nodes.remove(&oldest);
         }
-        self.former.push_back(node);
     }
 }
 
@@ -344,8 +746,7 @@ impl Plan {
 impl Holdings {
     /// Whether a node's checkpoint counts.
     pub fn judge(&self, node: &str, checkpoint: &Checkpoint) -> Verdict {
-        let Some(holding) = self.0.iter().find(|holding| checkpoint.shard.as_ref() == Some(&holding.shard))
-        else {
+        let Some(holding) = checkpoint.shard.as_ref().and_then(|shard| self.0.get(shard)) else {
             return Verdict::NotHolder;
         };
         if checkpoint.epoch < holding.epoch {
@@ -357,26 +758,15 @@ impl Holdings {
         Verdict::Accepted
     }
 
-    /// Each shard's.
-    pub fn iter(&self) -> impl Iterator<Item = &Holding> {
+    /// Who holds a share.
+    pub fn get(&self, shard: &Shard) -> Option<&Holding> {
+        self.0.get(shard)
+    }
+
+    /// Each share's.
+    pub fn iter(&self) -> impl Iterator<Item = (&Shard, &Holding)> {
         self.0.iter()
     }
-}
-
-/// Rendezvous hashing: the node with the greatest weight holds the shard, so that one more or less node moves nothing else.
-/// Must not differ between builds: FNV-1a, mixed once more because names of nodes differ in their last letters alone.
-fn weight(node: &str, shard: &Shard) -> u64 {
-    let share: &[u8] = match &shard.share {
-        Some(Share::Namespace(namespace)) => namespace.as_bytes(),
-        Some(Share::Cluster(WholeCluster {})) | None => b"",
-    };
-    let bytes = node.as_bytes().iter().chain(b"/").chain(share);
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]

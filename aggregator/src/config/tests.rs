@@ -37,7 +37,7 @@ fn an_empty_file_is_all_defaults() {
             synchronous: Synchronous::Full,
         }
     );
-    assert_eq!(config.watch, WatchMode::Auto);
+    assert_eq!(config.events, Wish::default());
 }
 
 #[test]
@@ -79,7 +79,7 @@ receivers:
     assert_eq!(config.listen.metrics.to_string(), "0.0.0.0:2");
     assert_eq!(config.journal.max_bytes, 512 << 20);
     assert_eq!(config.journal.synchronous, Synchronous::Normal);
-    assert_eq!(config.watch, WatchMode::Cluster);
+    assert_eq!(config.events.watch, Watch::Cluster);
     assert_eq!(
         config.receivers.iter().map(|one| one.body.kind()).collect::<Vec<_>>(),
         ["stdout", "file", "webhook", "loki"]
@@ -130,7 +130,22 @@ fn every_problem_has_its_place_and_a_way_out() {
             "journal: {synchronous: maybe}",
             "config.yaml:1:24: journal.synchronous: \"maybe\" is none of full, normal",
         ),
-        ("events: {watch: shards}", "config.yaml:1:17: events.watch: \"shards\" is none of auto, cluster"),
+        (
+            "events: {watch: shard}",
+            "config.yaml:1:17: events.watch: \"shard\" is none of auto, host, cluster, namespaces, shards",
+        ),
+        (
+            "events: {shards: {count: 0}}",
+            "config.yaml:1:26: events.shards.count: 0 is out of range: 1 to 512",
+        ),
+        (
+            "events: {shards: {counts: 3}}",
+            "config.yaml:1:19: events.shards.counts: unknown key; did you mean count?",
+        ),
+        (
+            "events: {maxEventsPerWatch: -1}",
+            "config.yaml:1:29: events.maxEventsPerWatch: -1 is out of range: 1 to 1000000",
+        ),
         ("reciever: []", "config.yaml:1:1: reciever: unknown key; did you mean receivers?"),
         ("jurnal: {}", "config.yaml:1:1: jurnal: unknown key; did you mean journal?"),
         ("journal: {}\njournal: {}", "config.yaml:2:1: journal: stands here for the second time"),

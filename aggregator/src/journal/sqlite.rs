@@ -111,6 +111,8 @@ struct Shared {
     recent: Recent,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
+    /// Grows when the newest file is put aside, and the checkpoints with it.
+    resets: Arc<watch::Sender<u64>>,
     lanes: Lanes,
     /// When the commit under way began, in nanoseconds since 1970; 0: there is none.
     commit_since: Arc<AtomicI64>,
@@ -172,6 +174,11 @@ impl SqliteJournal {
     /// hangs neither fails nor ends it.
     pub fn commit_since(&self) -> Option<i64> {
         Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// Grows when the newest file is put aside: its records are lost to readers, and the checkpoints that were in it.
+    pub fn resets(&self) -> watch::Receiver<u64> {
+        self.shared.resets.subscribe()
     }
 
     /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod journal;
+mod plan;
 mod proxy;
 mod raw;
 mod sides;
@@ -29,10 +30,22 @@ use certificates::{Authority, Identity, Life};
 use proxy::Proxy;
 use sides::{Agent, Aggregator};
 
-/// Until something is so. Each look lets everything else go on; what never comes to be hangs, and the test's runner says so.
-async fn eventually(mut so: impl FnMut() -> bool) {
-    while !so() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+/// Longer than anything here takes, on any machine: what is not so by then never is.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Until something is so. Each look lets everything else go on.
+#[track_caller]
+fn eventually(mut so: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let asked = std::panic::Location::caller();
+    async move {
+        let looks = async {
+            while !so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, looks).await.is_err() {
+            panic!("what {asked} waits for never came to be");
+        }
     }
 }
 

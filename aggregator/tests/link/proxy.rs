@@ -9,6 +9,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     cuts: watch::Sender<u64>,
     silent: watch::Sender<bool>,
+    target: watch::Sender<SocketAddr>,
 }
 
 impl Proxy {
@@ -17,12 +18,15 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let cuts = watch::Sender::new(0);
         let cut = cuts.clone();
+        let target = watch::Sender::new(target);
+        let to = target.clone();
         let silent = watch::Sender::new(false);
         let silence = silent.clone();
         tokio::spawn(async move {
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
                 let (mut cut, mut silence) = (cut.subscribe(), silence.subscribe());
+                let target = *to.borrow();
                 tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
                     let forward = async {
@@ -38,7 +42,12 @@ impl Proxy {
                 });
             }
         });
-        Self { address, cuts, silent }
+        Self { address, cuts, silent, target }
+    }
+
+    /// Leads new connections to another address.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// Cuts every connection there is.

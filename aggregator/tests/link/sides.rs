@@ -7,10 +7,12 @@ use nodetap_agent::link::metrics::{DisconnectLabels, Reason};
 use nodetap_agent::link::{self, Ends, Health, Settings};
 use nodetap_agent::outbox::queue::Bounds;
 use nodetap_agent::outbox::{self, Intake, Taken};
+use nodetap_agent::watch::{names::Names, tally::Tally};
 use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, EndLabels, EndReason};
 use nodetap_aggregator::admit::{self, Limits};
-use nodetap_aggregator::assign::{self, plan::Patience, plan::Plan};
-use nodetap_wire::{AssignedWatch, Assignment, Record, WatchReport};
+use nodetap_aggregator::assign::choose::Wish;
+use nodetap_aggregator::assign::{self, Assigner, plan::Patience, plan::Plan};
+use nodetap_wire::{AssignedWatch, Assignment, Findings, Record, WatchReport, WatchState};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,6 +30,9 @@ pub struct Aggregator {
     assigning: assign::metrics::Metrics,
     stop: CancellationToken,
     serving: JoinHandle<()>,
+    pub wishes: watch::Sender<Wish>,
+    pub resets: watch::Sender<u64>,
+    pub plan: Assigner,
 }
 
 pub struct Agent {
@@ -39,6 +44,9 @@ pub struct Agent {
     assignments: watch::Receiver<Assignment>,
     health: watch::Receiver<Health>,
     pub forgotten: watch::Receiver<u64>,
+    pub drain: CancellationToken,
+    pub negotiations: watch::Receiver<u64>,
+    pub findings: watch::Sender<Option<Findings>>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -49,12 +57,20 @@ impl Aggregator {
     }
 
     pub async fn start_as(identity: Identity, limits: Limits) -> Self {
+        Self::start_with(identity, limits, Memory::new()).await
+    }
+
+    pub async fn start_with(identity: Identity, limits: Limits, journal: Memory) -> Self {
         let metrics = admit::metrics::Metrics::default();
         let credentials = admit::tls::Credentials::load(identity.files(), metrics.clone()).unwrap();
-        let journal = Memory::new();
         let plan = Plan::cluster(Instant::now(), Patience::default());
         let assigning = assign::metrics::Metrics::default();
-        let (assigner, driver) = assign::assign(plan, journal.clone(), assigning.clone()).await.unwrap();
+        let (wishes, wished) = watch::channel(Wish::default());
+        let (resets, reset) = watch::channel(0);
+        let settings = assign::Settings { wishes: wished, resets: reset };
+        let assigned = assign::assign(plan, journal.clone(), settings, assigning.clone()).await;
+        let (assigner, driver) = assigned.unwrap();
+        let plan = assigner.clone();
         let stop = CancellationToken::new();
         tokio::spawn(driver.run(stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -69,7 +85,19 @@ impl Aggregator {
             stop.clone(),
         );
         let serving = tokio::spawn(async move { admission.await.unwrap() });
-        Self { journal, identity, credentials, address, metrics, assigning, stop, serving }
+        Self {
+            journal,
+            identity,
+            credentials,
+            address,
+            metrics,
+            assigning,
+            stop,
+            serving,
+            wishes,
+            resets,
+            plan,
+        }
     }
 
     pub fn refused(&self, reason: ConnectionReason) -> u64 {
@@ -115,12 +143,40 @@ impl Agent {
             aggregator: aggregator.to_string(),
             bounds,
         };
-        let ends =
-            Ends { taken, reports: reported, assignments: assigned, health: healthy, forgotten: forget };
+        let (negotiate, negotiations) = watch::channel(0);
+        let (find, findings) = watch::channel(None);
+        let (names, tally) = <(Names, Tally)>::default();
+        let drain = CancellationToken::new();
+        let ends = Ends {
+            taken,
+            reports: reported,
+            assignments: assigned,
+            health: healthy,
+            forgotten: forget,
+            negotiate,
+            findings,
+            names: names.subscribe(),
+            tally: tally.clone(),
+            drain: drain.clone(),
+        };
         let running =
             link::run(settings, credentials.clone(), ends, metrics.clone(), outbox.clone(), stop.clone());
         let running = tokio::spawn(running);
-        Self { intake, reports, credentials, metrics, outbox, assignments, health, forgotten, stop, running }
+        Self {
+            intake,
+            reports,
+            credentials,
+            metrics,
+            outbox,
+            assignments,
+            health,
+            forgotten,
+            drain,
+            negotiations,
+            findings: find,
+            stop,
+            running,
+        }
     }
 
     pub async fn take(&self, record: Record) {
@@ -135,6 +191,20 @@ impl Agent {
 
     pub fn assignment(&self) -> Assignment {
         self.assignments.borrow().clone()
+    }
+
+    pub fn watches(&self) -> Vec<(String, u64)> {
+        let watches = &self.assignments.borrow().watches;
+        watches.iter().map(|watch| (watch.shard.as_ref().unwrap().name(), watch.epoch)).collect()
+    }
+
+    /// Reports of everything that it is to watch that it watches it.
+    pub async fn watch_all(&self) {
+        for AssignedWatch { shard, epoch, .. } in self.assignment().watches {
+            let mut report = WatchReport { shard, epoch, ..WatchReport::default() };
+            report.set_state(WatchState::Watching);
+            self.reports.send(report).await.unwrap();
+        }
     }
 
     pub async fn all_acknowledged(&self) {

@@ -149,6 +149,7 @@ fn scope(name: &str) -> anyhow::Result<Scope> {
         "lists" => Scope::EventLists,
         "watches" => Scope::EventWatches,
         "pods" => Scope::Pods,
+        "namespaces" => Scope::Namespaces,
         "logs" => Scope::Logs,
         other => anyhow::bail!("scope={other}: any, lists, watches, pods or logs"),
     })

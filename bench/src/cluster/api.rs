@@ -1,7 +1,7 @@
 //! The API server's paths: who asks, what fault is set, which resource is meant.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, header};
@@ -59,7 +59,14 @@ impl Api {
         let query = query(request.uri());
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         match segments.as_slice() {
-            ["version"] => Ok(answer(200, JSON, VERSION)),
+            ["version"] => {
+                self.state.count("get version");
+                let version = self.state.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Ok(answer(200, JSON, VERSION.replace("v1.36.3", &version)))
+            }
+            ["apis", "discovery.k8s.io", "v1", "namespaces", "default", "endpointslices", "kubernetes"] => {
+                Ok(answer(200, JSON, self.servers()))
+            }
             ["api"] => Ok(answer(
                 200,
                 JSON,
@@ -67,6 +74,11 @@ impl Api {
             )),
             ["apis"] => Ok(answer(200, JSON, r#"{"kind":"APIGroupList","apiVersion":"v1","groups":[]}"#)),
             ["api", "v1"] => Ok(answer(200, JSON, RESOURCES)),
+            ["api", "v1", "namespaces"] if partial(&request) => {
+                let target =
+                    Target { resource: Resource::Namespaces, namespace: None, name: None, subresource: None };
+                self.resource(&user, &target, &query, request).await
+            }
             ["api", "v1", "namespaces"] => Ok(self.namespaces()),
             ["api", "v1", "nodes"] => Ok(self.list_nodes()),
             ["api", "v1", rest @ ..] => {
@@ -95,6 +107,8 @@ impl Api {
             (Resource::Events, _, _, false) => (Scope::EventLists, "list events"),
             (Resource::Pods, _, _, true) => (Scope::Pods, "watch pods"),
             (Resource::Pods, _, _, false) => (Scope::Pods, "list pods"),
+            (Resource::Namespaces, _, _, true) => (Scope::Namespaces, "watch namespaces"),
+            (Resource::Namespaces, _, _, false) => (Scope::Namespaces, "list namespaces"),
         };
         if reading {
             self.state.count(verb);
@@ -137,7 +151,7 @@ impl Api {
         let request = list::Request {
             resource: target.resource,
             namespace: target.namespace.map(str::to_owned),
-            selector: Selector::parse(get("fieldSelector"), target.resource)?,
+            selector: self.selector(target.resource, query)?,
             limit: number(get("limit"))?.unwrap_or(0) as usize,
             token: get("continue").to_owned(),
             revision: number(asked)?,
@@ -180,7 +194,7 @@ impl Api {
         let request = watch::Request {
             resource: target.resource,
             namespace: target.namespace.map(str::to_owned),
-            selector: Selector::parse(get("fieldSelector"), target.resource)?,
+            selector: self.selector(target.resource, query)?,
             start,
             timeout: timeout.unwrap_or(self.state.watch_timeout),
             bookmarks: matches!(get("allowWatchBookmarks"), "1" | "true"),
@@ -189,10 +203,31 @@ impl Api {
                 resource: target.resource,
                 namespace: target.namespace.map(str::to_owned),
                 selector: get("fieldSelector").to_owned(),
+                shard: get("shardSelector").to_owned(),
                 from: get("resourceVersion").to_owned(),
             },
         };
         Ok(streaming(JSON, watch::stream(Arc::clone(&self.state), request)))
+    }
+
+    fn selector(&self, resource: Resource, query: &BTreeMap<String, String>) -> Result<Selector, Status> {
+        let get = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
+        let accepts = self.state.accepts;
+        Selector::parse(get("fieldSelector"), resource, accepts)?.sharded(get("shardSelector"), accepts)
+    }
+
+    /// The EndpointSlice of the service `kubernetes`.
+    fn servers(&self) -> String {
+        let endpoint = |number| serde_json::json!({"addresses": [format!("10.0.0.{}", number + 1)]});
+        let endpoints: Vec<_> = (0..self.state.api_servers).map(endpoint).collect();
+        let slice = serde_json::json!({
+            "kind": "EndpointSlice",
+            "apiVersion": "discovery.k8s.io/v1",
+            "metadata": {"name": "kubernetes", "namespace": "default"},
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+        });
+        slice.to_string()
     }
 
     fn get(&self, resource: Resource, namespace: &str, name: &str) -> Result<Response<Body>, Status> {
@@ -303,12 +338,9 @@ impl Api {
 
     fn namespaces(&self) -> Response<Body> {
         let store = self.state.store();
-        let named = [Resource::Events, Resource::Pods]
-            .into_iter()
-            .flat_map(|resource| store.objects(resource).keys().map(|(namespace, _)| namespace.to_string()));
-        let names: std::collections::BTreeSet<String> = named
-            .chain(["default", "kube-node-lease", "kube-public", "kube-system"].map(str::to_owned))
-            .collect();
+        let of_pods = store.objects(Resource::Pods).keys().map(|(namespace, _)| namespace.to_string());
+        let made = store.objects(Resource::Namespaces).keys().map(|(_, name)| name.to_string());
+        let names: std::collections::BTreeSet<String> = of_pods.chain(made).collect();
         objects("NamespaceList", store.revision(), names.iter().map(String::as_str))
     }
 
@@ -339,6 +371,12 @@ impl<'a> Target<'a> {
         };
         Some(Self { resource: resource(plural)?, namespace, name, subresource })
     }
+}
+
+/// Whether the metadata alone is asked for.
+fn partial(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("as=PartialObjectMetadata"))
 }
 
 fn key(namespace: &str, name: &str) -> Key {
@@ -389,7 +427,7 @@ const VERSION: &str = r#"{
 
 const RESOURCES: &str = r#"{"kind":"APIResourceList","groupVersion":"v1","resources":[
 {"name":"events","singularName":"event","namespaced":true,"kind":"Event","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["ev"]},
-{"name":"namespaces","singularName":"namespace","namespaced":false,"kind":"Namespace","verbs":["get","list"],"shortNames":["ns"]},
+{"name":"namespaces","singularName":"namespace","namespaced":false,"kind":"Namespace","verbs":["get","list","watch"],"shortNames":["ns"]},
 {"name":"nodes","singularName":"node","namespaced":false,"kind":"Node","verbs":["get","list"],"shortNames":["no"]},
 {"name":"pods","singularName":"pod","namespaced":true,"kind":"Pod","verbs":["get","list","watch"],"shortNames":["po"]},
 {"name":"pods/log","singularName":"","namespaced":true,"kind":"Pod","verbs":["get"]}]}"#;

@@ -157,7 +157,7 @@ impl Event {
         let source = if self.source.component.is_empty() {
             self.reporting_component.clone()
         } else {
-            self.source.component
+            self.source.component.clone()
         };
         let object = self.involved_object;
         let fields = [
@@ -172,6 +172,7 @@ impl Event {
             ("reportingComponent", self.reporting_component),
             ("source", source),
             ("type", self.r#type),
+            ("spec.source.host", self.source.host),
         ];
         Object {
             key: (Arc::from(self.metadata.namespace), Arc::from(self.metadata.name)),

@@ -29,6 +29,8 @@ pub enum Scope {
     EventWatches,
     /// Lists and watches of pods.
     Pods,
+    /// Lists and watches of namespaces.
+    Namespaces,
     /// Logs of containers.
     Logs,
 }

@@ -76,6 +76,9 @@ fn page(request: &Request, snapshot: &Snapshot, revision: u64, token: Option<&To
         last = Some(object);
     }
     let mut metadata = format!("\"resourceVersion\":\"{revision}\"");
+    if let Some(selector) = request.selector.shard() {
+        metadata += &format!(",\"shardInfo\":{{\"selector\":{}}}", serde_json::Value::from(selector));
+    }
     if rest.peek().is_some()
         && let Some(last) = last
     {
@@ -87,8 +90,9 @@ fn page(request: &Request, snapshot: &Snapshot, revision: u64, token: Option<&To
         }
     }
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"v1\",\"metadata\":{{{metadata}}},\"items\":[",
-        request.resource.kind()
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{{{metadata}}},\"items\":[",
+        request.resource.kind(),
+        request.resource.api_version(),
     );
     let mut body = Vec::with_capacity(head.len() + items.len() + 4);
     body.extend_from_slice(head.as_bytes());

@@ -11,6 +11,8 @@ pub enum Resource {
     Events,
     /// core/v1 Pods
     Pods,
+    /// core/v1 Namespaces, of which only the metadata is served.
+    Namespaces,
 }
 
 /// Namespace and name.
@@ -40,6 +42,7 @@ impl Resource {
         match self {
             Self::Events => "events",
             Self::Pods => "pods",
+            Self::Namespaces => "namespaces",
         }
     }
 
@@ -48,6 +51,15 @@ impl Resource {
         match self {
             Self::Events => "Event",
             Self::Pods => "Pod",
+            Self::Namespaces => "PartialObjectMetadata",
+        }
+    }
+
+    /// As in `apiVersion`.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Events | Self::Pods => "v1",
+            Self::Namespaces => "meta.k8s.io/v1",
         }
     }
 }
@@ -75,7 +87,9 @@ impl Object {
     pub fn write_whole(&self, resource: Resource, json: &mut Vec<u8>) {
         json.extend_from_slice(b"{\"kind\":\"");
         json.extend_from_slice(resource.kind().as_bytes());
-        json.extend_from_slice(b"\",\"apiVersion\":\"v1\",");
+        json.extend_from_slice(b"\",\"apiVersion\":\"");
+        json.extend_from_slice(resource.api_version().as_bytes());
+        json.extend_from_slice(b"\",");
         json.extend_from_slice(self.body.get(1..).unwrap_or_default());
     }
 

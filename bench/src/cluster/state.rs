@@ -38,6 +38,19 @@ pub(crate) struct State {
     last_watch: AtomicU64,
     pub(crate) watches_changed: watch::Sender<u64>,
     pub(crate) requests: Mutex<BTreeMap<&'static str, u64>>,
+    pub(crate) accepts: Accepts,
+    /// gitVersion.
+    pub(crate) version: Mutex<String>,
+    pub(crate) api_servers: usize,
+}
+
+/// What this API server selects by beyond what stock ones do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Accepts {
+    /// `spec.source.host` of events.
+    pub(crate) host_selector: bool,
+    /// `shardSelector` (KEP-5866).
+    pub(crate) shard_selector: bool,
 }
 
 /// A watch that is open now.
@@ -51,6 +64,8 @@ pub struct OpenWatch {
     pub namespace: Option<String>,
     /// The fieldSelector as it was asked for.
     pub selector: String,
+    /// The shardSelector as it was asked for.
+    pub shard: String,
     /// The resourceVersion that it was asked to go on from; empty: from a list of its own.
     pub from: String,
 }
@@ -67,7 +82,10 @@ pub(crate) struct WatchGuard {
 impl State {
     pub(crate) fn new(options: &super::Options, tokens: BTreeMap<String, String>) -> Self {
         Self {
-            store: Mutex::new(Store::new(options.history, options.event_ttl)),
+            store: Mutex::new(seeded(Store::new(options.history, options.event_ttl))),
+            accepts: Accepts { host_selector: options.host_selector, shard_selector: options.shard_selector },
+            version: Mutex::new("v1.36.3".to_owned()),
+            api_servers: options.api_servers,
             grown: watch::Sender::new(1),
             truth: Truth::default(),
             faults: Faults::default(),
@@ -120,6 +138,13 @@ impl State {
         let key: Key =
             (Arc::from(event.metadata.namespace.as_str()), Arc::from(event.metadata.name.as_str()));
         let mut store = self.store();
+        let home = namespace_key(namespace);
+        if store.get(Resource::Namespaces, &home).is_none() {
+            let uid = self.random.uid();
+            store.put(Resource::Namespaces, self.now(), |revision| {
+                namespace_object(namespace, &uid, revision)
+            });
+        }
         if store.get(Resource::Events, &key).is_some() {
             return Err(Status::already_exists("events", &key.1));
         }
@@ -163,6 +188,34 @@ impl State {
             *event = serde_json::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
             Ok(())
         })
+    }
+
+    /// Makes a namespace, if it is not there.
+    pub(crate) fn create_namespace(&self, name: &str) {
+        let mut store = self.store();
+        if store.get(Resource::Namespaces, &namespace_key(name)).is_some() {
+            return;
+        }
+        let uid = self.random.uid();
+        let make = |revision| namespace_object(name, &uid, revision);
+        let change = store.put(Resource::Namespaces, self.now(), make);
+        drop(store);
+        self.grown.send_replace(change.revision);
+    }
+
+    /// Deletes a namespace and the events in it.
+    pub(crate) fn delete_namespace(&self, name: &str) {
+        let events: Vec<Key> = {
+            let store = self.store();
+            store
+                .objects(Resource::Events)
+                .keys()
+                .filter(|(namespace, _)| **namespace == *name)
+                .cloned()
+                .collect()
+        };
+        self.delete(Resource::Events, &events);
+        self.delete(Resource::Namespaces, &[namespace_key(name)]);
     }
 
     /// Writes a pod as it is now.
@@ -228,5 +281,34 @@ impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.state.watches.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         self.state.watches_changed.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// The namespaces that every cluster has.
+fn seeded(mut store: Store) -> Store {
+    for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+        let revision = store.revision();
+        store.seed(Resource::Namespaces, namespace_object(name, name, revision));
+    }
+    store
+}
+
+fn namespace_key(name: &str) -> Key {
+    (Arc::from(""), Arc::from(name))
+}
+
+fn namespace_object(name: &str, uid: &str, revision: u64) -> Object {
+    let body = serde_json::json!({"metadata": {
+        "name": name,
+        "uid": uid,
+        "resourceVersion": revision.to_string(),
+        "creationTimestamp": events::seconds(Timestamp::now()),
+    }});
+    Object {
+        key: namespace_key(name),
+        uid: Arc::from(uid),
+        revision,
+        fields: Vec::new(),
+        body: body.to_string().into(),
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct Store {
     ttl: Duration,
     events: BTreeMap<Key, Arc<Object>>,
     pods: BTreeMap<Key, Arc<Object>>,
+    namespaces: BTreeMap<Key, Arc<Object>>,
     changes: VecDeque<Change>,
     leases: VecDeque<Lease>,
     lease_of: HashMap<Key, u64>,
@@ -86,6 +87,7 @@ impl Store {
             ttl,
             events: BTreeMap::new(),
             pods: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             changes: VecDeque::new(),
             leases: VecDeque::new(),
             lease_of: HashMap::new(),
@@ -109,7 +111,13 @@ impl Store {
         match resource {
             Resource::Events => &self.events,
             Resource::Pods => &self.pods,
+            Resource::Namespaces => &self.namespaces,
         }
+    }
+
+    /// An object that was there before the first revision.
+    pub(crate) fn seed(&mut self, resource: Resource, object: Object) {
+        self.objects_mut(resource).insert(object.key.clone(), Arc::new(object));
     }
 
     /// Creates or changes an object. `make` is told the revision that the write will have. `now` counts from any fixed point.
@@ -253,6 +261,7 @@ impl Store {
         match resource {
             Resource::Events => &mut self.events,
             Resource::Pods => &mut self.pods,
+            Resource::Namespaces => &mut self.namespaces,
         }
     }
 }

@@ -108,7 +108,7 @@ impl Watch {
         };
         let now = Instant::now();
         // The watch cache sends bookmarks; events are not in it (kubernetes/kubernetes#120348).
-        let periodic = request.bookmarks && request.resource == Resource::Pods;
+        let periodic = request.bookmarks && request.resource != Resource::Events;
         Self {
             initial,
             initial_bookmark: request.start == Start::StateAndBookmark && request.bookmarks,
@@ -214,7 +214,7 @@ impl Watch {
         let store = self.state.store();
         let changes = store.changes_after(self.position, BATCH).map_err(|compacted| match resource {
             Resource::Events => Status::watch_too_old(),
-            Resource::Pods => Status::cache_too_old(self.position, compacted.oldest),
+            Resource::Pods | Resource::Namespaces => Status::cache_too_old(self.position, compacted.oldest),
         })?;
         let mut position = self.position;
         for change in changes {
@@ -284,13 +284,15 @@ fn bookmark(lines: &mut Vec<u8>, resource: Resource, revision: u64, initial: boo
     let metadata = format!("{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}");
     let rest = match resource {
         Resource::Events => {
-            "\"involvedObject\":{},\"source\":{},\"firstTimestamp\":null,\"lastTimestamp\":null,\"eventTime\":null,\"reportingComponent\":\"\",\"reportingInstance\":\"\""
+            ",\"involvedObject\":{},\"source\":{},\"firstTimestamp\":null,\"lastTimestamp\":null,\"eventTime\":null,\"reportingComponent\":\"\",\"reportingInstance\":\"\""
         }
-        Resource::Pods => "\"spec\":{\"containers\":null},\"status\":{}",
+        Resource::Pods => ",\"spec\":{\"containers\":null},\"status\":{}",
+        Resource::Namespaces => "",
     };
     let line = format!(
-        "{{\"type\":\"BOOKMARK\",\"object\":{{\"kind\":\"{}\",\"apiVersion\":\"v1\",\"metadata\":{metadata},{rest}}}}}\n",
-        resource.kind()
+        "{{\"type\":\"BOOKMARK\",\"object\":{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata}{rest}}}}}\n",
+        resource.kind(),
+        resource.api_version(),
     );
     lines.extend_from_slice(line.as_bytes());
 }

@@ -38,7 +38,12 @@ impl Sample {
     /// It has ended.
     pub(crate) fn of(child: &mut Child) -> anyhow::Result<Self> {
         child.check()?;
-        let id = child.id().context("a process that is to be measured has ended")?;
+        Self::of_process(child.id().context("a process that is to be measured has ended")?)
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn of_process(id: u32) -> anyhow::Result<Self> {
         let clock: ClockId = clock_getcpuclockid(Pid::from_raw(i32::try_from(id)?))?;
         let cpu = Duration::from(clock.now()?);
         let path = format!("/proc/{id}/status");

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::exposition;
@@ -40,10 +42,14 @@ pub struct Check {
     pub failure: Option<String>,
 }
 
+/// What a route of its owner answers.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+
 /// Serves metrics and health.
 pub struct Endpoint<H> {
     registry: Arc<Registry>,
     health: Arc<H>,
+    routes: Vec<(&'static str, Arc<dyn Fn() -> Answer + Send + Sync>)>,
     more_metrics: Arc<dyn Fn(bool) -> String + Send + Sync>,
 }
 
@@ -52,6 +58,9 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// A request's head has this long to come, and so an idle connection to stay.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For what a route asks of another part.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a failed accept, as when file descriptors run out: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,13 +79,27 @@ impl Check {
 impl<H: Health> Endpoint<H> {
     /// Serves this registry and this health.
     pub fn new(registry: Registry, health: Arc<H>) -> Self {
-        Self { registry: Arc::new(registry), health, more_metrics: Arc::new(|_| String::new()) }
+        Self {
+            registry: Arc::new(registry),
+            health,
+            routes: Vec::new(),
+            more_metrics: Arc::new(|_| String::new()),
+        }
     }
 
     /// Adds metrics that a registry cannot hold, such as counters whose names lack `_total`. Told whether OpenMetrics is
     /// asked for.
     pub fn with_more_metrics(mut self, more: impl Fn(bool) -> String + Send + Sync + 'static) -> Self {
         self.more_metrics = Arc::new(more);
+        self
+    }
+
+    /// Answers GET of one more path; see [`json`] and [`unavailable`].
+    pub fn with_route<F>(mut self, path: &'static str, answer: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        self.routes.push((path, Arc::new(move || Box::pin(answer()))));
         self
     }
 
@@ -105,8 +128,18 @@ impl<H: Health> Endpoint<H> {
             tokio::spawn(async move {
                 let _permit = permit;
                 let service = service_fn(move |request| {
-                    let response = this.answer(&request);
-                    async move { Ok::<_, Infallible>(response) }
+                    let route = this.route(&request);
+                    let response = route.is_none().then(|| this.answer(&request));
+                    async move {
+                        let response = match (route, response) {
+                            (Some(route), _) => {
+                                timeout(ROUTE_TIMEOUT, route).await.unwrap_or_else(|late| unavailable(&late))
+                            }
+                            (None, Some(response)) => response,
+                            (None, None) => unavailable(&"nothing to answer with"),
+                        };
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -122,6 +155,17 @@ impl<H: Health> Endpoint<H> {
         }
     }
 
+    fn route(&self, request: &Request<Incoming>) -> Option<Answer> {
+        let (_, answer) = self.routes.iter().find(|(path, _)| *path == request.uri().path())?;
+        matches!(*request.method(), Method::GET | Method::HEAD).then(|| answer())
+    }
+
+    /// `/metrics /livez /readyz`, and what else there is.
+    fn paths(&self) -> String {
+        let routes = self.routes.iter().map(|(path, _)| *path);
+        ["/metrics", "/livez", "/readyz"].into_iter().chain(routes).collect::<Vec<_>>().join(" ")
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
@@ -133,11 +177,8 @@ impl<H: Health> Endpoint<H> {
             }
             "/livez" | "/-/healthy" => report(&self.health.live()),
             "/readyz" | "/-/ready" => report(&self.health.ready()),
-            "/" => plain(StatusCode::OK, "/metrics /livez /readyz\n".to_owned()),
-            path => plain(
-                StatusCode::NOT_FOUND,
-                format!("nothing at {path}; there are /metrics, /livez and /readyz\n"),
-            ),
+            "/" => plain(StatusCode::OK, format!("{}\n", self.paths())),
+            path => plain(StatusCode::NOT_FOUND, format!("nothing at {path}; there are {}\n", self.paths())),
         }
     }
 
@@ -175,6 +216,18 @@ pub struct BindError {
     what: &'static str,
     setting: &'static str,
     error: std::io::Error,
+}
+
+/// An answer that is JSON.
+pub fn json(text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Says why there is no answer.
+pub fn unavailable(why: &dyn std::fmt::Display) -> Response<Full<Bytes>> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }
 
 fn report(checks: &[Check]) -> Response<Full<Bytes>> {

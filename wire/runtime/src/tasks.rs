@@ -82,9 +82,26 @@ impl Tasks {
     ///
     /// # Errors
     /// Where a task ended by itself: its name and why.
-    pub async fn run_until_told(mut self, deadline: Duration) -> Result<(), String> {
+    pub async fn run_until_told(self, deadline: Duration) -> Result<(), String> {
+        self.run_until_told_then(async {}, deadline).await
+    }
+
+    /// The same, with something to be done between the signal and the end of the tasks.
+    ///
+    /// # Errors
+    /// Where a task ended by itself: its name and why.
+    pub async fn run_until_told_then(
+        mut self,
+        farewell: impl Future<Output = ()>,
+        deadline: Duration,
+    ) -> Result<(), String> {
+        let told = async {
+            let told = signal::shutdown().await;
+            farewell.await;
+            told.map_err(|error| format!("cannot wait for signals: {error}"))
+        };
         let end = tokio::select! {
-            told = signal::shutdown() => told.map_err(|error| format!("cannot wait for signals: {error}")),
+            told = told => told,
             ended = self.unexpected_end() => Err(ended.to_string()),
         };
         let late = self.drain(deadline).await;

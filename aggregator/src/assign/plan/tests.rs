@@ -1,15 +1,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use nodetap_wire::shard::Share;
-use nodetap_wire::{AssignedWatch, Checkpoint, HeldWatch, Shard, WatchReport, WatchState, WholeCluster};
+use nodetap_wire::{AssignedWatch, Checkpoint, HeldWatch, Shard, WatchReport, WatchState};
 use proptest::prelude::*;
 
-use super::{Cause, Patience, Plan, Verdict, weight};
+use super::super::choose::Partition;
+use super::{Cause, Patience, Plan, Verdict};
 
 fn cluster() -> Shard {
-    Shard { share: Some(Share::Cluster(WholeCluster {})) }
+    Shard::cluster()
 }
 
 fn held(epoch: u64) -> Vec<HeldWatch> {
@@ -171,7 +172,7 @@ fn an_agent_that_claims_an_impossible_epoch_is_not_believed() {
 fn an_agent_that_claims_what_was_never_given_has_no_events_to_send() {
     let now = Instant::now();
     let (mut plan, _) = settled(now, &["a"]);
-    let elsewhere = Shard { share: Some(Share::Namespace("elsewhere".to_owned())) };
+    let elsewhere = Shard::namespace("elsewhere");
     let unknown = |shard| vec![HeldWatch { shard, epoch: 1 }];
     for claim in [held(0), held(u64::MAX), unknown(Some(elsewhere)), unknown(None), held(2)] {
         plan.joined(now, "b", 2, &claim);
@@ -187,7 +188,7 @@ fn a_holder_that_backs_off_for_30_s_is_replaced_while_another_is_there() {
     let (mut plan, holder) = settled(now, &NODES);
     plan.reported(now, &holder, &report(1, WatchState::BackingOff));
     plan.reported(now + seconds(20), &holder, &report(1, WatchState::BackingOff));
-    assert!(!plan.is_due(now + seconds(29)));
+    assert!(plan.settle(now + seconds(29)).is_empty());
     let changes = plan.settle(now + seconds(30));
     assert_eq!(changes[0].cause, Cause::Failing);
     assert_ne!(changes[0].node, holder);
@@ -245,7 +246,7 @@ fn a_lone_holder_that_fails_is_left_alone() {
     let now = Instant::now();
     let (mut plan, holder) = settled(now, &["a"]);
     plan.reported(now, &holder, &report(1, WatchState::BackingOff));
-    assert!(!plan.is_due(now + seconds(3_600)));
+    assert!(plan.settle(now + seconds(3_600)).is_empty());
 }
 
 #[test]
@@ -263,22 +264,272 @@ fn the_checkpoint_of_an_old_epoch_does_not_count_and_that_of_the_holder_does() {
     assert_eq!(holdings.judge(&holder, &elsewhere), Verdict::NotHolder);
 }
 
-#[test]
-fn rendezvous_hashing_spreads_shards_and_moves_only_those_of_the_node_that_goes() {
-    let nodes: Vec<String> = (0..10).map(|node| format!("node-{node}")).collect();
-    let shards: Vec<Shard> =
-        (0..1_000).map(|n| Shard { share: Some(Share::Namespace(format!("ns-{n}"))) }).collect();
-    let best = |nodes: &[String], shard: &Shard| {
-        nodes.iter().max_by_key(|node| weight(node, shard)).unwrap().clone()
-    };
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    for shard in &shards {
-        let before = best(&nodes, shard);
-        let after = best(&nodes[1..], shard);
-        assert!(before == nodes[0] || before == after);
-        *counts.entry(before).or_default() += 1;
+/// A plan by namespaces, in which each of `nodes` is connected, all is given out and everybody watches.
+fn shared_out(now: Instant, nodes: &[&str], namespaces: &[&str]) -> (Plan, Instant) {
+    let (mut plan, _) = settled(now, nodes);
+    plan.change(now, Partition::Namespaces);
+    plan.settle(now);
+    plan.namespaces(now, names(namespaces));
+    plan.settle(now);
+    let now = now + seconds(20);
+    plan.settle(now);
+    all_watch(&mut plan, now);
+    plan.expire(now);
+    (plan, now)
+}
+
+fn names(namespaces: &[&str]) -> BTreeSet<String> {
+    namespaces.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn all_watch(plan: &mut Plan, now: Instant) {
+    for (shard, holding) in plan.holdings().iter() {
+        let mut report = report(holding.epoch, WatchState::Watching);
+        report.shard = Some(shard.clone());
+        if let Some(node) = &holding.node {
+            plan.reported(now, node, &report);
+        }
     }
-    assert!(counts.len() == 10 && counts.values().all(|count| (60..=140).contains(count)), "{counts:?}");
+}
+
+fn holder(plan: &Plan, shard: &Shard) -> Option<String> {
+    plan.holdings().get(shard).and_then(|holding| holding.node.clone())
+}
+
+fn watches(plan: &Plan, node: &str) -> Vec<(String, u64, String)> {
+    let watch = |watch: AssignedWatch| (watch.shard.unwrap().name(), watch.epoch, watch.resource_version);
+    plan.assignment(node).watches.into_iter().map(watch).collect()
+}
+
+#[test]
+fn namespaces_go_on_from_the_checkpoint_of_the_cluster_and_its_watch_ends_when_they_watch() {
+    let now = Instant::now();
+    let (mut plan, before) = settled(now, &NODES);
+    plan.known(&[checkpoint(1, "4711")]);
+    plan.change(now, Partition::Namespaces);
+    plan.settle(now);
+    assert!(watches(&plan, &before).contains(&("cluster".to_owned(), 1, "4711".to_owned())));
+    plan.expire(now + seconds(1_000));
+    assert!(plan.awaits_changeover(), "it is not known yet what there is to watch");
+    plan.namespaces(now, names(&["a", "b", "c", "d"]));
+    assert_eq!(plan.settle(now).len(), 4);
+    let all: Vec<_> = NODES.iter().flat_map(|node| watches(&plan, node)).collect();
+    for name in ["a", "b", "c", "d"] {
+        assert!(all.contains(&(format!("namespace/{name}"), 1, "4711".to_owned())), "{all:?}");
+    }
+    plan.expire(now);
+    assert_eq!(plan.holdings().judge(&before, &checkpoint(1, "4712")), Verdict::Accepted, "it still counts");
+    all_watch(&mut plan, now);
+    plan.expire(now);
+    assert!(!plan.awaits_changeover());
+    assert!(NODES.iter().all(|node| watches(&plan, node).iter().all(|watch| watch.0 != "cluster")));
+    assert_eq!(plan.holdings().judge(&before, &checkpoint(1, "4713")), Verdict::NotHolder);
+    assert!(plan.has_held(&before), "its last records are data");
+}
+
+#[test]
+fn the_cluster_does_not_go_on_from_namespaces_as_one_may_have_been_unknown() {
+    let now = Instant::now();
+    let (mut plan, now) = shared_out(now, &NODES, &["a", "b"]);
+    let known = |name: &str, at: &str| Checkpoint {
+        shard: Some(Shard::namespace(name)),
+        epoch: 1,
+        resource_version: at.to_owned(),
+    };
+    plan.known(&[checkpoint(1, "100"), known("a", "900"), known("b", "700")]);
+    plan.change(now, Partition::Cluster);
+    let change = plan.settle(now).remove(0);
+    assert_eq!((change.shard, change.epoch), (cluster(), 2));
+    assert!(watches(&plan, &change.node).contains(&("cluster".to_owned(), 2, "100".to_owned())));
+    // And back before it watches: those that still watch go on as they are.
+    let epochs = plan.holdings().get(&Shard::namespace("a")).unwrap().epoch;
+    plan.change(now, Partition::Namespaces);
+    assert_eq!(plan.holdings().get(&Shard::namespace("a")).unwrap().epoch, epochs);
+}
+
+#[test]
+fn ranges_of_uids_cover_the_cluster_as_far_as_the_one_that_is_furthest_behind() {
+    let now = Instant::now();
+    let (mut plan, _) = settled(now, &NODES);
+    plan.change(now, Partition::Ranges(2));
+    assert_eq!(plan.settle(now).len(), 2);
+    all_watch(&mut plan, now);
+    plan.expire(now);
+    let known = |number, at: &str| Checkpoint {
+        shard: Some(Shard::uid_range(number, 2)),
+        epoch: 1,
+        resource_version: at.to_owned(),
+    };
+    plan.known(&[checkpoint(1, "100"), known(0, "900"), known(1, "1000")]);
+    plan.change(now, Partition::Cluster);
+    let change = plan.settle(now).remove(0);
+    assert!(watches(&plan, &change.node).contains(&("cluster".to_owned(), 2, "900".to_owned())));
+}
+
+#[test]
+fn a_namespace_that_comes_or_goes_moves_no_other() {
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &["a", "b", "c", "d", "e"]);
+    let before = plan.holdings();
+    plan.namespaces(now, names(&["a", "b", "c", "d", "e", "new"]));
+    let changes = plan.settle(now);
+    assert_eq!(changes.len(), 1);
+    assert_eq!((changes[0].shard.name().as_str(), changes[0].epoch), ("namespace/new", 1));
+    plan.namespaces(now, names(&["b", "c", "d", "e", "new"]));
+    assert!(plan.settle(now).is_empty());
+    assert_eq!(holder(&plan, &Shard::namespace("a")), None);
+    let after = plan.holdings();
+    for (shard, holding) in after.iter().filter(|(shard, _)| shard.name() != "namespace/new") {
+        assert_eq!(before.get(shard), Some(holding));
+    }
+}
+
+#[test]
+fn one_that_is_to_end_goes_on_until_the_next_one_watches() {
+    let now = Instant::now();
+    let (mut plan, before) = settled(now, &NODES);
+    plan.known(&[checkpoint(1, "4711")]);
+    plan.draining(&before);
+    let change = plan.settle(now).remove(0);
+    assert_eq!((change.cause, change.epoch), (Cause::Draining, 2));
+    assert_eq!(watches(&plan, &before), [("cluster".to_owned(), 1, "4711".to_owned())]);
+    assert_eq!(watches(&plan, &change.node), [("cluster".to_owned(), 2, "4711".to_owned())]);
+    plan.reported(now, &change.node, &report(2, WatchState::Listing));
+    assert_eq!(watches(&plan, &before).len(), 1);
+    plan.reported(now, &change.node, &report(2, WatchState::Watching));
+    assert_eq!(watches(&plan, &before), []);
+}
+
+#[test]
+fn one_that_is_to_end_and_is_alone_is_let_go_at_once_and_is_due_again_for_the_next() {
+    let now = Instant::now();
+    let (mut plan, alone) = settled(now, &["a"]);
+    plan.draining(&alone);
+    assert!(plan.is_due(now));
+    assert!(plan.settle(now).is_empty());
+    assert_eq!(watches(&plan, &alone), []);
+    plan.settle(now);
+    plan.joined(now, "b", 7, &[]);
+    assert_eq!(plan.settle(now).remove(0).node, "b");
+}
+
+#[test]
+fn the_next_holder_that_never_watches_does_not_hold_up_the_one_before_for_ever() {
+    let now = Instant::now();
+    let (mut plan, before) = settled(now, &NODES);
+    plan.draining(&before);
+    plan.settle(now);
+    plan.expire(now + seconds(29));
+    assert_eq!(watches(&plan, &before).len(), 1);
+    plan.expire(now + seconds(30));
+    assert_eq!(watches(&plan, &before).len(), 0);
+}
+
+#[test]
+fn a_node_that_is_cordoned_gives_its_watches_away_and_gets_none() {
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &["a", "b", "c", "d", "e"]);
+    plan.cordoned(now, "a", true);
+    let changes = plan.settle(now);
+    assert!(!changes.is_empty() && changes.iter().all(|change| change.cause == Cause::Draining));
+    all_watch(&mut plan, now);
+    assert_eq!(watches(&plan, "a"), []);
+    plan.settle(now + seconds(60));
+    assert_eq!(watches(&plan, "a"), []);
+    plan.cordoned(now + seconds(60), "a", false);
+    assert!(!plan.settle(now + seconds(120)).is_empty(), "it gets its share again");
+}
+
+#[test]
+fn one_that_joins_gets_its_share_once_no_other_comes_and_the_others_go_on_until_it_watches() {
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &["a", "b", "c", "d", "e", "f", "g"]);
+    plan.joined(now, "new", 9, &[]);
+    assert!(plan.settle(now + seconds(9)).is_empty());
+    let changes = plan.settle(now + seconds(10));
+    assert_eq!(changes.len(), 2, "of eight shares, one of four agents");
+    for change in changes {
+        assert_eq!((change.node.as_str(), change.cause), ("new", Cause::Balance));
+        let old = NODES
+            .iter()
+            .filter(|node| watches(&plan, node).iter().any(|watch| watch.0 == change.shard.name()));
+        assert_eq!(old.count(), 1);
+    }
+}
+
+#[test]
+fn a_journal_that_lost_its_checkpoints_has_every_watch_list_again() {
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &["a", "b"]);
+    plan.known(&[checkpoint(1, "100")]);
+    let before = plan.holdings();
+    plan.reset();
+    let changes = plan.settle(now);
+    assert_eq!(changes.len(), 3);
+    for change in changes {
+        let holding = before.get(&change.shard).unwrap();
+        assert_eq!((Some(&change.node), change.cause), (holding.node.as_ref(), Cause::Reset));
+        assert_eq!(change.epoch, holding.epoch + 1);
+        assert!(watches(&plan, &change.node).contains(&(change.shard.name(), change.epoch, String::new())));
+    }
+    assert!(plan.settle(now).is_empty());
+    // A checkpoint from before, should one still be there, does not count.
+    plan.known(&[checkpoint(1, "100")]);
+    plan.change(now, Partition::Cluster);
+    let change = plan.settle(now).remove(0);
+    assert!(watches(&plan, &change.node).contains(&("cluster".to_owned(), change.epoch, String::new())));
+}
+
+#[test]
+fn after_a_restart_agents_keep_what_they_hold_however_it_was_shared_out() {
+    for (held, partition) in [
+        (vec![Shard::namespaces(), Shard::namespace("a"), Shard::namespace("b")], Partition::Namespaces),
+        (vec![Shard::host("a"), Shard::host("b"), Shard::no_host()], Partition::Host),
+        ((0..3).map(|number| Shard::uid_range(number, 3)).collect(), Partition::Ranges(3)),
+    ] {
+        let now = Instant::now();
+        let mut plan = Plan::cluster(now, Patience::default());
+        plan.known(&[checkpoint(1, "100")]);
+        let claims = |from: usize| -> Vec<_> {
+            let held = held.iter().skip(from).step_by(2);
+            held.map(|shard| HeldWatch { shard: Some(shard.clone()), epoch: 5 }).collect()
+        };
+        if partition != Partition::Host {
+            plan.joined(now, "x", 1, &[]);
+        }
+        plan.joined(now, "a", 2, &claims(0));
+        plan.joined(now + seconds(2), "b", 3, &claims(1));
+        assert_eq!(plan.partition(), partition);
+        assert!(plan.settle(now + seconds(2)).is_empty());
+        for shard in &held {
+            let holding = plan.holdings().get(shard).cloned().unwrap();
+            assert!(holding.epoch == 5 && holding.node.is_some(), "{partition:?} {shard}");
+        }
+        if partition == Partition::Namespaces {
+            plan.namespaces(now, names(&["a", "b"]));
+        }
+        assert!(plan.settle(now + seconds(4)).is_empty(), "{partition:?}");
+    }
+}
+
+#[test]
+fn each_node_watches_what_names_it_and_another_does_while_it_is_away() {
+    let now = Instant::now();
+    let (mut plan, _) = settled(now, &NODES);
+    plan.change(now, Partition::Host);
+    plan.settle(now);
+    for node in NODES {
+        assert_eq!(holder(&plan, &Shard::host(node)).as_deref(), Some(node));
+    }
+    assert!(holder(&plan, &Shard::no_host()).is_some());
+    let stream = NODES.iter().position(|node| *node == "b").unwrap() as u64 + 1;
+    plan.left(now, "b", stream);
+    let now = now + seconds(2);
+    plan.settle(now);
+    assert_ne!(holder(&plan, &Shard::host("b")).unwrap(), "b");
+    plan.joined(now, "b", 9, &[]);
+    plan.settle(now + seconds(20));
+    assert_eq!(holder(&plan, &Shard::host("b")).as_deref(), Some("b"));
+    plan.left(now, "b", 9);
+    plan.settle(now + seconds(30));
+    plan.expire(now + seconds(3_601));
+    assert_eq!(plan.holdings().get(&Shard::host("b")), None, "a node that is gone for an hour");
 }
 
 #[derive(Clone, Debug)]

@@ -8,8 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use nodetap_wire::face::Object;
-use nodetap_wire::shard::Share;
-use nodetap_wire::{Checkpoint, ContainerDied, EventSeen, Shard, WholeCluster};
+use nodetap_wire::{Checkpoint, ContainerDied, EventSeen, Shard};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
 
@@ -217,13 +216,9 @@ pub(super) fn read_state(
     memory.checkpoints.clear();
     while let Some(row) = rows.next()? {
         let name: String = row.get(0)?;
-        let share = match name.strip_prefix("namespace/") {
-            Some(namespace) => Share::Namespace(namespace.to_owned()),
-            None if name == "cluster" => Share::Cluster(WholeCluster {}),
-            // Of a newer version, which has other shards; its watch lists first.
-            None => continue,
-        };
-        let shard = Some(Shard { share: Some(share) });
+        // Of a newer version, which has other shards; its watch lists first.
+        let Some(shard) = Shard::parse(&name) else { continue };
+        let shard = Some(shard);
         let checkpoint = Checkpoint { shard, epoch: unsigned(row.get(1)?), resource_version: row.get(2)? };
         memory.checkpoints.insert(name, checkpoint);
     }

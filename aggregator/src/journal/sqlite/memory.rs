@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
-use nodetap_wire::{Checkpoint, resource_version, shard::Share};
+use nodetap_wire::{Checkpoint, Shard, resource_version};
 
 /// Half of the Events whose last count is remembered. About 9 MB when both halves are full.
 const HALF: usize = 100_000;
@@ -89,7 +89,7 @@ impl Staged {
 
     /// Notes a checkpoint, unless the shard has since been given to another holder.
     pub(super) fn checkpoint(&mut self, memory: &Memory, checkpoint: &Checkpoint) {
-        let Some(shard) = shard_name(checkpoint) else { return };
+        let Some(shard) = checkpoint.shard.as_ref().map(Shard::name) else { return };
         let before = self.checkpoints.get(&shard).or_else(|| memory.checkpoints.get(&shard));
         if before.is_none_or(|before| checkpoint.epoch >= before.epoch) {
             self.checkpoints.insert(shard, checkpoint.clone());
@@ -118,12 +118,4 @@ impl Counts {
         let [high, low] = &self.hashers;
         (u128::from(high.hash_one(uid)) << 64) | u128::from(low.hash_one(uid))
     }
-}
-
-/// A shard as the journal's tables name it: `cluster` or `namespace/NAME`.
-pub(super) fn shard_name(checkpoint: &Checkpoint) -> Option<String> {
-    Some(match checkpoint.shard.as_ref()?.share.as_ref()? {
-        Share::Cluster(_) => "cluster".to_owned(),
-        Share::Namespace(namespace) => format!("namespace/{namespace}"),
-    })
 }

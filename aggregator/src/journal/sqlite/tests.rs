@@ -79,6 +79,7 @@ fn death(container_id: &str, ordinal: u32) -> Record {
             labels: BTreeMap::from([("app".into(), "web".into())]),
             last_lines: vec![nodetap_wire::LogLine { time_ns: 1, stderr: true, text: "ü\"\n".into() }],
             owners: vec![Owner { kind: "ReplicaSet".into(), name: "web-1".into(), ..Owner::default() }],
+            explanation: "app failed (exit 7); last line: ü\"".into(),
             ..ContainerDied::default()
         })),
     }
@@ -150,6 +151,27 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
         }
         _ => panic!("{:?}", entries[1]),
     }
+}
+
+#[tokio::test]
+async fn a_death_is_explained_by_what_was_journalled_of_its_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    let killing = serde_json::json!({
+        "metadata": {"uid": "e", "resourceVersion": "10", "namespace": "shop"},
+        "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "web", "uid": "pod-1", "fieldPath": "spec.containers{app}"},
+        "reason": "Killing", "message": "Container app failed liveness probe, will be restarted", "count": 1,
+        "lastTimestamp": nodetap_wire::time::format_ns(NOON - 5).unwrap(),
+    });
+    let killing = EventSeen::from_json(&killing.to_string(), Change::Added).unwrap();
+    let killing = Record { kind: Some(record::Kind::Event(killing)) };
+    journal.append(taken(vec![killing])).await.unwrap();
+    journal.append(taken(vec![death("containerd://x", 3)])).await.unwrap();
+    let entries = all(&journal).await;
+    let Body::Death(found) = &entries[1].body else { panic!("{:?}", entries[1]) };
+    let expected = "app ended when it was told to stop: its liveness probe failed (exit 7); last line: ü\"";
+    assert_eq!(found.explanation, expected);
+    assert_eq!(&*entries[1].face("prod").unwrap().message, expected);
 }
 
 #[tokio::test]

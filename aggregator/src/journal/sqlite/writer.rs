@@ -554,6 +554,7 @@ impl Writer {
             self.today = None;
             self.memory.checkpoints.clear();
             self.shared.set_checkpoints(&self.memory);
+            self.shared.resets.send_modify(|resets| *resets += 1);
         }
         self.earlier.retain(|earlier| earlier.path != failure.path);
         self.files.remove(index);
@@ -717,6 +718,7 @@ impl Transaction<'_> {
         };
         let (verdict, body, object) = match &record.kind {
             Some(record::Kind::Event(event)) => {
+                pods.explainer.learn(event);
                 let verdict = merge::judge_event(event, &mut known)?;
                 let Verdict::New { occurrences, count } = verdict else {
                     batch.duplicates.push(index);
@@ -735,8 +737,10 @@ impl Transaction<'_> {
                     batch.duplicates.push(index);
                     return Ok(());
                 }
-                insert.death(position, self.now_ns, death).map_err(at())?;
-                (verdict, Body::Death(Box::new(death.clone())), Some(death.object()))
+                let death = pods.explainer.explained(death);
+                insert.death(position, self.now_ns, &death).map_err(at())?;
+                let object = death.object();
+                (verdict, Body::Death(Box::new(death)), Some(object))
             }
             Some(record::Kind::Pod(facts)) => {
                 pods.learn(facts.clone());

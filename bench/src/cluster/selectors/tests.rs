@@ -7,7 +7,8 @@ fn labels_that_no_api_server_selects_by_are_refused() {
     for label in
         ["spec.source.host", "source.host", "reportingInstance", "source.component", "message", "action"]
     {
-        let status = Selector::parse(&format!("{label}=x"), Resource::Events).unwrap_err();
+        let status =
+            Selector::parse(&format!("{label}=x"), Resource::Events, Accepts::default()).unwrap_err();
         assert_eq!((status.code, status.reason), (400, "BadRequest"));
         assert_eq!(status.message, format!("field label not supported: {label}"));
     }
@@ -17,14 +18,16 @@ fn labels_that_no_api_server_selects_by_are_refused() {
 fn labels_of_the_list_are_accepted_with_three_operators() {
     for label in EVENT_LABELS {
         for operator in ["=", "==", "!="] {
-            assert!(Selector::parse(&format!("{label}{operator}x"), Resource::Events).is_ok());
+            assert!(
+                Selector::parse(&format!("{label}{operator}x"), Resource::Events, Accepts::default()).is_ok()
+            );
         }
     }
 }
 
 #[test]
 fn sets_are_not_understood() {
-    let status = Selector::parse("type in (Normal)", Resource::Events).unwrap_err();
+    let status = Selector::parse("type in (Normal)", Resource::Events, Accepts::default()).unwrap_err();
     assert_eq!(status.code, 400);
     assert_eq!(status.message, "invalid selector: 'type in (Normal)'; can't understand 'type in (Normal)'");
 }
@@ -32,7 +35,7 @@ fn sets_are_not_understood() {
 #[test]
 fn the_old_spelling_of_a_pods_node_still_works() {
     assert_eq!(
-        Selector::parse("spec.host=a", Resource::Pods).unwrap(),
-        Selector::parse("spec.nodeName=a", Resource::Pods).unwrap()
+        Selector::parse("spec.host=a", Resource::Pods, Accepts::default()).unwrap(),
+        Selector::parse("spec.nodeName=a", Resource::Pods, Accepts::default()).unwrap()
     );
 }
