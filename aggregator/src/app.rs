@@ -231,9 +231,10 @@ impl App {
             sinks: context.metrics.clone(),
         };
         match admin::bind(&config.journal.path) {
-            Ok(listener) => {
-                tasks.spawn("admin", Admin::new(journal.clone(), orders, sources).run(listener, stop.clone()))
-            }
+            Ok(listener) => tasks.spawn(
+                "admin",
+                Admin::new(journal.clone(), orders, sources.clone()).run(listener, stop.clone()),
+            ),
             // Everything else works without it.
             Err(error) => {
                 let path = admin::path(&config.journal.path);
@@ -269,6 +270,15 @@ impl App {
                 match plan.status().await.map(|status| serde_json::to_string_pretty(&status)) {
                     Ok(Ok(status)) => endpoint::json(status),
                     Ok(Err(error)) => endpoint::unavailable(&error),
+                    Err(error) => endpoint::unavailable(&error),
+                }
+            }
+        });
+        endpoint = endpoint.with_route("/reconcile", move || {
+            let report = serde_json::to_string_pretty(&sources.report());
+            async move {
+                match report {
+                    Ok(report) => endpoint::json(report),
                     Err(error) => endpoint::unavailable(&error),
                 }
             }
