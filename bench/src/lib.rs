@@ -5,6 +5,7 @@ pub mod cluster;
 mod delivered;
 pub mod demo;
 pub mod figures;
+pub mod journal;
 mod launch;
 pub mod load;
 pub mod parity;

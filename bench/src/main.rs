@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, figures};
+use nodetap_bench::{demo, figures, journal};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -25,6 +25,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
     Figures(figures::Arguments),
+    /// Measure the journal alone: records a second, bytes a record, and questions at ten million records.
+    Journal(journal::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +65,7 @@ async fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Figures(arguments) => figures::run(arguments).await,
+        Command::Journal(arguments) => journal::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));

@@ -2,6 +2,7 @@
 
 mod damage;
 mod full;
+mod history;
 mod kill;
 
 use std::collections::BTreeMap;
@@ -113,9 +114,12 @@ fn pieces(folder: &Path) -> Vec<String> {
     folder::pieces(folder).unwrap().iter().map(ToString::to_string).collect()
 }
 
-/// About 200 KiB.
+/// About 200 KiB on the disk: hexadecimal noise, of which compression leaves a half.
 fn bulk(from: u64) -> Taken {
-    let name = |n: u64| format!("{n}-{}", "x".repeat(200));
+    let name = |n: u64| {
+        let noise = |at: u64| format!("{:016x}", hash::of(&[&format!("{n} {at}")]));
+        format!("{n}-{}", (0..256).map(noise).collect::<String>())
+    };
     taken((from..from + 100).map(|n| event(&name(n), n, 1)).collect())
 }
 
@@ -393,14 +397,14 @@ async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_aga
     let database = rusqlite::Connection::open(path).unwrap();
     database
         .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON record WHEN new.uid = 'lost'
+            "CREATE TRIGGER refuse BEFORE INSERT ON watermark WHEN new.resource_version = '20000'
              BEGIN SELECT RAISE(ABORT, 'no'); END",
         )
         .unwrap();
     // Large enough to close its group, so that what follows is in the next one.
-    let mut lost: Vec<_> = (10..1_010).map(|n| event(&format!("u{n}"), n, 1)).collect();
-    lost.push(event("lost", 2_000, 1));
-    let later = Taken { checkpoints: vec![checkpoint(1, "3000")], ..taken(vec![event("later", 3_000, 1)]) };
+    let mut lost: Vec<_> = (10..5_000).map(|n| event(&format!("u{n}"), n, 1)).collect();
+    lost.push(event("lost", 20_000, 1));
+    let later = Taken { checkpoints: vec![checkpoint(1, "30000")], ..taken(vec![event("later", 30_000, 1)]) };
     let (first, second) =
         tokio::join!(biased; journal.append(taken(lost.clone())), journal.append(later.clone()));
     first.unwrap_err();
@@ -409,9 +413,9 @@ async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_aga
     assert_eq!(all(&journal).await.len(), 1);
 
     database.execute_batch("DROP TRIGGER refuse").unwrap();
-    assert_eq!(journal.append(taken(lost)).await.unwrap().new, 1_001);
+    assert_eq!(journal.append(taken(lost)).await.unwrap().new, 4_991);
     assert_eq!(journal.append(later).await.unwrap().new, 1);
-    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "3000")]);
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "30000")]);
 }
 
 #[tokio::test]
@@ -468,7 +472,7 @@ async fn a_namespace_of_which_nothing_came_for_two_days_has_no_watermark_in_a_ne
 }
 
 #[tokio::test]
-async fn a_file_of_the_first_version_is_written_on() {
+async fn a_file_from_before_the_first_release_is_put_aside_and_the_journal_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let settings = TestClock::new().settings(folder.path());
     let journal = open(&settings);
@@ -477,15 +481,14 @@ async fn a_file_of_the_first_version_is_written_on() {
     drop(journal);
     let path = folder::day_path(folder.path(), "2026-07-01");
     let database = rusqlite::Connection::open(path).unwrap();
-    database
-        .execute_batch(
-            "ALTER TABLE watermark DROP COLUMN raised_ns; UPDATE meta SET value = 1 WHERE key = 'schema'",
-        )
-        .unwrap();
+    database.execute_batch("UPDATE meta SET value = 2 WHERE key = 'schema'").unwrap();
     drop(database);
-    let journal = open(&settings);
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    assert_eq!(metrics.set_aside.get(), 1);
     let appended = journal.append(taken(vec![event("a", 1, 1), event("b", 2, 1)])).await.unwrap();
-    assert_eq!((appended.new, appended.duplicates), (1, 1));
+    assert_eq!((appended.new, appended.duplicates), (2, 0));
+    assert!(appended.head.0 > 2, "{appended:?}");
 }
 
 #[tokio::test]
