@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Namespaces whose containers' last log lines are not to be taken
     #[arg(long, env = "NODETAP_LOG_LINES_SKIP_NAMESPACES", value_name = "A,B", value_delimiter = ',')]
     pub log_lines_skip_namespaces: Vec<String>,
+    /// Where the agent keeps over its own restarts what it knows [default: nowhere]
+    #[arg(long, env = "NODETAP_STATE", value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
 }
 
 /// Settings that were checked.
@@ -177,6 +180,7 @@ impl Arguments {
                 .into_iter()
                 .filter(|name| !name.is_empty())
                 .collect(),
+            state: self.state.filter(|folder| !folder.as_os_str().is_empty()),
         };
         Ok(Config { node, aggregator, aggregator_name, tls, listen, kubeconfig, tap })
     }

@@ -4,7 +4,7 @@ pub mod metrics;
 pub mod queue;
 
 use nodetap_wire::{Checkpoint, Record};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What the watches and the tap hand over, in the order in which they took it.
 #[derive(Clone, Debug)]
@@ -14,6 +14,17 @@ pub enum Taken {
     Record(Record),
     /// A watch has handed over everything up to here.
     Checkpoint(Checkpoint),
+    /// Asks to be told when everything that was handed over before is safe: the journal has it, or this node's disk.
+    Mark(Mark),
+}
+
+/// A place in the order of what was taken, and who is to be told once all before it is safe.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Grows with each mark of the same asker.
+    pub number: u64,
+    /// Set to [`Self::number`].
+    pub reached: watch::Sender<u64>,
 }
 
 /// Where the watches and the tap hand over what they take.
@@ -34,6 +45,19 @@ const INTAKE_RECORDS: usize = 64;
 pub fn intake() -> (Intake, mpsc::Receiver<Taken>) {
     let (sender, receiver) = mpsc::channel(INTAKE_RECORDS);
     (Intake { sender }, receiver)
+}
+
+// === impl Mark ===
+
+impl Mark {
+    /// Tells that all before it is safe.
+    pub fn reach(self) {
+        self.reached.send_if_modified(|reached| {
+            let further = self.number > *reached;
+            *reached = self.number.max(*reached);
+            further
+        });
+    }
 }
 
 // === impl Intake ===

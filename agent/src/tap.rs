@@ -21,10 +21,12 @@ use crate::outbox::{Closed, Intake};
 use answer::AskError;
 use inotify::Stir;
 use kubelet::{Kubelet, KubeletError};
+use ledger::Ledger;
 use metrics::{Metrics, Outcome, SourceName};
 use node::{Node, Settings};
 use pod_watch::{Change, PodWatch};
 use pods::PodList;
+use saver::Saver;
 
 pub mod answer;
 pub mod held;
@@ -37,6 +39,7 @@ pub mod node;
 pub mod pod_watch;
 pub mod pods;
 pub mod redact;
+pub mod saver;
 
 /// Between two snapshots, however much stirs: a snapshot of 2 MB costs the kubelet some 20 ms.
 const GAP: Duration = Duration::from_millis(300);
@@ -89,6 +92,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Namespaces whose logs are not read.
     pub skip_namespaces: BTreeSet<String>,
+    /// Where the ledger is kept; `None`: in memory alone.
+    pub state: Option<PathBuf>,
 }
 
 /// Why the tap ended before it was told to.
@@ -119,7 +124,9 @@ pub async fn run(
         pod_logs: config.pod_logs.clone(),
         skip_namespaces: config.skip_namespaces.clone(),
     };
-    let node = Node::new(settings, intake, metrics.clone(), time::now_ns())?;
+    let (ledger, saver) = ledger(&config, &metrics).await;
+    let reached = saver.as_ref().map(Saver::reached);
+    let node = Node::new(settings, ledger, saver, intake, metrics.clone())?;
     let stirs = inotify::spawn(config.pod_logs.clone(), node.held(), metrics.clone());
     let client = access.client.clone();
     let kubelet = config.kubelet.clone().map(|address| Kubelet::new(access, address));
@@ -141,7 +148,23 @@ pub async fn run(
         announce_at: None,
     };
     tap.metrics.in_use(if tap.kubelet_down { SourceName::pod_watch } else { SourceName::kubelet });
-    cancel.run_until_cancelled_owned(tap.run(stirs, again)).await.unwrap_or(Ok(()))
+    cancel.run_until_cancelled_owned(tap.run(stirs, again, reached)).await.unwrap_or(Ok(()))
+}
+
+/// As it was saved, where there is a disk for it.
+async fn ledger(config: &Config, metrics: &Metrics) -> (Ledger, Option<Saver>) {
+    let node = config.node.clone();
+    if let Some(folder) = config.state.clone() {
+        let (node, metrics) = (node.clone(), metrics.clone());
+        let opened = tokio::task::spawn_blocking(move || Saver::open(&folder, &node, &metrics)).await;
+        if let Ok((ledger, saver)) = opened {
+            return (ledger, Some(saver));
+        }
+    }
+    tracing::info!(
+        "the ledger is in memory alone: after a start deaths that the kubelet still shows are told again"
+    );
+    (Ledger::new(node, time::now_ns()), None)
 }
 
 struct Tap {
@@ -167,7 +190,12 @@ struct Tap {
 // === impl Tap ===
 
 impl Tap {
-    async fn run(&mut self, mut stirs: mpsc::Receiver<Stir>, mut again: Again) -> Result<(), TapError> {
+    async fn run(
+        &mut self,
+        mut stirs: mpsc::Receiver<Stir>,
+        mut again: Again,
+        mut reached: Option<watch::Receiver<u64>>,
+    ) -> Result<(), TapError> {
         loop {
             self.open_or_close_watch();
             let due = self.due();
@@ -183,6 +211,8 @@ impl Tap {
                     self.announce_at = None;
                     self.node.announce_again().await?;
                 }
+                mark = next_mark(&mut reached) => self.node.reached(mark),
+                () = until(self.node.save_due()) => self.node.save().await?,
                 change = next(&mut self.watch) => self.changed(change).await?,
                 () = sleep_until(due) => {
                     self.snapshot().await?;
@@ -338,6 +368,16 @@ async fn next(watch: &mut Option<PodWatch>) -> Option<Change> {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits for ever where the ledger is not saved.
+async fn next_mark(reached: &mut Option<watch::Receiver<u64>>) -> u64 {
+    if let Some(reached) = reached
+        && reached.changed().await.is_ok()
+    {
+        return *reached.borrow_and_update();
+    }
+    std::future::pending().await
 }
 
 async fn until(moment: Option<Instant>) {

@@ -84,6 +84,7 @@ impl Agent {
                 );
                 self.checkpoint = checkpoint.resource_version;
             }
+            Taken::Mark(mark) => mark.reach(),
         }
     }
 

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::admin::{self, Admin};
 use crate::admit::tls::{Credentials, TlsError};
 use crate::admit::{self, Limits};
 use crate::assign::metrics::{ReportLabels, StateLabel};
@@ -117,6 +118,7 @@ impl App {
         let settings = self.journal_settings();
         let path = settings.path.clone();
         let journal = SqliteJournal::open(settings, journal_metrics.clone(), Box::new(Counting(cluster)))?;
+        sinks::warn_of_strangers(&journal, &self.config.receivers).await?;
         let assign = assign::metrics::Metrics::default();
         assign.register(&mut self.registry);
         let plan = Plan::cluster(Instant::now(), Patience::default());
@@ -166,13 +168,23 @@ impl App {
             router: Arc::new(config.router()),
             cluster: config.cluster_name.as_str().into(),
             metrics: sinks::Metrics::register(&mut registry),
-            start: sinks::delivery::Start::default(),
             stop: stop.clone(),
         };
         counters.send_event_errors = context.metrics.failures.clone();
         registry.register_collector(Box::new(ProcessCollector::default()));
-        for task in sinks::spawn_all(sinks, &context) {
+        let (sink_tasks, orders) = sinks::spawn_all(sinks, &context);
+        for task in sink_tasks {
             tasks.adopt(task.name, task.handle);
+        }
+        match admin::bind(&config.journal.path) {
+            Ok(listener) => {
+                tasks.spawn("admin", Admin::new(journal.clone(), orders).run(listener, stop.clone()))
+            }
+            // Everything else works without it.
+            Err(error) => {
+                let path = admin::path(&config.journal.path);
+                tracing::warn!(path = %path.display(), %error, "no socket for the command line: dead-letters will not work");
+            }
         }
         let (admits, admitting) = watch::channel(true);
         tasks.spawn("assign", driver.run(stop.clone()));

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::Which;
+
 /// Takes what agents send, keeps it, counts it and delivers it
 #[derive(Clone, Debug, Parser)]
 #[command(name = "nodetap-aggregator", version)]
@@ -38,10 +40,112 @@ pub enum Command {
         /// The configuration
         file: PathBuf,
     },
+    /// Reads a journal's folder, also beside an aggregator that runs; writes nothing
+    Journal {
+        /// What to do with it
+        #[command(subcommand)]
+        action: Journal,
+    },
+    /// Shows, delivers again or drops what receivers refused; asks the aggregator that runs with the same --config
+    DeadLetters {
+        /// What to do with them
+        #[command(subcommand)]
+        action: DeadLetters,
+    },
+}
+
+/// What to do with a journal.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Journal {
+    /// Reads every page, record and index, and tells what is wrong
+    Verify {
+        /// The folder: journal.path of the configuration
+        folder: PathBuf,
+    },
+    /// Tells what each file holds
+    Stat {
+        /// The folder: journal.path of the configuration
+        folder: PathBuf,
+    },
+    /// Prints the records as JSON, one a line
+    Export {
+        /// The folder: journal.path of the configuration
+        folder: PathBuf,
+        /// clusterName of the configuration, which the records' ids have in them
+        #[arg(long, value_name = "NAME", default_value = "")]
+        cluster: String,
+        /// Only those after this position
+        #[arg(long, value_name = "POSITION", default_value_t = 0)]
+        after: u64,
+        /// Each in an object with its position and when it was taken
+        #[arg(long)]
+        positions: bool,
+    },
+}
+
+/// What to do with dead letters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeadLetters {
+    /// Shows them: receiver, position in the journal, when, and why
+    List {
+        /// Which of them
+        #[command(flatten)]
+        which: WhichLetters,
+        /// As JSON, one a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delivers them again through the same receiver, with the same id; what is refused again stays
+    Replay {
+        /// Which of them
+        #[command(flatten)]
+        which: WhichLetters,
+        /// All of them, where nothing says which
+        #[arg(long)]
+        all: bool,
+    },
+    /// Forgets them; the journal keeps their records as long as any
+    Drop {
+        /// Which of them
+        #[command(flatten)]
+        which: WhichLetters,
+        /// All of them, where nothing says which
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Which dead letters; all that is said must hold.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct WhichLetters {
+    /// Of this receiver
+    #[arg(long, value_name = "RECEIVER")]
+    pub sink: Option<String>,
+    /// Of the record at this position in the journal
+    #[arg(long, value_name = "POSITION")]
+    pub position: Option<u64>,
+    /// With this text in their reason
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// Flags that kubernetes-event-exporter's users write with one dash, as Go's `flag` takes them.
 const ONE_DASH: [&str; 3] = ["-conf", "-metrics-address", "-kubeconfig"];
+
+// === impl DeadLetters ===
+
+impl DeadLetters {
+    /// Which are meant; none: it is to be said that all are.
+    pub fn which(&self) -> Option<Which> {
+        let (which, all) = match self {
+            Self::List { which, .. } => (which, true),
+            Self::Replay { which, all } | Self::Drop { which, all } => (which, *all),
+        };
+        let WhichLetters { sink, position, reason } = which.clone();
+        let says = sink.is_some() || position.is_some() || reason.is_some();
+        (says || all).then_some(Which { sink, position, reason, after: None })
+    }
+}
 
 // === impl Arguments ===
 

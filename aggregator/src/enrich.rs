@@ -10,6 +10,8 @@ use nodetap_wire::PodFacts;
 use nodetap_wire::face::Object;
 use nodetap_wire::resource_version;
 
+use crate::explain::Explainer;
+
 /// How much is remembered of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -54,6 +56,8 @@ pub struct Pods {
     young_bytes: usize,
     old: HashMap<String, Arc<Known>>,
     nodes: HashSet<Arc<str>>,
+    /// What events tell about them.
+    pub explainer: Explainer,
 }
 
 // === impl Bounds ===
@@ -70,7 +74,14 @@ impl Default for Bounds {
 impl Pods {
     /// Knows nothing yet.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, young: HashMap::new(), young_bytes: 0, old: HashMap::new(), nodes: HashSet::new() }
+        Self {
+            bounds,
+            young: HashMap::new(),
+            young_bytes: 0,
+            old: HashMap::new(),
+            nodes: HashSet::new(),
+            explainer: Explainer::default(),
+        }
     }
 
     /// Learns the facts of a pod from the agent of a node, unless newer ones are known. A pod never leaves its node: once it is

@@ -3,7 +3,12 @@
 //! What can be asked is plain data ([`query`]), so that the store answers it with its indexes, the live tail with a test of each
 //! new entry, and both mean the same.
 
+pub mod filter;
 pub mod query;
+
+#[cfg(test)]
+#[allow(dead_code, reason = "each history has a test of its own that uses it")]
+pub(crate) mod conformance;
 
 use std::future::Future;
 

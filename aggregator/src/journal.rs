@@ -74,6 +74,32 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// A dead letter as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptLetter {
+    /// Whose cursor passed it.
+    pub consumer: String,
+    /// Which record, and why.
+    pub letter: DeadLetter,
+    /// When it was refused, in nanoseconds since 1970.
+    pub at_ns: i64,
+}
+
+/// Which dead letters; all that holds must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Letters {
+    /// This consumer's.
+    pub consumer: Option<String>,
+    /// Of this record.
+    pub position: Option<Position>,
+    /// With this in their reason, as it is spelled there.
+    pub reason: Option<String>,
+    /// Refused before this time, in nanoseconds since 1970.
+    pub before_ns: Option<i64>,
+    /// Those that follow this one, by consumer and position.
+    pub after: Option<(String, Position)>,
+}
+
 /// Why the journal could not do it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JournalError {
@@ -113,6 +139,22 @@ pub trait Journal: Clone + Send + Sync + 'static {
         cursor: Position,
         dead: Vec<DeadLetter>,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// All cursors.
+    fn cursors(&self) -> impl Future<Output = Result<Vec<(String, Position)>, JournalError>> + Send;
+
+    /// At most `limit` dead letters, by consumer and position.
+    fn dead_letters(
+        &self,
+        letters: Letters,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<KeptLetter>, JournalError>> + Send;
+
+    /// Forgets dead letters; how many there were.
+    fn forget_dead_letters(
+        &self,
+        letters: Letters,
+    ) -> impl Future<Output = Result<usize, JournalError>> + Send;
 
     /// The last checkpoint of each shard.
     fn checkpoints(&self) -> impl Future<Output = Result<Vec<Checkpoint>, JournalError>> + Send;

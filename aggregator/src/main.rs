@@ -1,12 +1,16 @@
 //! The aggregator's process.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use nodetap_aggregator::admin::client::{self, ClientError};
 use nodetap_aggregator::app::App;
-use nodetap_aggregator::arguments::{Arguments, Command};
+use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters, Journal};
 use nodetap_aggregator::config::{Config, Problem};
+use nodetap_aggregator::journal::Position;
+use nodetap_aggregator::journal_command;
 
 /// `EX_USAGE`, sysexits.h: the configuration is wrong, and another start will not help.
 const USAGE: u8 = 64;
@@ -29,6 +33,15 @@ async fn main() -> ExitCode {
     let checked = |path: &Path| load(path).map_err(|problems| unusable(&problems));
     if let Some(Command::Check { file }) = arguments.command {
         return checked(&file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
+    }
+    if let Some(Command::Journal { action }) = &arguments.command {
+        return journal(action);
+    }
+    if let Some(Command::DeadLetters { action }) = &arguments.command {
+        return match checked(&arguments.config) {
+            Ok(config) => dead_letters(&config, action).await,
+            Err(code) => code,
+        };
     }
     if arguments.kubeconfig.is_some() {
         tracing::warn!("--kubeconfig is without effect: the aggregator does not speak to the API server");
@@ -61,6 +74,51 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error, "ending");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {
+    let Some(which) = action.which() else {
+        tracing::error!("which dead letters? say --sink, --position or --reason, or --all");
+        return ExitCode::from(USAGE);
+    };
+    let folder = &config.journal.path;
+    let mut out = std::io::stdout();
+    let done = match action {
+        DeadLetters::List { json, .. } => client::list(folder, which, *json, &mut out).await,
+        DeadLetters::Replay { .. } => said(client::order(folder, "replay", &which).await, &mut out),
+        DeadLetters::Drop { .. } => said(client::order(folder, "drop", &which).await, &mut out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "dead letters");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn said(answer: Result<String, ClientError>, out: &mut impl Write) -> Result<(), ClientError> {
+    Ok(writeln!(out, "{}", answer?)?)
+}
+
+fn journal(action: &Journal) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = match action {
+        Journal::Verify { folder } => journal_command::verify(folder, &mut out),
+        Journal::Stat { folder } => journal_command::stat(folder, &mut out),
+        Journal::Export { folder, cluster, after, positions } => {
+            journal_command::export(folder, cluster, Position(*after), *positions, &mut out)
+        }
+    };
+    let done = done.and_then(|()| Ok(std::io::Write::flush(&mut out)?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = std::io::Write::flush(&mut out);
+            tracing::error!(%error, "journal");
             ExitCode::FAILURE
         }
     }

@@ -25,7 +25,7 @@ pub mod stdout;
 pub mod webhook;
 
 pub use self::metrics::Metrics;
-pub use self::run::{Built, Context, Task, spawn_all};
+pub use self::run::{Built, Context, Orders, Task, spawn_all, warn_of_strangers};
 
 /// One record on its way to one sink, rendered once however often it is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,6 +209,14 @@ impl Failure {
 // === impl FailureClass ===
 
 impl FailureClass {
+    /// Whether a record alone may bring it about: an answer, or the want of one, but no connection, limit or full disk.
+    pub fn may_be_of_the_record(self) -> bool {
+        match self {
+            Self::Timeout | Self::Broken | Self::Unauthorized | Self::Unavailable => true,
+            Self::Connect | Self::Throttled | Self::Write => false,
+        }
+    }
+
     /// As metrics and logs name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -244,4 +252,4 @@ impl Sink for AnySink {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -273,6 +273,22 @@ impl Answer {
 // === impl Lines ===
 
 impl Lines {
+    /// How many lines ended in what came next; `None` at the end. Not to be mixed with [`Self::next`].
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn count(&mut self) -> anyhow::Result<Option<usize>> {
+        loop {
+            match self.body.frame().await {
+                Some(frame) => {
+                    let Ok(data) = frame?.into_data() else { continue };
+                    return Ok(Some(data.iter().filter(|byte| **byte == b'\n').count()));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// The next line; `None` at a clean end.
     ///
     /// # Errors

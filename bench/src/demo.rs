@@ -219,7 +219,8 @@ impl Stage {
         agents: Vec<Agent>,
     ) -> anyhow::Result<Self> {
         let receiver = Receiver::start(std::io::stdout().is_terminal()).await?;
-        let wishes = Wishes { webhook: Some(receiver.url().to_owned()), poll_seconds: POLL };
+        let wishes =
+            Wishes { webhook: Some(receiver.url().to_owned()), poll_seconds: POLL, ..Wishes::default() };
         let setup = Setup::write(folder, binaries, &agents, &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;

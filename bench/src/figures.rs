@@ -19,8 +19,8 @@ use crate::say;
 
 mod deaths;
 mod file;
-mod process;
-mod report;
+pub(crate) mod process;
+pub(crate) mod report;
 
 use deaths::Latencies;
 use file::Records;
@@ -187,7 +187,7 @@ impl Bench {
         let node = cluster.nodes().first().context("the simulated cluster has no node")?;
         let agent = Agent::on(&cluster, node);
         let binaries = launch::binaries(arguments.binaries.as_deref())?;
-        let wishes = Wishes { webhook: None, poll_seconds: arguments.poll_interval };
+        let wishes = Wishes { poll_seconds: arguments.poll_interval, ..Wishes::default() };
         let setup = Setup::write(folder, &binaries, std::slice::from_ref(&agent), &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         let aggregator_ready = aggregator.ready(START).await?;

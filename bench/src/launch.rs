@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::time::{Instant, sleep};
 
 mod child;
 mod setup;
@@ -11,6 +12,7 @@ mod setup;
 pub(crate) use child::Child;
 pub(crate) use setup::{Agent, Setup, Wishes};
 
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a process may take until it is ready.
 pub(crate) const START: Duration = Duration::from_secs(15);
 
@@ -34,4 +36,26 @@ pub(crate) fn folder_of_run(given: Option<&Path>, temporary: &Path) -> anyhow::R
     };
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
+}
+
+/// Waits until an aggregator has divided the events as a mode has it, and nobody watches as before any more.
+pub(crate) async fn until_divided(aggregator: &Child, mode: &str, within: Duration) -> anyhow::Result<()> {
+    if mode == "auto" {
+        // Whatever it is, it is that already.
+        return Ok(());
+    }
+    // No released API server selects by spec.source.host, so that there is a single watch.
+    let by = if mode == "host" { "cluster" } else { mode };
+    let wanted = [
+        (format!("nodetap_watch_partition{{by=\"{by}\"}}"), 1.0),
+        ("nodetap_watch_changing".to_owned(), 0.0),
+    ];
+    let deadline = Instant::now() + within;
+    for (series, value) in wanted {
+        while aggregator.metric(&series).await != Some(value) {
+            anyhow::ensure!(Instant::now() < deadline, "the aggregator's {series} is not {value}");
+            sleep(LOOK).await;
+        }
+    }
+    Ok(())
 }

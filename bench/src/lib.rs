@@ -2,15 +2,24 @@
 
 pub mod client;
 pub mod cluster;
+mod control_plane;
 mod delivered;
 pub mod demo;
+pub mod faults;
 pub mod figures;
-pub mod journal;
+mod fleet;
+mod journal;
+pub mod journal_speed;
 mod launch;
 pub mod load;
+mod oracle;
 pub mod parity;
 pub mod pki;
+mod posting;
 mod random;
+pub mod reconnect;
+pub mod tap_latency;
+pub mod watch_cost;
 
 pub use random::Random;
 

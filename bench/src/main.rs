@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{demo, figures, journal};
+use nodetap_bench::{demo, faults, figures, journal_speed, reconnect, tap_latency, watch_cost};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -26,7 +26,15 @@ enum Command {
     /// Measure memory, CPU and times of an aggregator and an agent on a simulated node of 110 pods.
     Figures(figures::Arguments),
     /// Measure the journal alone: records a second, bytes a record, and questions at ten million records.
-    Journal(journal::Arguments),
+    Journal(journal_speed::Arguments),
+    /// Measure on a real Kubernetes how long a container's death takes from its end to the answer of a query.
+    TapLatency(tap_latency::Arguments),
+    /// Measure what a real kube-apiserver pays for each event: with 200 agents, against one bare watch.
+    WatchCost(watch_cost::Arguments),
+    /// Kill an aggregator of 5,000 streams, and measure until all agents are back.
+    Reconnect(reconnect::Arguments),
+    /// Let agents, API servers, networks and the aggregator fail on a real API server, and count what is lost.
+    Faults(faults::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,13 +67,18 @@ struct Simulate {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,nodetap_agent=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let ended = match Arguments::parse().command {
         Command::Simulate(arguments) => simulate(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Figures(arguments) => figures::run(arguments).await,
-        Command::Journal(arguments) => journal::run(arguments).await,
+        Command::Journal(arguments) => journal_speed::run(arguments).await,
+        Command::TapLatency(arguments) => tap_latency::run(&arguments).await,
+        Command::WatchCost(arguments) => watch_cost::run(arguments).await,
+        Command::Reconnect(arguments) => reconnect::run(arguments).await,
+        Command::Faults(arguments) => faults::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         nodetap_bench::complain(&format!("{error:#}"));

@@ -75,8 +75,13 @@ cgroup_processes() { # NAME
 
 # start NAME COMMAND...: in the background, in the cluster's cgroup, with its output in log/NAME.log.
 start() {
-  local name=$1; shift
+  local name=$1 descriptor; shift
   (
+    # What the caller has open, a lock perhaps, is not the cluster's to keep.
+    for descriptor in "/proc/$BASHPID/fd"/*; do
+      descriptor=${descriptor##*/}
+      [ "$descriptor" -le 2 ] || eval "exec $descriptor>&-"
+    done
     echo "$BASHPID" >"$(cgroup_main)/$cluster/system/cgroup.procs"
     exec setsid "$@" >"$run/log/$name.log" 2>&1 </dev/null
   ) &

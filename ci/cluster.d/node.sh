@@ -66,6 +66,11 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 localStorageCapacityIsolation: false
 evictionHard: {memory.available: "50Mi"}
 YAML
+  local line
+  for line in "${kubelet_lines[@]}"; do
+    sed -i "/^${line%%:*}:/d" "$folder/kubelet.yaml"
+    echo "$line" >>"$folder/kubelet.yaml"
+  done
   cat >"$folder/proxy.yaml" <<YAML
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
@@ -104,11 +109,29 @@ start_node() { # NUMBER
   start "node$number-containerd" nsenter --net="/run/netns/$namespace" unshare --mount --propagation slave "$parts/../cluster" node-main "$number"
   until_ok "node$number-containerd" in_node "$number" "$containerd_bin/ctr" version
   for image in "$cache"/images-2/*.tar; do load_image "$number" "$image"; done
-  start "node$number-kubelet" nsenter --target "$(cat "$run/pid/node$number-containerd")" --net --mount \
-    "$kubernetes_bin/kubelet" --config "$run/node$number/kubelet.yaml" --kubeconfig "$run/node$number.kubeconfig" \
-    --hostname-override "node$number" --node-ip "$(node_ip "$number")" --cert-dir "$run/pki"
+  start_kubelet "$number"
   start "node$number-kube-proxy" nsenter --target "$(cat "$run/pid/node$number-containerd")" --net --mount \
     "$kubernetes_bin/kube-proxy" --config "$run/node$number/proxy.yaml"
+}
+
+start_kubelet() { # NUMBER
+  start "node$1-kubelet" nsenter --target "$(cat "$run/pid/node$1-containerd")" --net --mount \
+    "$kubernetes_bin/kubelet" --config "$run/node$1/kubelet.yaml" --kubeconfig "$run/node$1.kubeconfig" \
+    --hostname-override "node$1" --node-ip "$(node_ip "$1")" --cert-dir "$run/pki"
+}
+
+# The mount namespace that the first one made lives on in the node's other processes.
+start_containerd_again() { # NUMBER
+  PATH=$containerd_bin:$PATH start "node$1-containerd" nsenter --target "$(cat "$run/pid/node$1-kube-proxy")" --net --mount \
+    "$containerd_bin/containerd" -c "$run/node$1/containerd.toml"
+}
+
+# With SIGKILL, and waits until it is gone. The log of what follows it goes on in a file of its own.
+kill_one() { # NAME
+  local pid; pid=$(cat "$run/pid/$1")
+  kill -KILL "$pid" 2>/dev/null || true
+  while kill -0 "$pid" 2>/dev/null && [ "$(ps -o stat= -p "$pid" | cut -c1)" != Z ]; do sleep 0.05; done
+  mv "$run/log/$1.log" "$run/log/$1.$(date +%s).log"
 }
 
 load_image() { # NUMBER ARCHIVE

@@ -24,8 +24,10 @@ def pod(name, script, node=None, restart="Never", memory=None, grace=30, init=No
 class Death:
     """What has to arrive of one container's death."""
 
-    def __init__(self, body, container, exit_code, reason, last_line, kind="app"):
+    def __init__(self, body, container, exit_code, reason, last_line, kind="app", told=None):
         self.body, self.container, self.exit_code, self.reason, self.last_line, self.kind = body, container, exit_code, reason, last_line, kind
+        # How its explanation begins; it ends with the last line.
+        self.told = told or f"{container} failed (exit {exit_code})"
         self.pod = body["metadata"]["name"]
 
 
@@ -36,15 +38,26 @@ def named():
         Death(pod("exits-seven", "echo starting >&2; echo the config is missing >&2; exit 7", "node1"), "main", 7, "Error", "the config is missing"),
         # One buffer larger than the limit, filled: killed by the kernel, not by us.
         Death(pod("out-of-memory", "echo about to take too much; exec dd if=/dev/zero of=/dev/null bs=128M count=4", "node2", memory="32Mi"),
-              "main", 137, "OOMKilled", "about to take too much"),
-        Death(pod("init-fails", "echo never runs", "node1", init="echo no database here; exit 3"), "prepare", 3, "Error", "no database here", "init"),
+              "main", 137, "OOMKilled", "about to take too much", told="main was killed: it went over its memory limit of 32Mi (exit 137, OOMKilled)"),
+        Death(pod("init-fails", "echo never runs", "node1", init="echo no database here; exit 3"), "prepare", 3, "Error", "no database here", "init",
+              "init container prepare failed (exit 3)"),
+        Death(unhealthy(), "main", 12, "Error", "told to stop",
+              told="main ended when it was told to stop: its liveness probe failed with \"no heartbeat\" (exit 12)"),
     ]
+
+
+def unhealthy():
+    body = pod("not-alive", "trap 'echo told to stop; exit 12' TERM; while true; do sleep 0.1; done", "node2")
+    probe = {"exec": {"command": ["sh", "-c", "echo no heartbeat; exit 1"]}, "initialDelaySeconds": 2, "periodSeconds": 1, "failureThreshold": 1}
+    body["spec"]["containers"][0]["livenessProbe"] = probe
+    return body
 
 
 def told_to_stop(count):
     """Some that are deleted with grace, say a last word and go; their logs go with them."""
     return [Death(pod(f"told-to-stop-{number}", f"trap 'echo number {number} was told to stop; exit 9' TERM; echo running; while true; do sleep 0.1; done",
-                      f"node{1 + number % 2}", grace=10), "main", 9, "Error", f"number {number} was told to stop") for number in range(count)]
+                      f"node{1 + number % 2}", grace=10), "main", 9, "Error", f"number {number} was told to stop",
+                  told="main ended when it was told to stop: its pod was deleted (exit 9)") for number in range(count)]
 
 
 def storm(count):

@@ -100,7 +100,7 @@ def kubectl(*arguments, text=None):
     return done.stdout
 
 
-def kubectl_clean(*arguments):
+def kubectl_clean(*arguments, text=None):
     """Exit code, and all that kubectl warned of."""
-    done = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, timeout=180)
+    done = subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True, timeout=180)
     return done.returncode, done.stderr.strip()

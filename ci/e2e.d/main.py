@@ -93,7 +93,7 @@ class Test:
         return wanted, self.delivered()
 
     def journalled(self):
-        events = {("event", uid, str(version)) for uid, version in self.volume.rows("SELECT uid, resource_version FROM record WHERE kind = 'event'")}
+        events = {("event", uid, version) for uid, version in self.volume.events()}
         return events | {("death", death["uid"], death["container"], death["id"]) for death in self.volume.deaths()}
 
     def delivered(self):
@@ -160,6 +160,22 @@ def dry_run(test):
     """kubectl apply -k manifests/kubernetes --dry-run=server is clean."""
     status, said = kubectl_clean("apply", "-k", str(ROOT / "manifests" / "kubernetes"), "--dry-run=server")
     expect(status == 0 and not said, f"exit {status}: {said}")
+
+
+def openshift(test):
+    """All of manifests/openshift but OpenShift's own kind is clean, too; and that kind allows what the agent asks for."""
+    rendered = kubectl("kustomize", str(ROOT / "manifests" / "openshift")).split("\n---\n")
+    theirs = [document for document in rendered if "\nkind: SecurityContextConstraints" in document]
+    expect(len(theirs) == 1, f"{len(theirs)} SecurityContextConstraints")
+    rest = "\n---\n".join(document for document in rendered if document not in theirs)
+    status, said = kubectl_clean("apply", "--dry-run=server", "-f", "-", text=rest)
+    expect(status == 0 and not said, f"exit {status}: {said}")
+    agent = next(item for item in documents(kubectl("create", "--dry-run=client", "-o", "json", "-f", "-", text=rest)) if item["kind"] == "DaemonSet")
+    spec = agent["spec"]["template"]["spec"]
+    allowed = theirs[0].split("\nvolumes:\n")[1].split()
+    for volume in spec["volumes"]:
+        kind = next(key for key in volume if key != "name")
+        expect(kind in allowed, f"volume {volume['name']} is a {kind}, of which the SecurityContextConstraints says nothing")
 
 
 def install(test):
@@ -345,7 +361,7 @@ def deaths_equal(test):
 
 
 def deaths_exact(test):
-    """Each death is at file, webhook and Loki exactly once, with code, reason, kind and last line."""
+    """Each death is at file, webhook and Loki exactly once, with code, reason, kind, last line and explanation."""
     _, delivered = test.arrived()
     records = {"file": test.volume.file_records()[0], "webhook": test.webhook.records(), "loki": test.loki.records()}
     wrong = []
@@ -364,6 +380,9 @@ def deaths_exact(test):
             ):
                 if ours != wanted:
                     wrong.append(f"{place}: {death.pod}: {what} is {ours!r}, not {wanted!r}")
+            told = container.get("explanation", "")
+            if not (told.startswith(death.told) and told.endswith(f"; last line: {death.last_line}") and found[0].get("message") == told):
+                wrong.append(f"{place}: {death.pod}: is explained by {told!r}, its message is {found[0].get('message')!r}")
     expect(not wrong, f"{len(wrong)} are wrong: {some(wrong, 8)}")
     return f"{len(test.named) + len(test.storm)} deaths at each"
 
@@ -562,7 +581,7 @@ def main():
     parser.add_argument("--prometheus", required=True)
     test = Test(parser.parse_args())
     report = test.report
-    installing = [certificates, dry_run, install, begin]
+    installing = [certificates, dry_run, openshift, install, begin]
     checking = [
         monitoring, rights, aggregator_rights, restricted, own_certificate,
         run_load, equal, deaths_equal, deaths_exact, all_exact, scheduling, fifty_times, latency, many,

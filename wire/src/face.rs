@@ -3,11 +3,13 @@
 //! Its keys, their order and what is null, empty or left out are a promise to the routes, layouts and dashboards made for it.
 //! Three keys are ours: `id`, `occurrences` and, for a death, `container`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventSource, ObjectReference, Pairs, Series, Text, null_if_unknown_time};
+use crate::explain::{Related, explain};
 use crate::identity::Identity;
 use crate::{ContainerDied, ContainerKind, Owner, Source, time};
 
@@ -195,6 +197,8 @@ pub struct Container<'a> {
     pub seen_at: Option<String>,
     /// Deaths of the same container before this one that nobody could see.
     pub missed_before: u32,
+    /// What happened, in one sentence; the record's `message` as well.
+    pub explanation: Cow<'a, str>,
 }
 
 // === impl Face ===
@@ -257,7 +261,7 @@ impl<'a> Face<'a> {
                 annotations: None,
             },
             reason: if death.is_oom_kill() { "ContainerOOMKilled" } else { "ContainerDied" }.into(),
-            message: Text::from(death.sentence()),
+            message: Text(death.sentence()),
             source: EventSource { component: "nodetap-agent".into(), host: death.node.as_str().into() },
             first_timestamp: at.clone(),
             last_timestamp: at,
@@ -353,6 +357,7 @@ impl<'a> Container<'a> {
             seen_by: death.source().name(),
             seen_at: time::format_ns(death.seen_ns),
             missed_before: death.missed_before,
+            explanation: death.sentence(),
         }
     }
 }
@@ -391,31 +396,12 @@ impl ContainerDied {
         format!("spec.{list}{{{}}}", self.container)
     }
 
-    /// What happened, from the facts alone.
-    fn sentence(&self) -> String {
-        let mut sentence = format!("Container {} ", self.container);
-        match self.exit_code {
-            Some(code) if self.is_oom_kill() => {
-                sentence += &format!("was killed for want of memory (exit code {code})")
-            }
-            Some(code) => sentence += &format!("ended with exit code {code}"),
-            None => sentence += "ended, with an exit code that nobody saw",
+    /// What happened, in one sentence: as it was explained when it was journalled, else from its own facts alone.
+    pub fn sentence(&self) -> Cow<'_, str> {
+        match self.explanation.as_str() {
+            "" => Cow::Owned(explain(self, Related::default())),
+            explanation => Cow::Borrowed(explanation),
         }
-        if self.signal != 0 {
-            sentence += &format!(", by signal {}", self.signal);
-        }
-        if !self.reason.is_empty() && !self.is_oom_kill() {
-            sentence += &format!(", {}", self.reason);
-        }
-        if let Some(seconds) = self.run_seconds() {
-            sentence += &format!(", after {seconds:.1} s");
-        }
-        if let Some(last) =
-            self.last_lines.iter().rev().map(|line| line.text.trim()).find(|text| !text.is_empty())
-        {
-            sentence += &format!("; last line: {last}");
-        }
-        sentence
     }
 }
 

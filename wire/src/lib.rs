@@ -4,6 +4,7 @@
 //! `proto/nodetap.proto`, which is the contract.
 
 pub mod event;
+pub mod explain;
 pub mod face;
 pub mod frame;
 pub mod identity;

@@ -1,9 +1,8 @@
 //! The agent's certificate and what it trusts: checked at start, read again when the files change.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use nodetap_runtime::reloading::{Counts, Reloading, Source};
 use nodetap_wire::time::now_ns;
 use nodetap_wire::tls::{Contents, FileError, Files, Material, NODE_URI};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -12,9 +11,6 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::metrics::Metrics;
-
-/// How often the files are compared with what was read last: a kubelet takes up to a minute to update a Secret anyway.
-const POLL: Duration = Duration::from_secs(30);
 
 /// HTTP/2, which gRPC needs.
 const ALPN: &[u8] = b"h2";
@@ -61,12 +57,22 @@ pub enum TlsError {
 /// What new connections use; follows the files.
 #[derive(Clone, Debug)]
 pub struct Credentials {
+    name: ServerName<'static>,
+    files: Reloading<ClientFiles>,
+}
+
+/// An agent's files, and a TLS configuration made of them.
+#[derive(Debug)]
+struct ClientFiles {
     files: Files,
     node: String,
-    name: ServerName<'static>,
-    config: Arc<ArcSwap<ClientConfig>>,
-    read: Arc<ArcSwap<Contents>>,
-    metrics: Metrics,
+}
+
+/// A TLS configuration and its end.
+#[derive(Debug)]
+struct Dated {
+    config: Arc<ClientConfig>,
+    not_after: i64,
 }
 
 // === impl Credentials ===
@@ -78,22 +84,18 @@ impl Credentials {
     /// Where a file is missing, is something else, is out of date, or does not fit the others or the node.
     pub fn load(files: Files, node: &str, name: &str, metrics: Metrics) -> Result<Self, TlsError> {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
-        let contents = files.read()?;
-        let (config, not_after) = build(&files, &contents, node)?;
-        metrics.certificate_expires.set(not_after);
-        Ok(Self {
-            files,
-            node: node.to_owned(),
-            name,
-            config: Arc::new(ArcSwap::new(config)),
-            read: Arc::new(ArcSwap::from_pointee(contents)),
-            metrics,
-        })
+        let counts = Counts {
+            expires: metrics.certificate_expires,
+            reloads: metrics.certificate_reloads,
+            failures: metrics.certificate_reload_failures,
+        };
+        let files = Reloading::load(ClientFiles { files, node: node.to_owned() }, counts)?;
+        Ok(Self { name, files })
     }
 
     /// What the next connection uses.
     pub fn config(&self) -> Arc<ClientConfig> {
-        self.config.load_full()
+        self.files.get().config.clone()
     }
 
     /// The name that the aggregator's certificate has to carry.
@@ -103,41 +105,35 @@ impl Credentials {
 
     /// Looks at the files; takes what is new and good, keeps what it has where the new is bad. Answers whether it took any.
     pub fn refresh(&self) -> bool {
-        let taken = self.files.read().map_err(TlsError::from).and_then(|contents| {
-            if contents == **self.read.load() {
-                return Ok(None);
-            }
-            let built = build(&self.files, &contents, &self.node)?;
-            self.read.store(Arc::new(contents));
-            Ok(Some(built))
-        });
-        match taken {
-            Ok(None) => false,
-            Ok(Some((config, not_after))) => {
-                self.config.store(config);
-                self.metrics.certificate_expires.set(not_after);
-                self.metrics.certificate_reloads.inc();
-                tracing::info!(not_after, "new certificate taken for the next connection");
-                true
-            }
-            Err(error) => {
-                self.metrics.certificate_reload_failures.inc();
-                tracing::warn!(%error, "new certificate files cannot be used; the ones from before are kept");
-                false
-            }
-        }
+        self.files.refresh()
     }
 
     /// Follows the files for ever.
     pub async fn follow(&self) {
-        loop {
-            tokio::time::sleep(POLL).await;
-            let credentials = self.clone();
-            // Files of a hung mount must not hold up the runtime.
-            if tokio::task::spawn_blocking(move || credentials.refresh()).await.is_err() {
-                return;
-            }
-        }
+        self.files.follow().await;
+    }
+}
+
+// === impl ClientFiles ===
+
+impl Source for ClientFiles {
+    type Contents = Contents;
+    type Made = Dated;
+    type Error = TlsError;
+
+    const WHAT: &'static str = "certificate of this agent";
+
+    fn read(&self) -> Result<Contents, TlsError> {
+        Ok(self.files.read()?)
+    }
+
+    fn make(&self, contents: &Contents) -> Result<Dated, TlsError> {
+        let (config, not_after) = build(&self.files, contents, &self.node)?;
+        Ok(Dated { config, not_after })
+    }
+
+    fn expires(made: &Dated) -> Option<i64> {
+        Some(made.not_after)
     }
 }
 

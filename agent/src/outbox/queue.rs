@@ -10,7 +10,7 @@ use nodetap_wire::frame::{self, FrameError};
 use nodetap_wire::{Batch, Checkpoint, Record, Records, record};
 use prost::Message;
 
-use super::Taken;
+use super::{Mark, Taken};
 
 /// Where batches end and how much is held.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,8 @@ pub struct Queue {
     /// The highest sequence sent on any stream: one that is sent again is at most this.
     sent_ever: u64,
     next_sequence: u64,
+    /// The batch that has to be acknowledged, and who waits for it; in order. Each asker has one under way.
+    marks: VecDeque<(u64, Mark)>,
     /// When the last batch of checkpoints alone was closed.
     checkpoints_closed: Option<Instant>,
 }
@@ -129,6 +131,7 @@ impl Queue {
             sent: 0,
             sent_ever: 0,
             next_sequence: 1,
+            marks: VecDeque::new(),
             checkpoints_closed: None,
         }
     }
@@ -146,6 +149,13 @@ impl Queue {
         match taken {
             Taken::Record(record) => self.take_record(now, record),
             Taken::Checkpoint(checkpoint) => self.take_checkpoint(now, checkpoint),
+            Taken::Mark(mark) => {
+                let last =
+                    if self.open.closes_at.is_some() { self.next_sequence } else { self.next_sequence - 1 };
+                self.marks.push_back((last, mark));
+                self.reach();
+                Ok(())
+            }
         }
     }
 
@@ -219,6 +229,7 @@ impl Queue {
             acknowledged.batches += 1;
             acknowledged.records += batch.records as usize;
         }
+        self.reach();
         Ok(acknowledged)
     }
 
@@ -245,6 +256,13 @@ impl Queue {
     /// Nothing is open and nothing is held.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.open.closes_at.is_none()
+    }
+
+    fn reach(&mut self) {
+        let acknowledged = self.before_first();
+        while let Some((_, mark)) = self.marks.pop_front_if(|(last, _)| *last <= acknowledged) {
+            mark.reach();
+        }
     }
 
     fn before_first(&self) -> u64 {

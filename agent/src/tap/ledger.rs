@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use nodetap_wire::{ContainerDied, ContainerKind, Source};
+use serde::{Deserialize, Serialize};
 
 use crate::tap::pods::Pod;
 
@@ -43,6 +44,45 @@ pub struct Ledger {
     pods: HashMap<String, Followed>,
     /// Log files seen: pod uid, container, ordinals.
     logs: HashMap<String, HashMap<String, BTreeSet<u32>>>,
+    /// Grows with what is to be remembered over a restart of the agent.
+    revision: u64,
+}
+
+/// A ledger as it is kept on disk.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved<'a> {
+    node: &'a str,
+    began_ns: i64,
+    primed: bool,
+    pods: &'a HashMap<String, Followed>,
+    logs: &'a HashMap<String, HashMap<String, BTreeSet<u32>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Restored {
+    node: String,
+    began_ns: i64,
+    primed: bool,
+    pods: HashMap<String, Followed>,
+    logs: HashMap<String, HashMap<String, BTreeSet<u32>>>,
+}
+
+/// What was saved cannot be gone on from.
+#[derive(Debug, thiserror::Error)]
+pub enum NotALedger {
+    /// A disk that was copied, or a node that was renamed.
+    #[error("it is the ledger of node {saved:?}, and this is {node:?}")]
+    Node {
+        /// Whose it is.
+        saved: String,
+        /// Who reads it.
+        node: String,
+    },
+    /// Not of this version's shape.
+    #[error("it is no ledger: {0}")]
+    Json(#[from] serde_json::Error),
 }
 
 /// How and when something was observed.
@@ -74,13 +114,15 @@ pub struct LogSeen {
     pub ordinal: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Followed {
     containers: HashMap<String, Container>,
     gone: Option<Gone>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Gone {
     since_ns: i64,
     judged: bool,
@@ -91,7 +133,40 @@ struct Gone {
 impl Ledger {
     /// An empty ledger of `node`, begun now: pods older than that may have died unseen before, and that is not its to count.
     pub fn new(node: impl Into<String>, began_ns: i64) -> Self {
-        Self { node: node.into(), began_ns, primed: false, pods: HashMap::new(), logs: HashMap::new() }
+        Self {
+            node: node.into(),
+            began_ns,
+            primed: false,
+            pods: HashMap::new(),
+            logs: HashMap::new(),
+            revision: 0,
+        }
+    }
+
+    /// What [`Self::restore`] goes on from, in JSON.
+    pub fn save(&self) -> Vec<u8> {
+        let Self { node, began_ns, primed, pods, logs, .. } = self;
+        let saved = Saved { node, began_ns: *began_ns, primed: *primed, pods, logs };
+        // Maps with keys that are text, and numbers: nothing that JSON cannot say.
+        serde_json::to_vec(&saved).unwrap_or_default()
+    }
+
+    /// Goes on from what was saved: what happened since is seen by what the kubelet still shows, or counted as missed.
+    ///
+    /// # Errors
+    /// Where it is not the ledger of `node`.
+    pub fn restore(node: impl Into<String>, saved: &[u8]) -> Result<Self, NotALedger> {
+        let node = node.into();
+        let Restored { node: saved, began_ns, primed, pods, logs } = serde_json::from_slice(saved)?;
+        if saved != node {
+            return Err(NotALedger::Node { saved, node });
+        }
+        Ok(Self { node, began_ns, primed, pods, logs, revision: 0 })
+    }
+
+    /// Another number than before: something is to be saved.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Takes one state of one pod.
@@ -104,9 +179,12 @@ impl Ledger {
         let from_birth = self.primed && pod.created_ns().is_none_or(|created| created >= self.began_ns);
         if !self.pods.contains_key(uid) {
             self.pods.insert(uid.to_owned(), Followed::default());
+            self.revision += 1;
         }
         let Some(followed) = self.pods.get_mut(uid) else { return told };
-        followed.gone = None;
+        if followed.gone.take().is_some() {
+            self.revision += 1;
+        }
 
         let sidecars: HashSet<&str> = pod
             .spec
@@ -137,7 +215,9 @@ impl Ledger {
                 let Some(container) = followed.containers.get_mut(&status.name) else { continue };
                 let mut none = BTreeSet::new();
                 let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
-                let changed = container.observe(status, from_birth, pod.is_terminating(), ordinals);
+                let changed =
+                    container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
+                self.revision += u64::from(changed.remember);
                 told.missed += changed.missed;
                 for end in changed.ends {
                     told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));
@@ -149,9 +229,11 @@ impl Ledger {
 
     /// Ends a snapshot: what it did not show is gone.
     pub fn end_snapshot(&mut self, present: &HashSet<String>, now_ns: i64) {
+        self.revision += u64::from(!self.primed);
         self.primed = true;
         for (uid, followed) in &mut self.pods {
             if !present.contains(uid) && followed.gone.is_none() {
+                self.revision += 1;
                 followed.gone = Some(Gone { since_ns: now_ns, judged: false });
             }
         }
@@ -162,6 +244,7 @@ impl Ledger {
         if let Some(followed) = self.pods.get_mut(uid)
             && followed.gone.is_none()
         {
+            self.revision += 1;
             followed.gone = Some(Gone { since_ns: now_ns, judged: false });
         }
     }
@@ -176,6 +259,7 @@ impl Ledger {
                 && now_ns.saturating_sub(gone.since_ns) >= SETTLES_NS
             {
                 gone.judged = true;
+                self.revision += 1;
                 unseen += followed.containers.values_mut().filter_map(Container::give_up).count() as u64;
             }
         }
@@ -187,6 +271,7 @@ impl Ledger {
             oldest = oldest.max(gone.get(gone.len() - GONE_PODS).copied().unwrap_or(oldest));
         }
         let logs = &mut self.logs;
+        let before = self.pods.len();
         self.pods.retain(|uid, followed| {
             let keep = followed.gone.is_none_or(|gone| !gone.judged || gone.since_ns > oldest);
             if !keep {
@@ -194,6 +279,7 @@ impl Ledger {
             }
             keep
         });
+        self.revision += (before - self.pods.len()) as u64;
         unseen
     }
 
@@ -212,7 +298,7 @@ impl Ledger {
             return;
         }
         let ordinals = containers.entry(seen.container).or_default();
-        ordinals.insert(seen.ordinal);
+        self.revision += u64::from(ordinals.insert(seen.ordinal));
         if ordinals.len() > LOG_ORDINALS {
             ordinals.pop_first();
         }

@@ -31,6 +31,10 @@ pub struct Metrics {
     folders: Gauge<i64, AtomicI64>,
     folders_unwatched: Gauge<i64, AtomicI64>,
     pod_log_folder: Gauge<i64, AtomicI64>,
+    ledger_saves: Counter,
+    ledger_save_failures: Counter,
+    ledger_set_aside: Family<MissingLabels, Counter>,
+    ledger_bytes: Gauge<i64, AtomicI64>,
 }
 
 /// Where the tap takes the state of pods from.
@@ -119,6 +123,10 @@ impl Metrics {
             folders,
             folders_unwatched,
             pod_log_folder,
+            ledger_saves,
+            ledger_save_failures,
+            ledger_set_aside,
+            ledger_bytes,
         } = self.clone();
         let registry = registry.sub_registry_with_prefix("nodetap_agent_tap");
         registry.register("snapshots", "Snapshots of this node's pods, by source and outcome", snapshots);
@@ -157,6 +165,14 @@ impl Metrics {
             folders_unwatched,
         );
         registry.register("pod_log_folder", "1 where the pod log folder is there", pod_log_folder);
+        registry.register("ledger_saves", "Times the ledger was saved on this node's disk", ledger_saves);
+        registry.register("ledger_save_failures", "Times it could not be saved", ledger_save_failures);
+        registry.register(
+            "ledger_set_aside",
+            "Ledgers found on disk that could not be gone on from, by reason",
+            ledger_set_aside,
+        );
+        registry.register("ledger_bytes", "Size of the ledger on disk; 0: not saved yet", ledger_bytes);
         for name in [SourceName::kubelet, SourceName::pod_watch] {
             self.source.get_or_create(&SourceLabels { source: name }).set(0);
         }
@@ -239,6 +255,19 @@ impl Metrics {
     pub(super) fn watched(&self, folders: usize, unwatched: usize) {
         self.folders.set(folders as i64);
         self.folders_unwatched.set(unwatched as i64);
+    }
+
+    pub(super) fn ledger_saved(&self, bytes: usize) {
+        self.ledger_saves.inc();
+        self.ledger_bytes.set(bytes as i64);
+    }
+
+    pub(super) fn ledger_not_saved(&self) {
+        self.ledger_save_failures.inc();
+    }
+
+    pub(super) fn ledger_set_aside(&self, reason: &'static str) {
+        self.ledger_set_aside.get_or_create(&MissingLabels { reason }).inc();
     }
 
     pub(super) fn pod_log_folder(&self, there: bool) {

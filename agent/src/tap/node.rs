@@ -20,6 +20,10 @@ use super::logs::{self, Log, Missing};
 use super::metrics::{Metrics, SourceName};
 use super::pods::Pod;
 use super::redact::{Counts, Redactor};
+use super::saver::Saver;
+
+/// What the kubelet says about a pod or a container in back-off: a sentence or two.
+const WORDS_BYTES: usize = 1024;
 
 /// What the node needs to know.
 #[derive(Clone, Debug)]
@@ -40,9 +44,12 @@ pub struct Node {
     metrics: Metrics,
     redactor: Arc<Redactor>,
     ledger: Ledger,
+    saver: Option<Saver>,
     held: Held,
     known: HashMap<String, Known>,
     hasher: RandomState,
+    /// 0: not known.
+    booted_ns: i64,
     /// The last snapshot: the hash of each pod's JSON, and its uid.
     hashes: HashMap<u64, String>,
 }
@@ -57,18 +64,20 @@ struct Known {
 // === impl Node ===
 
 impl Node {
-    /// Nothing is known yet.
+    /// Nothing is known yet but what the ledger remembers.
     ///
     /// # Errors
     /// Where redaction cannot be set up.
     pub fn new(
         settings: Settings,
+        ledger: Ledger,
+        saver: Option<Saver>,
         intake: Intake,
         metrics: Metrics,
-        now_ns: i64,
     ) -> Result<Self, regex::Error> {
         Ok(Self {
-            ledger: Ledger::new(settings.node.clone(), now_ns),
+            ledger,
+            saver,
             settings,
             held: Held::default(),
             intake,
@@ -76,6 +85,7 @@ impl Node {
             redactor: Arc::new(Redactor::new()?),
             known: HashMap::new(),
             hasher: RandomState::new(),
+            booted_ns: booted_ns().unwrap_or_default(),
             hashes: HashMap::new(),
         })
     }
@@ -182,6 +192,29 @@ impl Node {
         self.metrics.unseen(self.ledger.settle(now_ns));
     }
 
+    /// When the ledger is to be saved.
+    pub fn save_due(&self) -> Option<Instant> {
+        self.saver.as_ref()?.due(&self.ledger)
+    }
+
+    /// Takes the ledger to be saved once all that it calls reported is safe.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn save(&mut self) -> Result<(), Closed> {
+        match &mut self.saver {
+            Some(saver) => saver.take(&self.ledger, &self.intake).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Everything up to a mark of the saver is safe.
+    pub fn reached(&mut self, mark: u64) {
+        if let Some(saver) = &mut self.saver {
+            saver.reach(mark);
+        }
+    }
+
     /// Whether some pod is being deleted whose containers have not all ended.
     pub fn is_terminating(&self) -> bool {
         self.known.values().any(|known| known.terminating.is_some())
@@ -251,9 +284,16 @@ impl Node {
         self.redactor.lines(&mut death.last_lines, &mut counts);
         logs::fit(&mut death.last_lines);
         self.metrics.lines(death.last_lines.len());
-        if let std::borrow::Cow::Owned(message) = self.redactor.text(&death.message, &mut counts) {
-            death.message = message;
+        for words in [&mut death.message, &mut death.pod_message, &mut death.waiting_message] {
+            if let std::borrow::Cow::Owned(message) = self.redactor.text(words, &mut counts) {
+                *words = message;
+            }
         }
+        // After redaction, so that no secret is cut into what no pattern knows.
+        for words in [&mut death.pod_message, &mut death.waiting_message] {
+            words.truncate(words.floor_char_boundary(WORDS_BYTES));
+        }
+        death.node_booted_ns = self.booted_ns;
         self.redactor.values(&mut death.annotations, &mut counts);
         self.count(&counts);
         death
@@ -293,4 +333,11 @@ impl Node {
     async fn hand_over(&self, kind: record::Kind) -> Result<(), Closed> {
         self.intake.take(Taken::Record(Record { kind: Some(kind) })).await
     }
+}
+
+/// `btime` of `/proc/stat`, which a container sees as its node does; in nanoseconds since 1970.
+fn booted_ns() -> Option<i64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    seconds.checked_mul(1_000_000_000)
 }

@@ -8,6 +8,8 @@ use nodetap_wire::{Owner, time};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+mod quantity;
+
 /// `metadata.annotations` that repeats the whole object, Secrets of older days included.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -50,6 +52,8 @@ pub struct Metadata {
     /// RFC 3339, when the grace ends; empty where the pod is not being deleted.
     #[serde(default, deserialize_with = "nullable")]
     pub deletion_timestamp: String,
+    /// Seconds from the wish to [`Self::deletion_timestamp`].
+    pub deletion_grace_period_seconds: Option<i64>,
     /// Labels.
     #[serde(default, deserialize_with = "strings")]
     pub labels: BTreeMap<String, String>,
@@ -83,19 +87,46 @@ pub struct OwnerReference {
 pub struct Spec {
     /// initContainers: a sidecar says so here alone.
     #[serde(default, deserialize_with = "nullable")]
-    pub init_containers: Vec<InitContainer>,
+    pub init_containers: Vec<ContainerSpec>,
+    /// containers.
+    #[serde(default, deserialize_with = "nullable")]
+    pub containers: Vec<ContainerSpec>,
+    /// restartPolicy of all containers that have none of their own.
+    #[serde(default, deserialize_with = "nullable")]
+    pub restart_policy: String,
+    /// terminationGracePeriodSeconds.
+    pub termination_grace_period_seconds: Option<i64>,
 }
 
-/// An entry of `spec.initContainers`.
+/// An entry of `spec.containers` or `spec.initContainers`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct InitContainer {
+pub struct ContainerSpec {
     /// Name.
     #[serde(default, deserialize_with = "nullable")]
     pub name: String,
-    /// `Always` makes it a sidecar.
+    /// `Always` makes an init container a sidecar; KEP-5307 allows it for each container.
     #[serde(default, deserialize_with = "nullable")]
     pub restart_policy: String,
+    /// resources.
+    #[serde(default, deserialize_with = "nullable")]
+    pub resources: Resources,
+}
+
+/// ResourceRequirements.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Resources {
+    /// limits.
+    #[serde(default, deserialize_with = "nullable")]
+    pub limits: Limits,
+}
+
+/// The limits that a death can be about.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Limits {
+    /// memory: a quantity.
+    #[serde(default, deserialize_with = "nullable")]
+    pub memory: String,
 }
 
 /// PodStatus.
@@ -105,6 +136,18 @@ pub struct Status {
     /// RFC 3339, when the kubelet took the pod; what a static pod has in place of a creationTimestamp.
     #[serde(default, deserialize_with = "nullable")]
     pub start_time: String,
+    /// phase.
+    #[serde(default, deserialize_with = "nullable")]
+    pub phase: String,
+    /// reason, such as Evicted.
+    #[serde(default, deserialize_with = "nullable")]
+    pub reason: String,
+    /// message.
+    #[serde(default, deserialize_with = "nullable")]
+    pub message: String,
+    /// conditions.
+    #[serde(default, deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
     /// initContainerStatuses.
     #[serde(default, deserialize_with = "nullable")]
     pub init_container_statuses: Vec<ContainerStatus>,
@@ -114,6 +157,21 @@ pub struct Status {
     /// ephemeralContainerStatuses.
     #[serde(default, deserialize_with = "nullable")]
     pub ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+/// PodCondition.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// type.
+    #[serde(default, deserialize_with = "nullable")]
+    pub r#type: String,
+    /// `True`, `False` or `Unknown`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub status: String,
+    /// reason.
+    #[serde(default, deserialize_with = "nullable")]
+    pub reason: String,
 }
 
 /// ContainerStatus.
@@ -135,6 +193,9 @@ pub struct ContainerStatus {
     /// imageID.
     #[serde(default, rename = "imageID", deserialize_with = "nullable")]
     pub image_id: String,
+    /// resources as the kubelet applied them (KEP-1287).
+    #[serde(default, deserialize_with = "nullable")]
+    pub resources: Resources,
     /// state.
     #[serde(default, deserialize_with = "nullable")]
     pub state: ContainerState,
@@ -169,6 +230,9 @@ pub struct Waiting {
     /// Such as CrashLoopBackOff.
     #[serde(default, deserialize_with = "nullable")]
     pub reason: String,
+    /// In words.
+    #[serde(default, deserialize_with = "nullable")]
+    pub message: String,
 }
 
 /// ContainerStateTerminated.
@@ -257,6 +321,20 @@ impl Pod {
         time::parse_ns(&self.metadata.creation_timestamp).or_else(|| time::parse_ns(&self.status.start_time))
     }
 
+    /// What the pod asks for its container `name`; ephemeral containers have no settings of their own.
+    pub fn container(&self, name: &str) -> Option<&ContainerSpec> {
+        self.spec.init_containers.iter().chain(&self.spec.containers).find(|container| container.name == name)
+    }
+
+    /// The reason of the condition DisruptionTarget (KEP-3329); empty where nobody disrupts the pod.
+    pub fn disruption(&self) -> &str {
+        self.status
+            .conditions
+            .iter()
+            .find(|condition| condition.r#type == "DisruptionTarget" && condition.status == "True")
+            .map_or("", |condition| condition.reason.as_str())
+    }
+
     /// Whether some container of it has not ended.
     pub fn has_running(&self) -> bool {
         let status = &self.status;
@@ -293,6 +371,12 @@ impl Pod {
 // === impl ContainerStatus ===
 
 impl ContainerStatus {
+    /// The memory limit in bytes: as applied, else as `spec` asks for it.
+    pub fn memory_limit(&self, spec: Option<&ContainerSpec>) -> Option<i64> {
+        let asked = spec.map(|spec| spec.resources.limits.memory.as_str());
+        quantity::parse(&self.resources.limits.memory).or_else(|| quantity::parse(asked?))
+    }
+
     /// When the instance that `containerID` names started, in nanoseconds since 1970, where that is known.
     pub fn started_ns(&self) -> Option<i64> {
         let last = self.last_state.terminated.as_ref().filter(|last| last.container_id == self.container_id);

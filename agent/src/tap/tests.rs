@@ -18,19 +18,29 @@ struct Tapped {
 
 impl Tapped {
     async fn start(cluster: SimulatedCluster, ca: Option<PathBuf>) -> Self {
+        Self::start_with(cluster, ca, |_| {}).await
+    }
+
+    async fn start_with(
+        cluster: SimulatedCluster,
+        ca: Option<PathBuf>,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let node = cluster.nodes()[0].clone();
         let access = KubernetesAccess::new(Some(&node.kubeconfig)).await.unwrap();
         let (intake, taken) = outbox::intake();
         let (metrics, cancel) = (Metrics::default(), CancellationToken::new());
         let url = node.kubelet_url.parse().unwrap();
-        let config = Config {
+        let mut config = Config {
             node: node.name,
             kubelet: Some(kubelet::Address { url, ca, skip_verify: false }),
             pod_logs: node.pod_logs,
             poll_interval: Duration::from_secs(1),
             skip_namespaces: BTreeSet::new(),
+            state: None,
         };
+        set(&mut config);
         let (forget, forgotten) = watch::channel(0);
         let again = Again { forgotten, within: Duration::ZERO };
         tokio::spawn(run(config, access, intake, again, metrics.clone(), cancel.clone()));
@@ -39,10 +49,11 @@ impl Tapped {
 
     async fn death(&mut self) -> ContainerDied {
         loop {
-            if let Taken::Record(Record { kind: Some(record::Kind::Death(death)) }) =
-                self.taken.recv().await.unwrap()
-            {
-                return death;
+            match self.taken.recv().await.unwrap() {
+                Taken::Record(Record { kind: Some(record::Kind::Death(death)) }) => return death,
+                // What came before it is acknowledged.
+                Taken::Mark(mark) => mark.reach(),
+                _ => {}
             }
         }
     }
@@ -50,11 +61,12 @@ impl Tapped {
     /// The pod is known to the tap.
     async fn pod(&mut self, name: &str) {
         loop {
-            if let Taken::Record(Record { kind: Some(record::Kind::Pod(facts)) }) =
-                self.taken.recv().await.unwrap()
-                && facts.name == name
-            {
-                return;
+            match self.taken.recv().await.unwrap() {
+                Taken::Record(Record { kind: Some(record::Kind::Pod(facts)) }) if facts.name == name => {
+                    return;
+                }
+                Taken::Mark(mark) => mark.reach(),
+                _ => {}
             }
         }
     }
@@ -92,6 +104,38 @@ async fn a_crash_is_reported_once_with_its_redacted_last_line() {
     let death = tapped.death().await;
     assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
     assert_eq!(death.source(), Source::Kubelet);
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_repeats_no_death_that_is_safe_and_tells_the_others_again() {
+    let state = tempfile::tempdir().unwrap();
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let keep = |config: &mut Config| config.state = Some(state.path().to_owned());
+    let mut tapped = Tapped::start_with(cluster, None, keep).await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(7, "bye")).await.unwrap();
+    assert_eq!(tapped.death().await.exit_code, Some(7));
+    // The aggregator acknowledges all up to here.
+    let file = state.path().join("ledger");
+    loop {
+        tokio::select! {
+            taken = tapped.taken.recv() => if let Some(Taken::Mark(mark)) = taken { mark.reach() },
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+        if std::fs::read_to_string(&file).is_ok_and(|saved| saved.contains(r#""accounted":1"#)) {
+            break;
+        }
+    }
+    // This one it does not: the agent is killed first.
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(8, "bye")).await.unwrap();
+    assert_eq!(tapped.death().await.exit_code, Some(8));
+    tapped.cancel.cancel();
+    let Tapped { cluster, .. } = tapped;
+    let mut tapped = Tapped::start_with(cluster, None, keep).await;
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
     tapped.cancel.cancel();
 }
 

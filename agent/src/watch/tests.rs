@@ -129,6 +129,7 @@ impl Bench {
                 other => panic!("{other:?}"),
             },
             Taken::Checkpoint(checkpoint) => Out::Checkpoint(checkpoint.resource_version, checkpoint.epoch),
+            Taken::Mark(mark) => panic!("{mark:?}"),
         }
     }
 

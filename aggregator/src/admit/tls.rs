@@ -1,9 +1,8 @@
 //! The aggregator's certificate and the CAs of the agents: checked at start, read again when the files change.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use nodetap_runtime::reloading::{Counts, Reloading, Source};
 use nodetap_wire::time::now_ns;
 use nodetap_wire::tls::{Contents, FileError, Files, Material};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -12,9 +11,6 @@ use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::metrics::Metrics;
-
-/// How often the files are compared with what was read last: a kubelet takes up to a minute to update a Secret anyway.
-const POLL: Duration = Duration::from_secs(30);
 
 /// HTTP/2, which gRPC needs.
 const ALPN: &[u8] = b"h2";
@@ -45,11 +41,17 @@ pub enum TlsError {
 
 /// What new connections use; follows the files.
 #[derive(Clone, Debug)]
-pub struct Credentials {
-    files: Files,
-    config: Arc<ArcSwap<ServerConfig>>,
-    read: Arc<ArcSwap<Contents>>,
-    metrics: Metrics,
+pub struct Credentials(Reloading<ServerFiles>);
+
+/// The aggregator's files, and a TLS configuration for agents made of them.
+#[derive(Debug)]
+struct ServerFiles(Files);
+
+/// A TLS configuration and its end.
+#[derive(Debug)]
+struct Dated {
+    config: Arc<ServerConfig>,
+    not_after: i64,
 }
 
 // === impl Credentials ===
@@ -60,59 +62,50 @@ impl Credentials {
     /// # Errors
     /// Where a file is missing, is something else, is out of date, or does not fit the others.
     pub fn load(files: Files, metrics: Metrics) -> Result<Self, TlsError> {
-        let contents = files.read()?;
-        let (config, not_after) = build(&files, &contents)?;
-        metrics.certificate_expires.set(not_after);
-        Ok(Self {
-            files,
-            config: Arc::new(ArcSwap::new(config)),
-            read: Arc::new(ArcSwap::from_pointee(contents)),
-            metrics,
-        })
+        let counts = Counts {
+            expires: metrics.certificate_expires,
+            reloads: metrics.certificate_reloads,
+            failures: metrics.certificate_reload_failures,
+        };
+        Reloading::load(ServerFiles(files), counts).map(Self)
     }
 
     /// What the next connection uses.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.load_full()
+        self.0.get().config.clone()
     }
 
     /// Looks at the files; takes what is new and good, keeps what it has where the new is bad. Answers whether it took any.
     pub fn refresh(&self) -> bool {
-        let taken = self.files.read().map_err(TlsError::from).and_then(|contents| {
-            if contents == **self.read.load() {
-                return Ok(None);
-            }
-            let built = build(&self.files, &contents)?;
-            self.read.store(Arc::new(contents));
-            Ok(Some(built))
-        });
-        match taken {
-            Ok(None) => false,
-            Ok(Some((config, not_after))) => {
-                self.config.store(config);
-                self.metrics.certificate_expires.set(not_after);
-                self.metrics.certificate_reloads.inc();
-                tracing::info!(not_after, "new certificate taken for the next connections");
-                true
-            }
-            Err(error) => {
-                self.metrics.certificate_reload_failures.inc();
-                tracing::warn!(%error, "new certificate files cannot be used; the ones from before are kept");
-                false
-            }
-        }
+        self.0.refresh()
     }
 
     /// Follows the files for ever.
     pub async fn follow(&self) {
-        loop {
-            tokio::time::sleep(POLL).await;
-            let credentials = self.clone();
-            // Files of a hung mount must not hold up the runtime.
-            if tokio::task::spawn_blocking(move || credentials.refresh()).await.is_err() {
-                return;
-            }
-        }
+        self.0.follow().await;
+    }
+}
+
+// === impl ServerFiles ===
+
+impl Source for ServerFiles {
+    type Contents = Contents;
+    type Made = Dated;
+    type Error = TlsError;
+
+    const WHAT: &'static str = "certificate for agents";
+
+    fn read(&self) -> Result<Contents, TlsError> {
+        Ok(self.0.read()?)
+    }
+
+    fn make(&self, contents: &Contents) -> Result<Dated, TlsError> {
+        let (config, not_after) = build(&self.0, contents)?;
+        Ok(Dated { config, not_after })
+    }
+
+    fn expires(made: &Dated) -> Option<i64> {
+        Some(made.not_after)
     }
 }
 

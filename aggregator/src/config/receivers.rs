@@ -16,6 +16,27 @@ pub struct Receiver {
     pub name: String,
     /// Exactly one of the kinds.
     pub body: ReceiverBody,
+    /// How records are delivered to it, whatever its kind.
+    pub delivery: DeliveryConfig,
+}
+
+/// What every receiver may be told beside its kind. Keys of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryConfig {
+    /// `start`
+    pub start: Start,
+    /// `deadLetterAfter`: failures in a row of one record after which it is found out whether the record is at fault; 0: never.
+    pub dead_letter_after: u32,
+}
+
+/// Where a receiver begins that nothing was delivered to yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// `beginning`: with the oldest record that is kept.
+    #[default]
+    Beginning,
+    /// `now`: with the next record that is taken.
+    Now,
 }
 
 /// Where a receiver's records go.
@@ -140,6 +161,15 @@ impl ReceiverBody {
             | Self::Webhook(WebhookConfig { layout, .. })
             | Self::Loki(LokiConfig { layout, .. }) => layout.as_ref(),
         }
+    }
+}
+
+// === impl DeliveryConfig ===
+
+impl Default for DeliveryConfig {
+    /// Ten failures, with the back-off between them some three minutes.
+    fn default() -> Self {
+        Self { start: Start::Beginning, dead_letter_after: 10 }
     }
 }
 

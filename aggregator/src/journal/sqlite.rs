@@ -8,6 +8,7 @@ mod asker;
 mod block;
 mod cursors;
 mod day;
+mod dead_letters;
 mod deaths;
 mod folder;
 mod hash;
@@ -17,6 +18,7 @@ mod lanes;
 mod log;
 mod lookup;
 mod memory;
+pub mod offline;
 mod reader;
 mod recall;
 mod recent;
@@ -38,7 +40,9 @@ use nodetap_wire::{Checkpoint, Record, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::metrics::JournalMetrics;
-use super::{Appended, DeadLetter, Entry, Journal, JournalError, Observer, Position, Taken};
+use super::{
+    Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
+};
 use crate::enrich;
 use asker::{Asker, Question};
 use block::Unpacker;
@@ -292,6 +296,27 @@ impl Journal for SqliteJournal {
         let place = place(&self.cursor_places, 1).await?;
         let (answer, answered) = oneshot::channel();
         send(&self.cursors, Request::Commit { consumer: consumer.to_owned(), cursor, dead, answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::All { answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn dead_letters(&self, letters: Letters, limit: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Letters { letters, limit, answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn forget_dead_letters(&self, letters: Letters) -> Result<usize, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Forget { letters, answer, place })?;
         answered.await.map_err(|_| JournalError::Stopped)?
     }
 

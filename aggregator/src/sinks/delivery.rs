@@ -5,44 +5,40 @@
 //! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
 //! loop from delivering on, so that after a crash no more than one batch is sent again.
 
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nodetap_wire::face::Face;
 use nodetap_wire::time;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::{Backoff, jitter};
 use self::queue::Queue;
+use self::replays::Replays;
 use super::encode::Encoder;
 use super::metrics::SinkMetrics;
-use super::{Report, Sink};
-use crate::journal::{DeadLetter, Entry, Journal, JournalError, Position};
+use super::{Delivery, Outcome, Report, Sink};
+use crate::journal::{DeadLetter, Entry, Journal, JournalError, Letters, Position};
 
 pub mod backoff;
+pub mod doubt;
 pub mod queue;
+pub mod replays;
 
 /// Entries read at once. Enough to make a read cheap, few enough to hold for every sink.
 const CHUNK: usize = 512;
+/// Dead letters looked up at once.
+const REPLAYS: usize = 64;
 /// Entries routed and rendered before other tasks get a turn.
 const TURN: usize = 32;
 /// How often the lag is told while nothing else happens.
 const TELL_LAG: Duration = Duration::from_secs(1);
 /// Reads in a row that find nothing below the head before what is missing is passed over.
 const EMPTY_READS: u32 = 5;
-
-/// Where a sink without a cursor starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// With the oldest record that is kept.
-    #[default]
-    Beginning,
-    /// With the next record that is taken.
-    Now,
-}
 
 /// One sink's loop.
 pub struct Loop<J: Journal, S, R> {
@@ -60,8 +56,12 @@ pub struct Loop<J: Journal, S, R> {
     pub sink: S,
     /// Counts.
     pub metrics: SinkMetrics,
-    /// Where to start without a cursor.
-    pub start: Start,
+    /// After which position to start without a cursor; that becomes its cursor at once.
+    pub start: Position,
+    /// Failures in a row after which a record is in doubt; 0: never.
+    pub tolerance: u32,
+    /// Which of its dead letters are to be delivered again.
+    pub replays: mpsc::Receiver<Letters>,
     /// How long a batch in flight may go on once the loop is to stop.
     pub stop_within: Duration,
 }
@@ -69,6 +69,9 @@ pub struct Loop<J: Journal, S, R> {
 /// What the loop knows beside its queue.
 struct State {
     queue: Queue,
+    replays: Replays,
+    /// The last attempt was of what is new; of dead letters the next may be.
+    after_new: bool,
     head: watch::Receiver<Position>,
     /// When the last entry that was read had been journalled; 0: none was read.
     read_ns: i64,
@@ -112,7 +115,15 @@ where
                 return Ok(());
             }
             let ready = state.queue.ready(now, false);
-            if ready > 0 {
+            // In turns, so that neither holds up the other; what is new comes first, and alone tells whether the sink is up.
+            let may_replay = state.queue.failures() == 0 && (ready.is_empty() || state.after_new);
+            if may_replay && state.replays.is_due(now) {
+                state.after_new = false;
+                self.replay(&mut state, &stop).await?;
+                continue;
+            }
+            if !ready.is_empty() {
+                state.after_new = true;
                 self.deliver(&mut state, ready, &stop).await;
                 continue;
             }
@@ -122,10 +133,11 @@ where
                 self.fill(&mut state, head, &stop).await?;
                 continue;
             }
-            let wake =
-                state.queue.wake(now).map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
+            let wake = [state.queue.wake(now), state.replays.wake()].into_iter().flatten().min();
+            let wake = wake.map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
             tokio::select! {
                 () = stop.cancelled() => {}
+                Some(letters) = self.replays.recv() => state.replays.begin(letters),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 changed = state.head.changed(), if room => changed.map_err(|_| JournalError::Stopped)?,
             }
@@ -160,12 +172,35 @@ where
                 Position(0)
             }
             Some(cursor) => cursor,
-            None if self.start == Start::Now => last,
-            None => Position(0),
+            None => {
+                self.claim(&mut trouble, stop).await?;
+                self.start
+            }
         };
         tracing::info!(sink = self.name, after = from.0, head = last.0, "delivering");
-        let queue = Queue::new(self.sink.limits(), from, Instant::now().into_std());
-        Ok(Some(State { queue, head, read_ns: 0, trouble, empty_reads: 0, fresh: from == Position(0) }))
+        let queue = Queue::new(self.sink.limits(), from, self.tolerance, Instant::now().into_std());
+        let replays = Replays::new(consumer(&self.name));
+        let fresh = from == Position(0);
+        Ok(Some(State { queue, replays, after_new: false, head, read_ns: 0, trouble, empty_reads: 0, fresh }))
+    }
+
+    /// Makes the start durable: after the next start of the process it is no other.
+    async fn claim(&mut self, trouble: &mut Backoff, stop: &CancellationToken) -> Result<(), JournalError> {
+        if self.start == Position(0) {
+            return Ok(());
+        }
+        loop {
+            match self.journal.commit(&consumer(&self.name), self.start, Vec::new()).await {
+                Ok(()) => return Ok(()),
+                Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+                Err(error) => {
+                    tracing::warn!(sink = self.name, %error, "cannot write the sink's first cursor");
+                    if !rest(trouble, stop).await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
     }
 
     /// Reads on, routes and renders.
@@ -264,29 +299,11 @@ where
     }
 
     /// Tries a batch.
-    async fn deliver(&mut self, state: &mut State, records: usize, stop: &CancellationToken) {
-        let batch = state.queue.batch(records);
-        let mut report = Report::new(batch.len());
-        self.metrics.batch_records.observe(batch.len() as f64);
-        let began = Instant::now();
-        {
-            let Self { sink, metrics, stop_within, .. } = self;
-            let mut attempt = pin!(sink.deliver(&batch, &mut report));
-            let mut stopping = pin!(stopped(stop, *stop_within));
-            let mut tick = tokio::time::interval(TELL_LAG);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = &mut attempt => break,
-                    () = &mut stopping => break,
-                    _ = tick.tick() => tell_lag(metrics, state),
-                }
-            }
-        }
-        let now = Instant::now();
-        self.metrics.request_seconds.observe(now.duration_since(began).as_secs_f64());
+    async fn deliver(&mut self, state: &mut State, range: Range<usize>, stop: &CancellationToken) {
+        let batch = state.queue.batch(range.clone());
+        let outcomes = self.attempt(state, &batch, stop).await;
         let failures = state.queue.failures();
-        let settled = state.queue.settle(report.into_outcomes(), now.into_std(), jitter());
+        let settled = state.queue.settle(range, outcomes, Instant::now().into_std(), jitter());
         self.metrics.delivered.inc_by(settled.delivered as u64);
         self.metrics.retried.inc_by(settled.retried as u64);
         self.metrics.dead_letters.inc_by(settled.refused.len() as u64);
@@ -300,6 +317,15 @@ where
                 position = first.position.0,
                 reason = first.reason,
                 "the sink refused records for good; they are kept as dead letters"
+            );
+        }
+        if let Some(DeadLetter { position, reason }) = &settled.at_fault {
+            self.metrics.dead_letters.inc();
+            tracing::error!(
+                sink = self.name,
+                position = position.0,
+                reason,
+                "the sink takes other records and not this one; it is kept as a dead letter"
             );
         }
         match settled.failure {
@@ -318,6 +344,109 @@ where
             }
             None => {}
         }
+    }
+
+    /// Gives a batch to the sink, for as long as it takes, but not much longer than the process is to live.
+    async fn attempt(
+        &mut self,
+        state: &State,
+        batch: &[Delivery],
+        stop: &CancellationToken,
+    ) -> Vec<Option<Outcome>> {
+        let mut report = Report::new(batch.len());
+        self.metrics.batch_records.observe(batch.len() as f64);
+        let began = Instant::now();
+        {
+            let Self { sink, metrics, stop_within, .. } = self;
+            let mut attempt = pin!(sink.deliver(batch, &mut report));
+            let mut stopping = pin!(stopped(stop, *stop_within));
+            let mut tick = tokio::time::interval(TELL_LAG);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = &mut attempt => break,
+                    () = &mut stopping => break,
+                    _ = tick.tick() => tell_lag(metrics, state),
+                }
+            }
+        }
+        self.metrics.request_seconds.observe(began.elapsed().as_secs_f64());
+        report.into_outcomes()
+    }
+
+    /// Delivers dead letters again: the next of them that were asked for, rendered anew.
+    async fn replay(&mut self, state: &mut State, stop: &CancellationToken) -> Result<(), JournalError> {
+        if let Some(letters) = state.replays.wants() {
+            let letters = match self.journal.dead_letters(letters, REPLAYS).await {
+                Ok(letters) => letters,
+                Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+                Err(error) => {
+                    tracing::warn!(sink = self.name, %error, "cannot read the sink's dead letters");
+                    rest(&mut state.trouble, stop).await;
+                    return Ok(());
+                }
+            };
+            let last = letters.last().map(|kept| kept.letter.position);
+            let mut deliveries = Vec::with_capacity(letters.len());
+            for kept in letters {
+                let position = kept.letter.position;
+                match self.journal.read_from(Position(position.0.saturating_sub(1)), 1).await {
+                    Ok(entries) => match entries.first().filter(|entry| entry.position == position) {
+                        Some(entry) => match self.render(entry) {
+                            Ok(delivery) => deliveries.push(delivery),
+                            Err(reason) => state.queue.refused_again(DeadLetter { position, reason }),
+                        },
+                        None => tracing::warn!(
+                            sink = self.name,
+                            position = position.0,
+                            "a dead letter cannot be delivered again: the journal no longer has its record"
+                        ),
+                    },
+                    Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+                    Err(error) => {
+                        tracing::warn!(sink = self.name, %error, "cannot read a dead letter's record");
+                        rest(&mut state.trouble, stop).await;
+                        return Ok(());
+                    }
+                }
+            }
+            state.replays.found(deliveries, last);
+            return Ok(());
+        }
+        let batch = state.replays.batch(self.sink.limits());
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let outcomes = self.attempt(state, &batch, stop).await;
+        let settled = state.replays.settle(outcomes, Instant::now().into_std(), jitter());
+        self.metrics.replayed.inc_by(settled.delivered.len() as u64);
+        let (delivered, refused) = (settled.delivered.len(), settled.refused.len());
+        tracing::info!(sink = self.name, delivered, refused, "dead letters delivered again");
+        for letter in settled.refused {
+            state.queue.refused_again(letter);
+        }
+        for position in settled.delivered {
+            let letters = Letters {
+                consumer: Some(consumer(&self.name)),
+                position: Some(position),
+                ..Letters::default()
+            };
+            match self.journal.forget_dead_letters(letters).await {
+                Ok(_) => {}
+                Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+                // It is delivered once more, should somebody ask for it.
+                Err(error) => {
+                    tracing::warn!(sink = self.name, position = position.0, %error, "cannot forget a dead letter that was delivered");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Renders an entry, wherever routes send it now.
+    fn render(&mut self, entry: &Entry) -> Result<Delivery, String> {
+        let face = entry.face(&self.cluster).map_err(|error| error.to_string())?;
+        self.encoder.encode(&face, entry.position, entry.taken_ns).map_err(|error| error.to_string())
     }
 
     /// Commits; false: it failed, and a while has passed.

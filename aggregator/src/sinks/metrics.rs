@@ -19,6 +19,7 @@ pub struct Metrics {
     failed: Family<FailureLabels, Counter>,
     dead_letters: Family<SinkLabel, Counter>,
     retried: Family<SinkLabel, Counter>,
+    replayed: Family<SinkLabel, Counter>,
     missed: Family<SinkLabel, Counter>,
     lag_records: Family<SinkLabel, Gauge>,
     lag_seconds: Family<SinkLabel, Gauge<f64, AtomicU64>>,
@@ -39,6 +40,8 @@ pub struct SinkMetrics {
     pub dead_letters: Counter,
     /// Deliveries that failed and are tried again; each time counts.
     pub retried: Counter,
+    /// Dead letters that the sink took when they were delivered again.
+    pub replayed: Counter,
     /// Records that the journal dropped before the sink had them.
     pub missed: Counter,
     /// Records between the cursor and the journal's head.
@@ -75,6 +78,7 @@ impl Metrics {
             failed: Family::default(),
             dead_letters: Family::default(),
             retried: Family::default(),
+            replayed: Family::default(),
             missed: Family::default(),
             lag_records: Family::default(),
             lag_seconds: Family::default(),
@@ -100,6 +104,11 @@ impl Metrics {
             "nodetap_sink_retried",
             "Deliveries that failed and are tried again",
             m.retried.clone(),
+        );
+        registry.register(
+            "nodetap_sink_replayed",
+            "Dead letters that the sink took when they were delivered again",
+            m.replayed.clone(),
         );
         registry.register(
             "nodetap_sink_missed",
@@ -143,6 +152,7 @@ impl Metrics {
             delivered: self.delivered.get_or_create_owned(&label),
             dead_letters: self.dead_letters.get_or_create_owned(&label),
             retried: self.retried.get_or_create_owned(&label),
+            replayed: self.replayed.get_or_create_owned(&label),
             missed: self.missed.get_or_create_owned(&label),
             lag_records: self.lag_records.get_or_create_owned(&label),
             lag_seconds: self.lag_seconds.get_or_create_owned(&label),

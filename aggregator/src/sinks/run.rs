@@ -1,17 +1,19 @@
 //! Starts the loops of all configured sinks, each in a task of its own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nodetap_wire::face::Face;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Loop, Start};
+use super::delivery::Loop;
 use super::encode::Encoder;
 use super::{Metrics, SinkError, build};
-use crate::config::receivers::Receiver;
-use crate::journal::{Journal, JournalError};
+use crate::config::receivers::{Receiver, Start};
+use crate::journal::{Journal, JournalError, Letters, Position};
 use crate::route::Router;
 
 /// How long a batch in flight may go on once the aggregator is to stop.
@@ -28,8 +30,6 @@ pub struct Context<J> {
     pub cluster: Arc<str>,
     /// What they count.
     pub metrics: Metrics,
-    /// Where a sink without a cursor starts.
-    pub start: Start,
     /// Ends them all: batches in flight have 5 s.
     pub stop: CancellationToken,
 }
@@ -44,7 +44,14 @@ pub struct Task {
 }
 
 /// Every sink, made and checked, but not started.
-pub struct Built(Vec<(usize, String, Encoder, super::AnySink)>);
+pub struct Built(Vec<One>);
+
+struct One {
+    index: usize,
+    receiver: Receiver,
+    encoder: Encoder,
+    sink: super::AnySink,
+}
 
 // === impl Built ===
 
@@ -57,7 +64,12 @@ impl Built {
         let (mut sinks, mut errors) = (Vec::new(), Vec::new());
         for (index, receiver) in receivers.iter().enumerate() {
             match build(receiver) {
-                Ok(sink) => sinks.push((index, receiver.name.clone(), Encoder::new(&receiver.body), sink)),
+                Ok(sink) => sinks.push(One {
+                    index,
+                    receiver: receiver.clone(),
+                    encoder: Encoder::new(&receiver.body),
+                    sink,
+                }),
                 Err(error) => errors.push(error),
             }
         }
@@ -65,10 +77,39 @@ impl Built {
     }
 }
 
-/// Starts them. To be called within a tokio runtime.
-pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
-    let Context { journal, router, cluster, metrics, start, stop } = context;
-    let spawn = |(index, name, encoder, sink): (usize, String, Encoder, super::AnySink)| {
+/// Where to ask each sink for its dead letters again, by the receiver's name.
+pub type Orders = HashMap<String, mpsc::Sender<Letters>>;
+
+/// Orders that wait for a sink in an attempt: people give them.
+const ORDERS: usize = 16;
+
+/// Says which cursors belong to no receiver: renamed, one begins anew.
+///
+/// # Errors
+/// Where the journal cannot be asked.
+pub async fn warn_of_strangers<J: Journal>(journal: &J, receivers: &[Receiver]) -> Result<(), JournalError> {
+    for (name, cursor) in journal.cursors().await? {
+        let Some(name) = name.strip_prefix("sink/") else { continue };
+        if !receivers.iter().any(|receiver| receiver.name == name) {
+            tracing::warn!(
+                receiver = name,
+                cursor = cursor.0,
+                "records were delivered to a receiver that is no longer configured; under another name it begins anew, at its `start`"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Starts them, and says where orders for each are taken. To be called within a tokio runtime.
+pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, Orders) {
+    let mut orders = Orders::new();
+    let Context { journal, router, cluster, metrics, stop } = context;
+    // Before anything more is taken.
+    let now = *journal.head().borrow();
+    let spawn = |One { index, receiver: Receiver { name, delivery, .. }, encoder, sink }: One| {
+        let (order, replays) = mpsc::channel(ORDERS);
+        orders.insert(name.clone(), order);
         let router = Arc::clone(router);
         let copies =
             move |face: &Face<'_>| router.deliveries(face).into_iter().filter(|to| to.0 == index).count();
@@ -76,7 +117,12 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
             metrics: metrics.sink(&name),
             journal: journal.clone(),
             cluster: Arc::clone(cluster),
-            start: *start,
+            start: match delivery.start {
+                Start::Beginning => Position(0),
+                Start::Now => now,
+            },
+            tolerance: delivery.dead_letter_after,
+            replays,
             stop_within: STOP_WITHIN,
             name: name.clone(),
             copies,
@@ -85,7 +131,8 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> Vec<Task> {
         };
         Task { name: format!("sink {name}"), handle: tokio::spawn(delivering.run(stop.clone())) }
     };
-    sinks.0.into_iter().map(spawn).collect()
+    let tasks = sinks.0.into_iter().map(spawn).collect();
+    (tasks, orders)
 }
 
 #[cfg(test)]

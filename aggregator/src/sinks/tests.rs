@@ -35,7 +35,7 @@ pub fn webhook(endpoint: &str) -> WebhookConfig {
 
 #[test]
 fn whatever_is_wrong_with_any_receiver_is_said_before_one_is_started() {
-    let receiver = |name: &str, body| Receiver { name: name.to_owned(), body };
+    let receiver = |name: &str, body| Receiver { name: name.to_owned(), body, delivery: Default::default() };
     let tls = TlsConfig { ca_file: Some("/nonexistent/ca.pem".into()), ..TlsConfig::default() };
     let receivers = [
         receiver("out", ReceiverBody::Stdout(StdoutConfig::default())),
@@ -67,7 +67,9 @@ pub fn looping<S: Sink>(
         encoder,
         sink,
         metrics: metrics.clone(),
-        start: delivery::Start::Beginning,
+        start: Position(0),
+        tolerance: 10,
+        replays: tokio::sync::mpsc::channel(1).1,
         stop_within: Duration::from_secs(5),
     };
     (delivering, metrics)

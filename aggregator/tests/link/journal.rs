@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nodetap_aggregator::journal::{Appended, DeadLetter, Entry, Journal, JournalError, Position, Taken};
+use nodetap_aggregator::journal::{
+    Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+};
 use nodetap_wire::{Checkpoint, Record};
 use tokio::sync::watch;
 
@@ -95,6 +97,18 @@ impl Journal for Memory {
     }
 
     async fn commit(&self, _: &str, _: Position, _: Vec<DeadLetter>) -> Result<(), JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn dead_letters(&self, _: Letters, _: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn forget_dead_letters(&self, _: Letters) -> Result<usize, JournalError> {
         Err(JournalError::Stopped)
     }
 

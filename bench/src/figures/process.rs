@@ -11,24 +11,24 @@ use crate::launch::Child;
 
 /// What a process had taken at a time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     at: Instant,
     /// User and system, all threads: utime + stime of `/proc/PID/stat`, by the clock that counts it in nanoseconds and not in
     /// hundredths of a second.
     cpu: Duration,
     /// `VmRSS` of `/proc/PID/status`, in bytes.
-    pub(super) rss: u64,
+    pub(crate) rss: u64,
     /// `VmHWM`: the most that it was, in bytes.
-    pub(super) peak: u64,
+    pub(crate) peak: u64,
 }
 
 /// What a process took between two times.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
-    pub(super) cpu: Duration,
-    pub(super) elapsed: Duration,
+pub(crate) struct Taken {
+    pub(crate) cpu: Duration,
+    pub(crate) elapsed: Duration,
     /// At the end, in bytes.
-    pub(super) rss: u64,
+    pub(crate) rss: u64,
 }
 
 // === impl Sample ===
@@ -36,9 +36,14 @@ pub(super) struct Taken {
 impl Sample {
     /// # Errors
     /// It has ended.
-    pub(super) fn of(child: &mut Child) -> anyhow::Result<Self> {
+    pub(crate) fn of(child: &mut Child) -> anyhow::Result<Self> {
         child.check()?;
-        let id = child.id().context("a process that is to be measured has ended")?;
+        Self::of_process(child.id().context("a process that is to be measured has ended")?)
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn of_process(id: u32) -> anyhow::Result<Self> {
         let clock: ClockId = clock_getcpuclockid(Pid::from_raw(i32::try_from(id)?))?;
         let cpu = Duration::from(clock.now()?);
         let path = format!("/proc/{id}/status");
@@ -52,7 +57,7 @@ impl Sample {
         })
     }
 
-    pub(super) fn since(&self, before: &Self) -> Taken {
+    pub(crate) fn since(&self, before: &Self) -> Taken {
         Taken { cpu: self.cpu.saturating_sub(before.cpu), elapsed: self.at - before.at, rss: self.rss }
     }
 }
@@ -61,7 +66,7 @@ impl Sample {
 
 impl Taken {
     /// Percent of a core.
-    pub(super) fn percent(&self) -> f64 {
+    pub(crate) fn percent(&self) -> f64 {
         100.0 * self.cpu.as_secs_f64() / self.elapsed.as_secs_f64()
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Phase {
 
 /// One figure.
 #[derive(Clone, Debug)]
-pub(super) struct Figure {
+pub(crate) struct Figure {
     name: String,
     value: f64,
     unit: &'static str,
@@ -105,12 +105,12 @@ pub(super) fn table(phases: &[Phase]) {
 // === impl Figure ===
 
 impl Figure {
-    pub(super) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { name: name.into(), value, unit, bar: None }
     }
 
     /// At most so much.
-    pub(super) fn limit(self, bar: f64) -> Self {
+    pub(crate) fn limit(self, bar: f64) -> Self {
         Self { bar: Some(Bar::Limit(bar)), ..self }
     }
 
@@ -123,12 +123,12 @@ impl Figure {
         &self.name
     }
 
-    pub(super) fn is_failure(&self) -> bool {
+    pub(crate) fn is_failure(&self) -> bool {
         matches!(self.bar, Some(Bar::Limit(bar)) if self.value > bar)
     }
 
     /// `figure NAME VALUE UNIT bar BAR ok|short`, without the bar where it has none, with `aim` at the end where it is one.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { name, value, unit, .. } = self;
         let start = format!("figure {name} {value:.3} {unit}");
         match self.bar {
@@ -144,14 +144,14 @@ fn verdict(value: f64, bar: f64) -> &'static str {
 }
 
 /// Millions of bytes.
-pub(super) fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "no process has 2^53 bytes")]
     let bytes = bytes as f64;
     bytes / 1e6
 }
 
 /// Exact below 2^53.
-pub(super) fn count(number: usize) -> f64 {
+pub(crate) fn count(number: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "nobody counts that far")]
     let number = number as f64;
     number

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use nix::sys::signal::{Signal, kill};
@@ -29,8 +29,10 @@ pub(crate) struct Child {
 const LAST_LINES: usize = 15;
 /// How often its health is asked for: short, as it is what a time to be ready is measured to.
 const RETRY: Duration = Duration::from_millis(10);
+/// For an answer with its metrics.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long it may take to end by itself.
-const STOP: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(10);
 
 // === impl Child ===
 
@@ -56,6 +58,30 @@ impl Child {
     /// Where its metrics are.
     pub(crate) fn metrics(&self) -> String {
         format!("http://{}/metrics", self.metrics)
+    }
+
+    /// A metric of it: one series, or the sum of all of a name; `None` where it has none of it, or does not answer.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let answer = timeout(ANSWER, async {
+            let answer = http.get(self.metrics().parse().ok()?).await.ok()?;
+            answer.into_body().collect().await.ok()
+        });
+        let body = answer.await.ok().flatten()?.to_bytes();
+        let of_name = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let named = series == name || series.split('{').next() == Some(name);
+            named.then(|| value.parse::<f64>().ok()).flatten()
+        };
+        let values: Vec<_> = String::from_utf8_lossy(&body).lines().filter_map(of_name).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = self.process.id().with_context(|| format!("{} has ended", self.name))?;
+        kill(Pid::from_raw(i32::try_from(id)?), signal)
+            .with_context(|| format!("cannot signal {}", self.name))
     }
 
     /// Its process id, while it runs.
@@ -101,6 +127,12 @@ impl Child {
     /// SIGKILL, and waits until it is gone.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<()> {
+        let ended = timeout(within, self.process.wait()).await;
+        ended.with_context(|| format!("{} does not end", self.name))?.map(drop).map_err(Into::into)
     }
 
     /// SIGTERM, and SIGKILL where that does not do.

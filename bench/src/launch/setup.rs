@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use nodetap_wire::tls::Files;
 use serde_json::json;
 use tokio::process::Command;
 
@@ -12,7 +13,7 @@ use crate::cluster::{Node, SimulatedCluster};
 use crate::pki::{Authority, LeafFiles};
 
 /// Files and addresses.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setup {
     folder: PathBuf,
     binaries: PathBuf,
@@ -25,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) journal: PathBuf,
     /// What the file sink writes.
     pub(crate) file: PathBuf,
+    certificate: LeafFiles,
+    wishes: Wishes,
 }
 
 /// An agent and what it looks at.
@@ -36,6 +39,8 @@ pub(crate) struct Agent {
     /// The kubelet's URL, and the CA of its certificate.
     pub(crate) kubelet: Option<(String, PathBuf)>,
     pub(crate) pod_logs: Option<PathBuf>,
+    /// A network namespace of its own, and its address there.
+    pub(crate) network: Option<(PathBuf, Ipv4Addr)>,
 }
 
 /// What a run wants of them.
@@ -45,8 +50,14 @@ pub(crate) struct Wishes {
     pub(crate) webhook: Option<String>,
     /// How often agents ask the kubelet, in seconds.
     pub(crate) poll_seconds: u32,
+    /// Where the aggregator takes agents.
+    pub(crate) address: Ipv4Addr,
+    /// The `events` section.
+    pub(crate) events: serde_json::Value,
 }
 
+/// Where an agent's metrics are in a network namespace of its own: the default.
+const AGENT_METRICS: u16 = 9465;
 /// Megabytes. More than any run writes: the file is what is counted, so it is not to be rotated.
 const FILE_MAX_SIZE: u32 = 1 << 20;
 
@@ -60,12 +71,32 @@ impl Agent {
             kubeconfig: node.kubeconfig.clone(),
             kubelet: Some((node.kubelet_url.clone(), cluster.ca_path().to_owned())),
             pod_logs: Some(node.pod_logs.clone()),
+            network: None,
         }
     }
 
     /// One that does not run on the node that it speaks for: no kubelet, no logs.
     pub(crate) fn elsewhere(node: &str, kubeconfig: &Path) -> Self {
-        Self { node: node.to_owned(), kubeconfig: kubeconfig.to_owned(), kubelet: None, pod_logs: None }
+        Self {
+            node: node.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            kubelet: None,
+            pod_logs: None,
+            network: None,
+        }
+    }
+}
+
+// === impl Wishes ===
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            webhook: None,
+            poll_seconds: 10,
+            address: Ipv4Addr::LOCALHOST,
+            events: json!({"watch": "auto"}),
+        }
     }
 }
 
@@ -96,16 +127,48 @@ impl Setup {
             binaries: binaries.to_owned(),
             ca,
             configuration: folder.join("config.yaml"),
-            agents: free_port()?,
-            metrics: free_port()?,
+            agents: free_port(wishes.address)?,
+            metrics: free_port(Ipv4Addr::LOCALHOST)?,
             journal,
             poll_seconds: wishes.poll_seconds,
             file: folder.join("records.json"),
+            certificate: aggregator,
+            wishes: wishes.clone(),
         };
-        let text = setup.configuration_text(&aggregator, wishes.webhook.as_deref());
-        std::fs::write(&setup.configuration, text)
-            .with_context(|| format!("cannot write {}", setup.configuration.display()))?;
+        setup.write_configuration()?;
         Ok(setup)
+    }
+
+    /// Writes another `events` section into the aggregator's configuration, which it follows while it runs.
+    pub(crate) fn change_events(&mut self, events: serde_json::Value) -> anyhow::Result<()> {
+        self.wishes.events = events;
+        self.write_configuration()
+    }
+
+    /// In one step: whoever reads it meanwhile reads all of the old or all of the new.
+    fn write_configuration(&self) -> anyhow::Result<()> {
+        let new = self.configuration.with_extension("new");
+        std::fs::write(&new, self.configuration_text())
+            .and_then(|()| std::fs::rename(&new, &self.configuration))
+            .with_context(|| format!("cannot write {}", self.configuration.display()))
+    }
+
+    /// The name in the aggregator's certificate.
+    pub(crate) const AGGREGATOR_NAME: &str = "nodetap-aggregator";
+
+    /// Where the aggregator takes agents.
+    pub(crate) fn agents(&self) -> SocketAddr {
+        self.agents
+    }
+
+    /// The files of an agent's mutual TLS.
+    pub(crate) fn files(&self, node: &str) -> Files {
+        let certificates = self.folder.join("certificates");
+        Files {
+            ca: self.ca.clone(),
+            certificate: certificates.join(format!("{node}.crt")),
+            key: certificates.join(format!("{node}.key")),
+        }
     }
 
     pub(crate) fn start_aggregator(&self) -> anyhow::Result<Child> {
@@ -115,9 +178,16 @@ impl Setup {
     }
 
     pub(crate) fn start_agent(&self, agent: &Agent) -> anyhow::Result<Child> {
-        let listen = free_port()?;
+        let binary = self.binaries.join("nodetap-agent");
         let certificates = self.folder.join("certificates");
-        let mut command = Command::new(self.binaries.join("nodetap-agent"));
+        let (mut command, listen) = match &agent.network {
+            None => (Command::new(binary), free_port(Ipv4Addr::LOCALHOST)?),
+            Some((namespace, address)) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg(binary);
+                (command, (*address, AGENT_METRICS).into())
+            }
+        };
         command
             .args(["--node-name", &agent.node, "--aggregator", &self.agents.to_string()])
             .args([
@@ -145,10 +215,11 @@ impl Setup {
     }
 
     /// JSON, which is YAML too.
-    fn configuration_text(&self, certificate: &LeafFiles, webhook: Option<&str>) -> String {
+    fn configuration_text(&self) -> String {
+        let Self { certificate, wishes, .. } = self;
         let mut receivers =
             vec![json!({"name": "file", "file": {"path": self.file, "maxsize": FILE_MAX_SIZE}})];
-        if let Some(endpoint) = webhook {
+        if let Some(endpoint) = &wishes.webhook {
             receivers.push(json!({"name": "webhook", "webhook": {"endpoint": endpoint}}));
         }
         let matches: Vec<_> = receivers.iter().map(|one| json!({"receiver": one["name"]})).collect();
@@ -157,7 +228,7 @@ impl Setup {
             "listen": {"agents": self.agents.to_string(), "metrics": self.metrics.to_string()},
             "tls": {"certFile": certificate.certificate, "keyFile": certificate.key, "caFile": self.ca},
             "journal": {"path": self.journal},
-            "events": {"watch": "auto"},
+            "events": wishes.events,
             "route": {"routes": [{"match": matches}]},
             "receivers": receivers,
         });
@@ -166,6 +237,6 @@ impl Setup {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+fn free_port(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((address, 0))?.local_addr()?)
 }

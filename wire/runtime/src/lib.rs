@@ -7,5 +7,6 @@ pub mod endpoint;
 pub mod exposition;
 pub mod logging;
 pub mod process;
+pub mod reloading;
 pub mod signal;
 pub mod tasks;

@@ -112,6 +112,7 @@ fn death() -> ContainerDied {
         labels: object().labels,
         annotations: object().annotations,
         pod_resource_version: "800".into(),
+        ..ContainerDied::default()
     }
 }
 
@@ -122,7 +123,8 @@ fn the_face_of_a_death() {
     let expected = concat!(
         r#"{"metadata":{"name":"web.app.3","namespace":"shop","uid":"death/prod/p-1/app/4f1","#,
         r#""creationTimestamp":"2026-07-01T12:00:02.5Z"},"reason":"ContainerDied","#,
-        r#""message":"Container app ended with exit code 7, Error, after 2.5 s; last line: no \"config\"","#,
+        r#""message":"app failed (exit 7) after 2 s; its next start waits in CrashLoopBackOff; 1 death before it was not seen; "#,
+        r#"last line: no \"config\"","#,
         r#""source":{"component":"nodetap-agent","host":"n1"},"#,
         r#""firstTimestamp":"2026-07-01T12:00:02.5Z","lastTimestamp":"2026-07-01T12:00:02.5Z","count":1,"type":"Warning","#,
         r#""eventTime":null,"reportingComponent":"nodetap-agent","reportingInstance":"n1","clusterName":"prod","#,
@@ -134,7 +136,9 @@ fn the_face_of_a_death() {
         r#""container":{"name":"app","kind":"app","ordinal":3,"containerId":"containerd://4f1","image":"web:1","#,
         r#""imageID":"sha256:1","exitCode":7,"reason":"Error","startedAt":"2026-07-01T12:00:00Z","#,
         r#""finishedAt":"2026-07-01T12:00:02.5Z","runSeconds":2.5,"backOff":"CrashLoopBackOff","#,
-        r#""lastLines":["starting","no \"config\""],"seenBy":"kubelet","seenAt":"2026-07-01T12:00:03Z","missedBefore":1},"#,
+        r#""lastLines":["starting","no \"config\""],"seenBy":"kubelet","seenAt":"2026-07-01T12:00:03Z","missedBefore":1,"#,
+        r#""explanation":"app failed (exit 7) after 2 s; its next start waits in CrashLoopBackOff; 1 death before it was not seen; "#,
+        r#"last line: no \"config\""},"#,
         r#""id":"death/prod/p-1/app/4f1","occurrences":1}"#,
     );
     assert_eq!(serde_json::to_string(&Face::of_death(&death, "prod", &object)).unwrap(), expected);

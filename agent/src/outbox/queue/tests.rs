@@ -8,7 +8,7 @@ use nodetap_wire::{Checkpoint, EventSeen, PodFacts, Record, Shard, WholeCluster,
 use proptest::prelude::*;
 
 use super::{Acknowledged, Bounds, NotSent, Queue, Refused};
-use crate::outbox::Taken;
+use crate::outbox::{Mark, Taken};
 
 fn event(number: usize, length: usize) -> Taken {
     let event = EventSeen { uid: number.to_string(), raw: vec![b'x'; length].into(), ..EventSeen::default() };
@@ -138,6 +138,27 @@ fn after_a_cut_what_is_not_acknowledged_is_sent_again_byte_for_byte() {
     let batches =
         |sent: &[super::Outgoing]| sent.iter().map(|outgoing| outgoing.batch.clone()).collect::<Vec<_>>();
     assert_eq!(batches(&second), batches(&first)[1..]);
+}
+
+#[test]
+fn a_mark_is_reached_once_all_before_it_is_acknowledged_and_no_sooner() {
+    let (mut queue, now) = (Queue::new(Bounds::default()), Instant::now());
+    let (told, reached) = tokio::sync::watch::channel(0);
+    let mark = |number| Taken::Mark(Mark { number, reached: told.clone() });
+    queue.take(now, mark(1)).unwrap();
+    assert_eq!(*reached.borrow(), 1, "nothing is before it");
+    queue.take(now, event(0, 10)).unwrap();
+    queue.close(now).unwrap();
+    queue.take(now, event(1, 10)).unwrap();
+    queue.take(now, mark(2)).unwrap();
+    queue.take(now, event(2, 10)).unwrap();
+    queue.close(now).unwrap();
+    queue.take(now, mark(3)).unwrap();
+    while queue.send(9).is_some() {}
+    queue.acknowledge(1).unwrap();
+    assert_eq!(*reached.borrow(), 1);
+    queue.acknowledge(2).unwrap();
+    assert_eq!(*reached.borrow(), 3);
 }
 
 #[test]

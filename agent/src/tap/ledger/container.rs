@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use nodetap_wire::{ContainerDied, ContainerKind, Source, time};
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use crate::tap::pods::{ContainerStatus, Pod, Terminated};
@@ -10,11 +11,18 @@ use crate::tap::pods::{ContainerStatus, Pod, Terminated};
 /// Ids remembered: a status names at most two, and a source that lags by a few restarts is still recognised.
 const IDS: usize = 8;
 
+/// Deaths of the same container up to this long before one are told with it.
+const WINDOW_NS: i64 = 3600 * 1_000_000_000;
+
+/// Of so many of them the times are kept: 512 bytes for a container that crashes as fast as it can.
+const WINDOW: usize = 64;
+
 /// What the kubelet reports for a container that its runtime has lost. Source: `pkg/kubelet/container/runtime.go`.
 const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// What is known of one container.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Container {
     current: Option<Instance>,
     /// Deaths of this count's ordinals below it are accounted for: reported, counted as missed, or before our time.
@@ -25,10 +33,13 @@ pub(super) struct Container {
     ids: VecDeque<Id>,
     /// Whether a death without an id was reported.
     reported_unknown: bool,
+    /// When the deaths of the last hour ended, as far as is known, oldest first.
+    recent: VecDeque<i64>,
 }
 
 /// The latest instance: what the next status is compared with.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Instance {
     ordinal: u32,
     /// Empty: not created as far as is known.
@@ -37,7 +48,8 @@ struct Instance {
     running: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Id {
     id: String,
     ordinal: u32,
@@ -49,6 +61,8 @@ struct Id {
 pub(super) struct Changed {
     pub(super) ends: Vec<End>,
     pub(super) missed: u64,
+    /// The container is not as it was: to be saved.
+    pub(super) remember: bool,
 }
 
 /// One end of one instance.
@@ -59,6 +73,8 @@ pub(super) struct End {
     /// `None`: seen by its log file alone.
     terminated: Option<Terminated>,
     missed_before: u32,
+    /// How often it died lately, and since when.
+    window: (u32, i64),
 }
 
 /// A terminated state that a status shows.
@@ -79,12 +95,14 @@ impl Container {
         from_birth: bool,
         terminating: bool,
         logs: &mut BTreeSet<u32>,
+        at_ns: i64,
     ) -> Changed {
         let mut changed = Changed::default();
         let count = status.restart_count;
         let id = status.container_id.as_str();
         let started_ns = status.started_ns();
         let mut shown = self.shown(status, terminating);
+        let was = self.current.clone();
 
         match &self.current {
             None if !from_birth => {
@@ -132,21 +150,39 @@ impl Container {
         self.pass_over(count, logs, &mut changed);
         self.remember(id, count);
         let running = status.state.running.is_some();
-        self.current = Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running });
+        let current = Some(Instance { ordinal: count, id: id.to_owned(), started_ns, running });
+        changed.remember = current != was || changed.missed > 0 || !changed.ends.is_empty();
+        self.current = current;
         while logs.first().is_some_and(|ordinal| *ordinal < self.accounted) {
             logs.pop_first();
+        }
+        for end in &mut changed.ends {
+            end.window = self.window(end, at_ns);
         }
         changed
     }
 
-    /// The pod is gone: `Some` where this container was running when last seen. Its end is not reported any more.
-    pub(super) fn give_up(&mut self) -> Option<()> {
-        let current = self.current.as_mut()?;
-        if !current.running || current.ordinal < self.accounted {
-            return None;
+    /// Adds an end to those of the last hour, and tells how many they are and when the first one was.
+    fn window(&mut self, end: &End, at_ns: i64) -> (u32, i64) {
+        let finished = end.terminated.as_ref().and_then(|terminated| time::parse_ns(&terminated.finished_at));
+        let ended_ns = finished.filter(|finished| *finished > 0).unwrap_or(at_ns);
+        self.recent.retain(|before| *before > ended_ns.saturating_sub(WINDOW_NS));
+        // Those that were missed ended some time before this one.
+        for _ in 0..=end.missed_before.min(WINDOW as u32) {
+            if self.recent.len() >= WINDOW {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(ended_ns);
         }
-        current.running = false;
-        Some(())
+        let first = self.recent.iter().copied().min().unwrap_or(ended_ns);
+        (u32::try_from(self.recent.len()).unwrap_or(u32::MAX), first)
+    }
+
+    /// The pod is gone: `Some` where this container had begun when last seen, and nobody has seen its end.
+    pub(super) fn give_up(&mut self) -> Option<()> {
+        let current = self.current.as_ref()?;
+        let begun = current.running || !current.id.is_empty();
+        (begun && current.ordinal >= self.accounted).then_some(())
     }
 
     /// The terminated states of a status, with the ordinals of the instances that they tell of, oldest first.
@@ -228,6 +264,7 @@ impl Container {
             container_id: id.to_owned(),
             terminated: Some(terminated.clone()),
             missed_before: std::mem::take(&mut self.missed),
+            window: (0, 0),
         });
     }
 
@@ -244,6 +281,7 @@ impl Container {
                 container_id: String::new(),
                 terminated: None,
                 missed_before: std::mem::take(&mut self.missed),
+                window: (0, 0),
             });
             next = logged + 1;
         }
@@ -288,8 +326,11 @@ impl End {
         let Terminated { signal, reason, message, started_at, finished_at, .. } =
             self.terminated.unwrap_or_default();
         // ContainerCreating and its like are no back-off.
-        let waiting = status.state.waiting.as_ref().map(|waiting| waiting.reason.as_str());
-        let back_off = waiting.filter(|reason| reason.ends_with("BackOff")).unwrap_or_default().to_owned();
+        let waiting = status.state.waiting.clone().unwrap_or_default();
+        let back_off =
+            if waiting.reason.ends_with("BackOff") { waiting.reason.clone() } else { String::new() };
+        let spec = pod.container(&status.name);
+        let own_policy = spec.map(|spec| &spec.restart_policy).filter(|policy| !policy.is_empty());
         ContainerDied {
             namespace: pod.metadata.namespace.clone(),
             pod: pod.metadata.name.clone(),
@@ -316,6 +357,22 @@ impl End {
             labels: pod.metadata.labels.clone(),
             annotations: pod.annotations(),
             pod_resource_version: pod.metadata.resource_version.clone(),
+            memory_limit_bytes: status.memory_limit(spec),
+            restart_policy: own_policy.unwrap_or(&pod.spec.restart_policy).clone(),
+            delete_by_ns: time::parse_ns(&pod.metadata.deletion_timestamp).unwrap_or_default(),
+            delete_grace_seconds: pod.metadata.deletion_grace_period_seconds,
+            termination_grace_seconds: pod.spec.termination_grace_period_seconds,
+            pod_phase: pod.status.phase.clone(),
+            pod_reason: pod.status.reason.clone(),
+            pod_message: pod.status.message.clone(),
+            waiting_reason: waiting.reason,
+            waiting_message: waiting.message,
+            deaths_in_window: self.window.0,
+            window_first_ns: self.window.1,
+            disruption_reason: pod.disruption().to_owned(),
+            node_booted_ns: 0,
+            // The aggregator knows the events as well.
+            explanation: String::new(),
         }
     }
 }

@@ -98,6 +98,57 @@ fn a_crash_carries_what_the_kubelet_tells_of_it() {
 }
 
 #[test]
+fn a_death_carries_the_facts_that_explain_it() {
+    let mut ledger = primed();
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}});
+    let mut container = status(0, "a", &waiting, &terminated("a", 137));
+    container["resources"] = json!({"limits": {"memory": "64Mi", "cpu": "1"}});
+    let mut evicted: Value = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+        "conditions": [{"type": "Ready", "status": "False", "reason": "PodFailed"},
+            {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]});
+    evicted["containerStatuses"] = json!([container]);
+    let mut pod = pod_with(evicted);
+    pod.spec = serde_json::from_value(json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
+        "containers": [{"name": "app", "restartPolicy": "Never", "resources": {"limits": {"memory": "32Mi"}}}]}))
+    .unwrap();
+    pod.metadata.deletion_timestamp = "2024-01-01T00:00:32Z".into();
+    pod.metadata.deletion_grace_period_seconds = Some(30);
+    let told = ledger.observe(&pod, seen());
+    let [death] = &told.deaths[..] else { panic!("one death, not {:?}", told.deaths) };
+    assert_eq!((death.memory_limit_bytes, death.restart_policy.as_str()), (Some(64 << 20), "Never"));
+    assert_eq!((death.pod_phase.as_str(), death.pod_reason.as_str()), ("Failed", "Evicted"));
+    assert_eq!(death.pod_message, "The node was low on resource: memory.");
+    assert_eq!(death.disruption_reason, "TerminationByKubelet");
+    assert_eq!(
+        (death.waiting_reason.as_str(), death.waiting_message.as_str()),
+        ("CrashLoopBackOff", "back-off 10s restarting")
+    );
+    assert_eq!((death.delete_grace_seconds, death.termination_grace_seconds), (Some(30), Some(30)));
+    assert_eq!(death.delete_by_ns - death.finished_ns, 30 * SECOND);
+    // What was applied is not said: what was asked for is.
+    pod.metadata.uid = "another".into();
+    pod.status.container_statuses[0].resources.limits.memory.clear();
+    assert_eq!(ledger.observe(&pod, seen()).deaths[0].memory_limit_bytes, Some(32 << 20));
+}
+
+#[test]
+fn the_deaths_of_the_last_hour_are_counted_with_those_that_were_missed() {
+    let mut ledger = primed();
+    let end =
+        |id: &str, at: &str| json!({"terminated": {"exitCode": 1, "finishedAt": at, "containerID": id}});
+    let mut window = |count: u32, id: &str, at: &str| {
+        let told = ledger.observe(&pod(status(count, id, &end(id, at), &json!({}))), seen());
+        let death = told.deaths.last().unwrap();
+        (death.deaths_in_window, nodetap_wire::time::format_ns(death.window_first_ns).unwrap())
+    };
+    assert_eq!(window(0, "a", "2024-01-01T00:00:00Z"), (1, "2024-01-01T00:00:00Z".into()));
+    assert_eq!(window(1, "b", "2024-01-01T00:20:00Z"), (2, "2024-01-01T00:00:00Z".into()));
+    assert_eq!(window(4, "e", "2024-01-01T00:40:00Z"), (5, "2024-01-01T00:00:00Z".into()), "two were missed");
+    assert_eq!(window(5, "f", "2024-01-01T01:10:00Z"), (5, "2024-01-01T00:20:00Z".into()));
+    assert_eq!(window(600, "g", "2024-01-01T01:11:00Z"), (64, "2024-01-01T01:11:00Z".into()));
+}
+
+#[test]
 fn a_death_in_back_off_keeps_the_ordinal_of_the_instance_that_died() {
     // As the kubelet writes it: in back-off, count and id are still those of the dead instance, which stands in lastState.
     let mut ledger = primed();

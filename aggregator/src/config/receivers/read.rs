@@ -6,7 +6,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::{
-    BatchConfig, FileConfig, LokiConfig, Receiver, ReceiverBody, StdoutConfig, TlsConfig, WebhookConfig,
+    BatchConfig, DeliveryConfig, FileConfig, LokiConfig, Receiver, ReceiverBody, Start, StdoutConfig,
+    TlsConfig, WebhookConfig,
 };
 use crate::config::problem::Findings;
 use crate::config::section::{Section, Unknown, join};
@@ -99,8 +100,19 @@ pub(in crate::config) fn receiver(
     for kind in OURS {
         section.raw(kind);
     }
+    let delivery = delivery(&mut section, findings);
     section.finish(Unknown::Warned, findings);
-    Some(Receiver { name: name?, body: body? })
+    Some(Receiver { name: name?, body: body?, delivery })
+}
+
+fn delivery(section: &mut Section<'_>, findings: &mut Findings) -> DeliveryConfig {
+    let default = DeliveryConfig::default();
+    let starts = [("beginning", Start::Beginning), ("now", Start::Now)];
+    let after = section.integer("deadLetterAfter", 0, 1_000_000, findings);
+    DeliveryConfig {
+        start: section.choice("start", &starts, findings).unwrap_or_default(),
+        dead_letter_after: after.and_then(|n| u32::try_from(n).ok()).unwrap_or(default.dead_letter_after),
+    }
 }
 
 fn body(

@@ -10,9 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::day::{signed, unsigned};
 use super::folder::Failure;
-use super::{Settings, Synchronous, folder};
+use super::{Settings, Synchronous, dead_letters, folder};
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
-use crate::journal::{DeadLetter, JournalError, Position};
+use crate::journal::{DeadLetter, JournalError, KeptLetter, Letters, Position};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS cursor (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
@@ -48,6 +48,24 @@ pub(super) enum Request {
         cursor: Position,
         dead: Vec<DeadLetter>,
         answer: oneshot::Sender<Result<(), JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
+    All {
+        answer: oneshot::Sender<Result<Vec<(String, Position)>, JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
+    Letters {
+        letters: Letters,
+        limit: usize,
+        answer: oneshot::Sender<Result<Vec<KeptLetter>, JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
+    Forget {
+        letters: Letters,
+        answer: oneshot::Sender<Result<usize, JournalError>>,
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
     },
@@ -205,6 +223,22 @@ impl Cursors {
                         drop(place);
                         // Who asked may have gone.
                         let _ = answer.send(result);
+                    }
+                    Request::All { answer, place } => {
+                        let result = self.all().map_err(|failure| self.failed(failure));
+                        drop(place);
+                        let position = |(consumer, position)| (consumer, Position(position));
+                        let _ = answer.send(result.map(|all| all.into_iter().map(position).collect()));
+                    }
+                    Request::Letters { letters, limit, answer, place } => {
+                        let result = self.with(|connection| dead_letters::read(connection, &letters, limit));
+                        drop(place);
+                        let _ = answer.send(result.map_err(|failure| self.failed(failure)));
+                    }
+                    Request::Forget { letters, answer, place } => {
+                        let result = self.with(|connection| dead_letters::forget(connection, &letters));
+                        drop(place);
+                        let _ = answer.send(result.map_err(|failure| self.failed(failure)));
                     }
                     Request::Commit { consumer, cursor, dead, answer, place } => {
                         group.push((consumer, cursor, dead));

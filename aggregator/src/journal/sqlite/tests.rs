@@ -560,3 +560,38 @@ async fn an_append_waits_for_room_and_all_of_them_are_kept() {
     let entries = all(&journal).await;
     assert_eq!(entries.iter().map(|e| e.position.0).collect::<Vec<_>>(), (1..=4_000).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn dead_letters_are_found_and_forgotten_by_whose_they_are_which_record_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let journal = open(&clock.settings(folder.path()));
+    let letter =
+        |position, reason: &str| DeadLetter { position: Position(position), reason: reason.to_owned() };
+    journal
+        .commit("sink/a", Position(2), vec![letter(1, "answered 400: no"), letter(2, "layout")])
+        .await
+        .unwrap();
+    clock.advance(DAY);
+    journal.commit("sink/b", Position(1), vec![letter(1, "answered 413")]).await.unwrap();
+    let found = async |letters: Letters, limit| {
+        let found = journal.dead_letters(letters, limit).await.unwrap();
+        found.into_iter().map(|kept| (kept.consumer, kept.letter.position.0)).collect::<Vec<_>>()
+    };
+    let [a1, a2, b1] = [("sink/a", 1), ("sink/a", 2), ("sink/b", 1)].map(|(sink, at)| (sink.to_owned(), at));
+    assert_eq!(found(Letters::default(), 9).await, [a1.clone(), a2.clone(), b1.clone()]);
+    assert_eq!(found(Letters::default(), 1).await, [a1.clone()]);
+    let after = Some(("sink/a".to_owned(), Position(1)));
+    assert_eq!(found(Letters { after, ..Letters::default() }, 9).await, [a2.clone(), b1.clone()]);
+    let answered = Letters { reason: Some("answered 4".to_owned()), ..Letters::default() };
+    assert_eq!(found(answered.clone(), 9).await, [a1.clone(), b1.clone()]);
+    let before = Letters { before_ns: Some(NOON + 1), ..answered };
+    assert_eq!(found(before.clone(), 9).await, [a1]);
+    assert_eq!(journal.forget_dead_letters(before).await.unwrap(), 1);
+    let of_b =
+        Letters { consumer: Some("sink/b".to_owned()), position: Some(Position(1)), ..Letters::default() };
+    assert_eq!(journal.forget_dead_letters(of_b).await.unwrap(), 1);
+    assert_eq!(found(Letters::default(), 9).await, [a2]);
+    let cursors = journal.cursors().await.unwrap();
+    assert_eq!(cursors, [("sink/a".to_owned(), Position(2)), ("sink/b".to_owned(), Position(1))]);
+}

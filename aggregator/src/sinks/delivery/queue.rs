@@ -3,14 +3,18 @@
 //! Synchronous and without a clock of its own: told of entries, outcomes and the time, it says what to do next.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::doubt::{Doubt, Seen, Step};
 use crate::journal::{DeadLetter, Position};
 use crate::sinks::{Delivery, Failure, Limits, Outcome};
 
 /// Records that may pass a sink by before its cursor is committed.
 pub const IDLE_RECORDS: u64 = 10_000;
+/// How many times as much is read on where the first record is in doubt and what waits is all of its object.
+const SEARCH: usize = 8;
 /// How long a cursor that moved only over what is not for the sink may wait for its commit.
 pub const IDLE_TIME: Duration = Duration::from_secs(1);
 
@@ -32,6 +36,7 @@ pub struct Queue {
     dead: Vec<DeadLetter>,
     backoff: Backoff,
     not_before: Option<Instant>,
+    doubt: Doubt,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub struct Settled {
     pub refused: Vec<DeadLetter>,
     /// Deliveries that were tried and will be tried again.
     pub retried: usize,
+    /// The delivery that was first, given up as a dead letter: the sink takes others, and not this one.
+    pub at_fault: Option<DeadLetter>,
     /// Why, and how long the sink is left alone.
     pub failure: Option<(Failure, Duration)>,
 }
@@ -57,8 +64,8 @@ pub struct Settled {
 // === impl Queue ===
 
 impl Queue {
-    /// Starts after a cursor.
-    pub fn new(limits: Limits, cursor: Position, now: Instant) -> Self {
+    /// Starts after a cursor. After `tolerance` failures in a row of one record it is found out whether it is at fault; 0: never.
+    pub fn new(limits: Limits, cursor: Position, tolerance: u32, now: Instant) -> Self {
         Self {
             limits: Limits { records: limits.records.max(1), ..limits },
             waiting: VecDeque::new(),
@@ -70,6 +77,7 @@ impl Queue {
             dead: Vec::new(),
             backoff: Backoff::default(),
             not_before: None,
+            doubt: Doubt::new(tolerance),
         }
     }
 
@@ -80,10 +88,18 @@ impl Queue {
 
     /// How many more entries it has room for: 0 while two batches wait.
     pub fn wants(&self) -> usize {
-        if self.bytes >= self.limits.bytes.saturating_mul(2) {
+        let searching = self.doubt.step() == Step::Other && self.other().is_none();
+        let batches = if searching { 2 * SEARCH } else { 2 };
+        if self.bytes >= self.limits.bytes.saturating_mul(batches) {
             return 0;
         }
-        self.limits.records.saturating_mul(2).saturating_sub(self.waiting.len())
+        self.limits.records.saturating_mul(batches).saturating_sub(self.waiting.len())
+    }
+
+    /// The first delivery of another object than the first one's.
+    fn other(&self) -> Option<usize> {
+        let first = self.waiting.front()?;
+        self.waiting.iter().position(|other| other.delivery.object != first.delivery.object)
     }
 
     /// Takes an entry: nothing of it is for this sink, or one delivery, or several.
@@ -102,16 +118,30 @@ impl Queue {
         self.dead.push(letter);
     }
 
+    /// Takes a dead letter that was refused again, or cannot be rendered still.
+    pub fn refused_again(&mut self, letter: DeadLetter) {
+        self.settled = true;
+        self.dead.push(letter);
+    }
+
     /// Passes over positions of which the journal has nothing any more.
     pub fn pass(&mut self, position: Position) {
         self.read = self.read.max(position);
     }
 
-    /// How many deliveries of the front to send now; 0: not yet. `last`: nothing more is coming, so do not wait for it.
-    pub fn ready(&self, now: Instant, last: bool) -> usize {
-        let Some(first) = self.waiting.front() else { return 0 };
+    /// Which deliveries to send now; none: not yet. `last`: nothing more is coming, so do not wait for it.
+    pub fn ready(&self, now: Instant, last: bool) -> Range<usize> {
+        let Some(first) = self.waiting.front() else { return 0..0 };
         if self.not_before.is_some_and(|at| now < at) {
-            return 0;
+            return 0..0;
+        }
+        match self.doubt.step() {
+            Step::Batch => {}
+            Step::Alone | Step::Again => return 0..1,
+            Step::Other => {
+                let place = self.other().unwrap_or(0);
+                return place..place + 1;
+            }
         }
         let (mut records, mut bytes, mut full) = (0, 0_usize, false);
         for waiting in &self.waiting {
@@ -127,23 +157,37 @@ impl Queue {
             }
         }
         let due = last || full || first.tried || now >= first.since + self.limits.wait;
-        if due { records } else { 0 }
+        0..if due { records } else { 0 }
     }
 
-    /// The first `records` deliveries.
-    pub fn batch(&self, records: usize) -> Vec<Delivery> {
+    /// These deliveries.
+    pub fn batch(&self, range: Range<usize>) -> Vec<Delivery> {
         // A delivery is cheap to clone where it counts: its body is shared.
-        self.waiting.iter().take(records).map(|waiting| waiting.delivery.clone()).collect()
+        self.waiting.range(self.within(range)).map(|waiting| waiting.delivery.clone()).collect()
     }
 
-    /// Takes what became of the first deliveries, in their order; `jitter` of 0..1 is for the wait after a failure.
+    fn within(&self, range: Range<usize>) -> Range<usize> {
+        let end = range.end.min(self.waiting.len());
+        range.start.min(end)..end
+    }
+
+    /// Takes what became of the deliveries in `range`, in their order; `jitter` of 0..1 is for the wait after a failure.
     /// Where nothing at all was settled, that is a failure too.
-    pub fn settle(&mut self, outcomes: Vec<Option<Outcome>>, now: Instant, jitter: f64) -> Settled {
+    pub fn settle(
+        &mut self,
+        range: Range<usize>,
+        outcomes: Vec<Option<Outcome>>,
+        now: Instant,
+        jitter: f64,
+    ) -> Settled {
         let mut settled = Settled::default();
         let mut failure: Option<Failure> = None;
-        let tried = outcomes.len().min(self.waiting.len());
-        let rest = self.waiting.split_off(tried);
-        let batch = std::mem::replace(&mut self.waiting, VecDeque::with_capacity(rest.len()));
+        let mut again = (0, Position(0));
+        let range = self.within(range.start..range.end.min(range.start + outcomes.len()));
+        let other = range.start > 0;
+        let rest = self.waiting.split_off(range.end);
+        let batch = self.waiting.split_off(range.start);
+        self.waiting.reserve(rest.len());
         for (mut waiting, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Some(Outcome::Delivered) => {
@@ -158,6 +202,7 @@ impl Queue {
                 }
                 Some(Outcome::Retry(why)) => {
                     settled.retried += 1;
+                    again = (again.0 + 1, waiting.delivery.position);
                     waiting.tried = true;
                     self.waiting.push_back(waiting);
                     match &mut failure {
@@ -173,13 +218,26 @@ impl Queue {
         }
         self.waiting.extend(rest);
 
-        let progress = settled.delivered + settled.refused.len() > 0;
+        let mut progress = settled.delivered + settled.refused.len() > 0;
+        if failure.is_none() && !progress {
+            failure = Some(Failure::interrupted());
+        }
+        let seen = Seen {
+            progress,
+            again,
+            failure: failure.as_ref().map(|failure| failure.class),
+            other,
+            first: self.waiting.front().map(|first| first.delivery.position),
+        };
+        if self.doubt.is_at_fault(seen)
+            && let Some(why) = failure.take()
+        {
+            settled.at_fault = self.give_up(&why);
+            progress = true;
+        }
         self.settled |= progress;
         if progress {
             self.backoff.reset();
-        }
-        if failure.is_none() && !progress {
-            failure = Some(Failure::interrupted());
         }
         self.not_before = None;
         if let Some(failure) = failure {
@@ -188,6 +246,16 @@ impl Queue {
             settled.failure = Some((failure, wait));
         }
         settled
+    }
+
+    /// Makes the first delivery a dead letter.
+    fn give_up(&mut self, why: &Failure) -> Option<DeadLetter> {
+        let waiting = self.waiting.pop_front()?;
+        self.bytes -= waiting.delivery.body.len();
+        let reason = format!("{}; time and again, while other records were taken", why.reason);
+        let letter = DeadLetter { position: waiting.delivery.position, reason };
+        self.dead.push(letter.clone());
+        Some(letter)
     }
 
     /// How many failures there were in a row.

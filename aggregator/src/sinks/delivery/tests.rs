@@ -253,11 +253,11 @@ async fn a_sink_that_starts_now_gets_only_what_is_new() {
     journal.event("a", "old");
     let (sink, took) = scripted(|_| Some(Outcome::Delivered));
     let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
-    delivering.start = Start::Now;
+    delivering.start = Position(1);
+    journal.event("a", "new, and taken before the loop first ran");
     let task = tokio::spawn(delivering.run(CancellationToken::new()));
-    tokio::task::yield_now().await;
-    journal.event("a", "new");
     journal.reached("s", 2).await;
+    assert_eq!(journal.commits(), 2, "the start is durable before anything is delivered");
     assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [2]);
     task.abort();
 }
@@ -311,4 +311,24 @@ async fn while_a_sink_is_down_its_lag_is_told() {
     }
     assert_eq!(metrics.lag_records.get(), 20);
     assert!(metrics.lag_seconds.get() > 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_answered_500_for_ever_becomes_a_dead_letter_and_the_rest_is_delivered_in_order() {
+    let journal = Memory::new();
+    for object in ["a", "poison", "poison", "a", "b", "a"] {
+        journal.event(object, "x");
+    }
+    let (sink, took) =
+        scripted(|delivery| if delivery.position == Position(2) { down() } else { Some(Outcome::Delivered) });
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 6).await;
+    let mut of: HashMap<String, Vec<u64>> = HashMap::new();
+    for (position, object) in took.lock().unwrap().iter() {
+        of.entry(object.clone()).or_default().push(*position);
+    }
+    assert_eq!((&of["a"], &of["b"], &of["poison"]), (&vec![1, 4, 6], &vec![5], &vec![3]));
+    let dead = journal.dead("s");
+    assert_eq!(dead, [(2, "down; time and again, while other records were taken".to_owned())]);
+    assert_eq!((metrics.dead_letters.get(), metrics.delivered.get()), (1, 5));
 }

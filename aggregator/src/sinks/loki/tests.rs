@@ -26,7 +26,8 @@ fn config(url: &str) -> LokiConfig {
 }
 
 fn deliver(journal: &Memory, config: LokiConfig) -> SinkMetrics {
-    let receiver = Receiver { name: "loki".to_owned(), body: ReceiverBody::Loki(config) };
+    let receiver =
+        Receiver { name: "loki".to_owned(), body: ReceiverBody::Loki(config), delivery: Default::default() };
     let (delivering, metrics) =
         looping("loki", journal, Encoder::new(&receiver.body), build(&receiver).unwrap());
     tokio::spawn(delivering.run(CancellationToken::new()));

@@ -44,7 +44,7 @@ async fn each_sink_gets_what_is_routed_to_it_with_a_cursor_of_its_own() {
         batch: BatchConfig { max_wait: Duration::ZERO, ..BatchConfig::default() },
         timeout: Duration::from_secs(10),
     };
-    let receiver = |name: &str, body| Receiver { name: name.to_owned(), body };
+    let receiver = |name: &str, body| Receiver { name: name.to_owned(), body, delivery: Default::default() };
     let receivers = [
         receiver("file", ReceiverBody::File(file)),
         receiver("hook", ReceiverBody::Webhook(webhook(&hook.url("/")))),
@@ -68,10 +68,9 @@ async fn each_sink_gets_what_is_routed_to_it_with_a_cursor_of_its_own() {
         router: Arc::new(Router::new(&route, &["file", "hook", "loki"])),
         cluster: "prod".into(),
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
-        start: Start::Beginning,
         stop: CancellationToken::new(),
     };
-    let tasks = spawn_all(Built::new(&receivers).unwrap(), &context);
+    let (tasks, _) = spawn_all(Built::new(&receivers).unwrap(), &context);
     assert_eq!(
         tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(),
         ["sink file", "sink hook", "sink loki"]
@@ -113,7 +112,8 @@ async fn over_the_real_journal_a_file_has_each_record_once_however_often_its_sin
         max_backups: None,
         de_dot: false,
     };
-    let receivers = [Receiver { name: "file".to_owned(), body: ReceiverBody::File(file) }];
+    let receivers =
+        [Receiver { name: "file".to_owned(), body: ReceiverBody::File(file), delivery: Default::default() }];
     let route = Route { r#match: vec![to("file", None)], ..Route::default() };
     let router = Arc::new(Router::new(&route, &["file"]));
     for round in 0..4 {
@@ -122,10 +122,9 @@ async fn over_the_real_journal_a_file_has_each_record_once_however_often_its_sin
             router: Arc::clone(&router),
             cluster: "prod".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
-            start: Start::Beginning,
             stop: CancellationToken::new(),
         };
-        let tasks = spawn_all(Built::new(&receivers).unwrap(), &context);
+        let (tasks, _) = spawn_all(Built::new(&receivers).unwrap(), &context);
         let head = journal.append(taken(1 + round * 1500..1 + (round + 1) * 1500)).await.unwrap().head;
         if round == 3 {
             while journal.cursor("sink/file").await.unwrap() != Some(head) {

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use nodetap_wire::Checkpoint;
 use tokio::sync::watch;
 
-use crate::journal::{Appended, Body, DeadLetter, Entry, Journal, JournalError, Position, Taken};
+use crate::journal::{
+    Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+};
 
 #[derive(Clone)]
 pub struct Memory(Arc<Inner>);
@@ -127,13 +129,46 @@ impl Journal for Memory {
                 return Err(JournalError::Storage("disk full".to_owned()));
             }
             state.cursors.insert(consumer.to_owned(), cursor);
-            state.dead.extend(dead.into_iter().map(|letter| (consumer.to_owned(), letter)));
+            for letter in dead {
+                state.dead.retain(|(other, known)| other != consumer || known.position != letter.position);
+                state.dead.push((consumer.to_owned(), letter));
+            }
         }
         self.0.commits.send_modify(|commits| *commits += 1);
         Ok(())
     }
 
+    async fn cursors(&self) -> Result<Vec<(String, Position)>, JournalError> {
+        Ok(self.0.state.lock().unwrap().cursors.clone().into_iter().collect())
+    }
+
+    async fn dead_letters(&self, letters: Letters, limit: usize) -> Result<Vec<KeptLetter>, JournalError> {
+        let state = self.0.state.lock().unwrap();
+        let mut found: Vec<_> = state.dead.iter().filter(|dead| is_among(&letters, dead)).cloned().collect();
+        found.sort_by_key(|(consumer, letter)| (consumer.clone(), letter.position));
+        found.truncate(limit);
+        Ok(found.into_iter().map(|(consumer, letter)| KeptLetter { consumer, letter, at_ns: 0 }).collect())
+    }
+
+    async fn forget_dead_letters(&self, letters: Letters) -> Result<usize, JournalError> {
+        let forgotten = {
+            let mut state = self.0.state.lock().unwrap();
+            let before = state.dead.len();
+            state.dead.retain(|dead| !is_among(&letters, dead));
+            before - state.dead.len()
+        };
+        self.0.commits.send_modify(|_| {});
+        Ok(forgotten)
+    }
+
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
         Ok(Vec::new())
     }
+}
+
+fn is_among(letters: &Letters, (consumer, letter): &(String, DeadLetter)) -> bool {
+    letters.consumer.as_ref().is_none_or(|wanted| wanted == consumer)
+        && letters.position.is_none_or(|wanted| wanted == letter.position)
+        && letters.reason.as_ref().is_none_or(|wanted| letter.reason.contains(wanted))
+        && letters.after.as_ref().is_none_or(|after| (consumer, letter.position) > (&after.0, after.1))
 }

@@ -17,7 +17,11 @@ use crate::sinks::{AnySink, build};
 
 /// Starts delivering to `config`, until the test ends.
 fn deliver(journal: &Memory, config: WebhookConfig) -> SinkMetrics {
-    let receiver = Receiver { name: "hook".to_owned(), body: ReceiverBody::Webhook(config) };
+    let receiver = Receiver {
+        name: "hook".to_owned(),
+        body: ReceiverBody::Webhook(config),
+        delivery: Default::default(),
+    };
     let sink: AnySink = build(&receiver).unwrap();
     let (delivering, metrics) = looping("hook", journal, Encoder::new(&receiver.body), sink);
     tokio::spawn(delivering.run(CancellationToken::new()));

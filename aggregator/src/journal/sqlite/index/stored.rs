@@ -417,3 +417,23 @@ impl Segment for Stored<'_> {
         })
     }
 }
+
+/// Reads every blob of a segment.
+pub(in super::super) fn verify(
+    connection: &Connection,
+    unpacker: &mut Unpacker,
+    meta: Meta,
+) -> Result<(), rusqlite::Error> {
+    let mut segment = Stored { connection, unpacker, meta };
+    segment.terms_from(&[], |_, offsets| offsets.each(|_| {}).map(|()| true))?;
+    let mut chunk = Chunk::default();
+    for index in 0..segment.len().div_ceil(CHUNK) {
+        segment.chunk(index, &mut chunk)?;
+    }
+    let mut statement = connection.prepare("SELECT bytes, versions FROM version WHERE segment = ?1")?;
+    let mut rows = statement.query([signed(meta.first)])?;
+    while let Some(row) = rows.next()? {
+        unpack(segment.unpacker, row.get_ref(1)?.as_blob()?, row.get(0)?, "versions")?;
+    }
+    Ok(())
+}

@@ -121,6 +121,7 @@ impl Transaction<'_> {
         };
         let (occurrences, body, object): (u64, Body, Option<Object>) = match &record.kind {
             Some(record::Kind::Event(event)) => {
+                pods.explainer.learn(event);
                 let Verdict::New { occurrences, count } = merge::judge_event(event, &mut known)? else {
                     batch.duplicates.push(index);
                     return Ok(());
@@ -149,12 +150,14 @@ impl Transaction<'_> {
                         return Ok(());
                     }
                 }
-                let json = serde_json::to_vec(death)
+                let death = pods.explainer.explained(death);
+                let json = serde_json::to_vec(&death)
                     .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
                     .map_err(at())?;
                 packer.push(&Stored { is_death: true, body: &json, ..stored });
-                deaths::insert(self.today, position, self.now_ns, death).map_err(at())?;
-                (1, Body::Death(Box::new(death.clone())), Some(death.object()))
+                deaths::insert(self.today, position, self.now_ns, &death).map_err(at())?;
+                let object = death.object();
+                (1, Body::Death(Box::new(death)), Some(object))
             }
             Some(record::Kind::Pod(facts)) => {
                 if pods.learn(facts.clone(), node) == Learnt::Refused {

@@ -1,0 +1,180 @@
+//! Many agents in this process: the agent's own link and watches over mutual TLS, each with a certificate and connections of
+//! its own, and no tap.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use nodetap_agent::kubernetes::KubernetesAccess;
+use nodetap_agent::link::tls::Credentials;
+use nodetap_agent::outbox::queue::Bounds;
+use nodetap_agent::watch::progress::Progress;
+use nodetap_agent::watch::request::name_of;
+use nodetap_agent::{link, outbox, watch as event_watch};
+use nodetap_wire::{Assignment, WatchState};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::launch::Setup;
+
+/// Agents that run.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    members: Vec<Member>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// One agent.
+#[derive(Debug)]
+struct Member {
+    node: String,
+    health: watch::Receiver<link::Health>,
+    assignments: watch::Receiver<Assignment>,
+    progress: Progress,
+    tasks: [AbortHandle; 2],
+}
+
+/// Whom an agent's API server answers to.
+#[derive(Clone, Debug)]
+pub(crate) enum Access<'a> {
+    /// Each agent has a client of its own.
+    Each(&'a Path),
+    /// All share one: where no more than a few ever ask.
+    Shared(&'a Path),
+}
+
+/// As many as the agent itself has room for.
+const REPORTS: usize = 16;
+
+/// The names of so many nodes.
+pub(crate) fn nodes(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("node-{number:05}")).collect()
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// Starts an agent for each node, whose certificates are in the setup.
+    ///
+    /// # Errors
+    /// The kubeconfig or a certificate cannot be used.
+    pub(crate) async fn start(setup: &Setup, nodes: &[String], access: Access<'_>) -> anyhow::Result<Self> {
+        let mut fleet = Self { members: Vec::new(), stop: CancellationToken::new(), tasks: JoinSet::new() };
+        let shared = match access {
+            Access::Shared(path) => Some(KubernetesAccess::new(Some(path)).await?),
+            Access::Each(_) => None,
+        };
+        for node in nodes {
+            let access = match (&shared, &access) {
+                (Some(shared), _) => shared.clone(),
+                (None, Access::Each(path) | Access::Shared(path)) => {
+                    KubernetesAccess::new(Some(path)).await?
+                }
+            };
+            fleet.join(setup, node, &access).with_context(|| format!("the agent of {node}"))?;
+        }
+        Ok(fleet)
+    }
+
+    fn join(&mut self, setup: &Setup, node: &str, access: &KubernetesAccess) -> anyhow::Result<()> {
+        let link_metrics = link::metrics::Metrics::default();
+        let credentials =
+            Credentials::load(setup.files(node), node, Setup::AGGREGATOR_NAME, link_metrics.clone())?;
+        let (intake, taken) = outbox::intake();
+        let (report, reports) = mpsc::channel(REPORTS);
+        let (assign, assignments) = watch::channel(Assignment::default());
+        let (say, health) = watch::channel(link::Health::default());
+        let (forget, _) = watch::channel(0);
+        let progress = Progress::default();
+        let wiring = event_watch::Wiring {
+            assignments: assignments.clone(),
+            intake,
+            reports: report,
+            metrics: event_watch::metrics::Metrics::default(),
+            progress: progress.clone(),
+        };
+        let settings = link::Settings {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            aggregator: setup.agents().to_string(),
+            bounds: Bounds::default(),
+        };
+        let ends = link::Ends { taken, reports, assignments: assign, health: say, forgotten: forget };
+        let outbox_metrics = outbox::metrics::Metrics::default();
+        let stop = self.stop.clone();
+        let tasks = [
+            self.tasks.spawn(event_watch::run(access.client.clone(), wiring, stop.clone())),
+            self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop)),
+        ];
+        self.members.push(Member { node: node.to_owned(), health, assignments, progress, tasks });
+        Ok(())
+    }
+
+    /// How many have a stream and an assignment.
+    pub(crate) fn connected(&self) -> usize {
+        self.members.iter().filter(|member| member.health.borrow().connected).count()
+    }
+
+    /// How many watches are open and past their list.
+    pub(crate) fn watching(&self) -> usize {
+        self.members
+            .iter()
+            .flat_map(|member| member.progress.shards().into_values())
+            .filter(|shard| shard.state == WatchState::Watching)
+            .count()
+    }
+
+    /// Who is assigned what at which epoch, by the shard's name.
+    pub(crate) fn holdings(&self) -> BTreeMap<String, (String, u64)> {
+        let of = |member: &Member| {
+            let assigned = member.assignments.borrow();
+            let named = assigned
+                .watches
+                .iter()
+                .filter_map(|watch| Some((name_of(watch.shard.as_ref()?), watch.epoch)));
+            named.map(|(shard, epoch)| (shard, (member.node.clone(), epoch))).collect::<Vec<_>>()
+        };
+        self.members.iter().flat_map(of).collect()
+    }
+
+    /// How many agents hold a watch, and the most that one holds.
+    pub(crate) fn spread(&self) -> (usize, usize) {
+        let counts = self.members.iter().map(|member| member.assignments.borrow().watches.len());
+        counts
+            .filter(|count| *count > 0)
+            .fold((0, 0), |(holders, most), count| (holders + 1, most.max(count)))
+    }
+
+    /// Ends an agent as a kill does: its connections are cut, and it says nothing. Answers the shards that it held.
+    pub(crate) fn kill(&mut self, node: &str) -> Vec<String> {
+        let held =
+            self.holdings().into_iter().filter(|(_, (holder, _))| holder == node).map(|(shard, _)| shard);
+        let held = held.collect();
+        for member in self.members.extract_if(.., |member| member.node == node) {
+            member.tasks.iter().for_each(AbortHandle::abort);
+        }
+        held
+    }
+
+    /// Somebody has an open watch of the shard, past its list.
+    pub(crate) fn is_watched(&self, shard: &str) -> bool {
+        let watches = |member: &Member| {
+            let held = member
+                .assignments
+                .borrow()
+                .watches
+                .iter()
+                .any(|watch| watch.shard.as_ref().is_some_and(|of| name_of(of) == shard));
+            held && member.progress.shards().get(shard).is_some_and(|held| held.state == WatchState::Watching)
+        };
+        self.members.iter().any(watches)
+    }
+
+    /// Ends all of them in good order.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
