@@ -147,6 +147,12 @@ impl App {
                 Synchronous::Full => sqlite::Synchronous::Full,
                 Synchronous::Normal => sqlite::Synchronous::Normal,
             },
+            required: self
+                .config
+                .receivers
+                .iter()
+                .map(|receiver| sinks::delivery::consumer(&receiver.name))
+                .collect(),
             ..sqlite::Settings::new(&config.path)
         }
     }

@@ -114,13 +114,15 @@ fn pieces(folder: &Path) -> Vec<String> {
     folder::pieces(folder).unwrap().iter().map(ToString::to_string).collect()
 }
 
-/// About 200 KiB on the disk: hexadecimal noise, of which compression leaves a half.
+/// A name that begins so and does not compress: hexadecimal noise, of which a half is left.
+fn noisy(name: &str) -> String {
+    let noise = |at: u64| format!("{:016x}", hash::of(&[name, &at.to_string()]));
+    format!("{name}-{}", (0..256).map(noise).collect::<String>())
+}
+
+/// About 200 KiB on the disk.
 fn bulk(from: u64) -> Taken {
-    let name = |n: u64| {
-        let noise = |at: u64| format!("{:016x}", hash::of(&[&format!("{n} {at}")]));
-        format!("{n}-{}", (0..256).map(noise).collect::<String>())
-    };
-    taken((from..from + 100).map(|n| event(&name(n), n, 1)).collect())
+    taken((from..from + 100).map(|n| event(&noisy(&n.to_string()), n, 1)).collect())
 }
 
 fn versions(entries: &[Entry]) -> Vec<String> {
@@ -149,7 +151,9 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
     }
     match (&entries[1].body, &batch[1].kind) {
         (Body::Death(found), Some(record::Kind::Death(death))) => {
-            assert_eq!(&**found, death);
+            let found_raw = ContainerDied { explanation: String::new(), ..(**found).clone() };
+            assert_eq!(&found_raw, death);
+            assert!(!found.explanation.is_empty());
             assert_eq!(entries[1].object, Some(death.object()));
         }
         _ => panic!("{:?}", entries[1]),
@@ -323,6 +327,57 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
     // A cursor into what is gone goes on with what is there, and positions do too.
     let entries = all(&journal).await;
     assert_eq!(entries.iter().map(|entry| entry.position.0).collect::<Vec<_>>(), [11]);
+}
+
+#[tokio::test]
+async fn age_does_not_drop_what_a_sink_that_must_deliver_has_yet_to_get() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings {
+        max_age: Duration::from_secs(86_400),
+        required: vec!["sink/slow".to_owned()],
+        ..clock.settings(folder.path())
+    };
+    let journal = open(&settings);
+    for version in 1..=4 {
+        journal.append(taken(vec![event(&format!("u{version}"), version, 1)])).await.unwrap();
+        clock.advance(3 * DAY);
+    }
+    assert_eq!(pieces(folder.path()), ["2026-07-01", "2026-07-04", "2026-07-07", "2026-07-10"]);
+    journal.commit("sink/slow", Position(2), vec![]).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(pieces(folder.path()), ["2026-07-07", "2026-07-10", "2026-07-13"]);
+    journal.close().await;
+    drop(journal);
+    // Bytes count all the same.
+    let journal = open(&Settings { max_bytes: 1, ..settings });
+    assert_eq!(all(&journal).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_death_from_before_what_was_dropped_is_not_new_after_a_restart_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings { max_age: Duration::from_secs(86_400), ..clock.settings(folder.path()) };
+    let journal = open(&settings);
+    clock.advance(DAY / 6);
+    let old = death("containerd://x", 0);
+    journal.append(taken(vec![old.clone(), event("a", 1, 1)])).await.unwrap();
+    clock.advance(3 * DAY);
+    journal.append(taken(vec![event("b", 2, 1)])).await.unwrap();
+    assert_eq!(pieces(folder.path()), ["2026-07-04"]);
+    assert_eq!(journal.append(taken(vec![old.clone()])).await.unwrap().duplicates, 1);
+    journal.close().await;
+    drop(journal);
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    assert_eq!(journal.append(taken(vec![old])).await.unwrap().duplicates, 1);
+    journal.close().await;
+    let label = crate::journal::metrics::DuplicateLabel {
+        kind: crate::journal::metrics::Kind::Death,
+        reason: crate::journal::metrics::Known::Retention,
+    };
+    assert_eq!(metrics.duplicates.get_or_create(&label).get(), 1);
 }
 
 #[tokio::test]
