@@ -635,7 +635,7 @@ async fn dead_letters_are_found_and_forgotten_by_whose_they_are_which_record_and
     };
     let [a1, a2, b1] = [("sink/a", 1), ("sink/a", 2), ("sink/b", 1)].map(|(sink, at)| (sink.to_owned(), at));
     assert_eq!(found(Letters::default(), 9).await, [a1.clone(), a2.clone(), b1.clone()]);
-    assert_eq!(found(Letters::default(), 1).await, [a1.clone()]);
+    assert_eq!(found(Letters::default(), 1).await, std::slice::from_ref(&a1));
     let after = Some(("sink/a".to_owned(), Position(1)));
     assert_eq!(found(Letters { after, ..Letters::default() }, 9).await, [a2.clone(), b1.clone()]);
     let answered = Letters { reason: Some("answered 4".to_owned()), ..Letters::default() };
