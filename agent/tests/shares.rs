@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use nodetap_agent::kubernetes::KubernetesAccess;
-use nodetap_agent::outbox::{Taken, intake};
+use nodetap_agent::outbox::{Taken, Taking, intake};
 use nodetap_agent::watch::metrics::Metrics;
 use nodetap_agent::watch::names::{Named, Names};
 use nodetap_agent::watch::tally::Tally;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Agent {
     assignments: tokio::sync::watch::Sender<Assignment>,
-    taken: mpsc::Receiver<Taken>,
+    taken: Taking,
     reports: mpsc::Receiver<WatchReport>,
     names: tokio::sync::watch::Receiver<Named>,
     tally: Tally,

@@ -23,7 +23,6 @@ use crate::assign::{self, Assigner, Driver};
 use crate::config::follow::Follow;
 use crate::config::{Config, Synchronous};
 use crate::history::api::{self, Api, ApiError};
-use crate::history::scan::Scan;
 use crate::http::AggregatorHealth;
 use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
 use crate::journal::sqlite::{self, SqliteJournal};
@@ -181,7 +180,7 @@ impl App {
         );
         if let Some((api, listener)) = served {
             let stop = tasks.stop_token();
-            tasks.spawn("history", api.run(listener, Scan(journal.clone()), stop));
+            tasks.spawn("history", api.run(listener, journal.clone(), stop));
         }
         Ok(Running { tasks, journal, agents: agents_at, metrics: metrics_at, history: history_at, path })
     }
@@ -195,6 +194,12 @@ impl App {
                 Synchronous::Full => sqlite::Synchronous::Full,
                 Synchronous::Normal => sqlite::Synchronous::Normal,
             },
+            required: self
+                .config
+                .receivers
+                .iter()
+                .map(|receiver| sinks::delivery::consumer(&receiver.name))
+                .collect(),
             ..sqlite::Settings::new(&config.path)
         }
     }

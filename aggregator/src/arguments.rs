@@ -51,11 +51,46 @@ pub enum Command {
     },
     /// Shows what became of everything since the aggregator started, as JSON; exit 1 where it does not add up
     Reconcile,
+    /// Reads a journal's folder, also beside an aggregator that runs; writes nothing
+    Journal {
+        /// What to do with it
+        #[command(subcommand)]
+        action: Journal,
+    },
     /// Shows, delivers again or drops what receivers refused; asks the aggregator that runs with the same --config
     DeadLetters {
         /// What to do with them
         #[command(subcommand)]
         action: DeadLetters,
+    },
+}
+
+/// What to do with a journal.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Journal {
+    /// Reads every page, record and index, and tells what is wrong
+    Verify {
+        /// The folder: journal.path of the configuration
+        folder: PathBuf,
+    },
+    /// Tells what each file holds
+    Stat {
+        /// The folder: journal.path of the configuration
+        folder: PathBuf,
+    },
+    /// Prints the records as JSON, one a line
+    Export {
+        /// The folder: journal.path of the configuration
+        folder: PathBuf,
+        /// clusterName of the configuration, which the records' ids have in them
+        #[arg(long, value_name = "NAME", default_value = "")]
+        cluster: String,
+        /// Only those after this position
+        #[arg(long, value_name = "POSITION", default_value_t = 0)]
+        after: u64,
+        /// Each in an object with its position and when it was taken
+        #[arg(long)]
+        positions: bool,
     },
 }
 

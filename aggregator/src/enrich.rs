@@ -3,7 +3,7 @@
 //! Learnt from the `PodFacts` that agents send, so that it costs no call to the API server. A pod that is gone stays known
 //! until others push it out, because its events still come. Never keyed on an empty uid.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use nodetap_wire::PodFacts;
@@ -29,7 +29,23 @@ pub struct Known {
     /// The same as JSON.
     pub json: String,
     resource_version: String,
+    /// Whose agent announced it.
+    node: Arc<str>,
 }
+
+/// What became of facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// They are known now.
+    New,
+    /// Newer ones are known, or they are of no pod.
+    Nothing,
+    /// Another node has announced the pod.
+    Refused,
+}
+
+/// Most names of nodes that are shared by their pods.
+const MOST_NODES: usize = 16_384;
 
 /// Pods by uid, bounded by number and bytes: facts come for every pod of the cluster for as long as it lives. The least
 /// recently used go first, by halves: what was not asked for while one half filled up goes with the other.
@@ -39,6 +55,7 @@ pub struct Pods {
     young: HashMap<String, Arc<Known>>,
     young_bytes: usize,
     old: HashMap<String, Arc<Known>>,
+    nodes: HashSet<Arc<str>>,
     /// What events tell about them.
     pub explainer: Explainer,
 }
@@ -62,21 +79,35 @@ impl Pods {
             young: HashMap::new(),
             young_bytes: 0,
             old: HashMap::new(),
+            nodes: HashSet::new(),
             explainer: Explainer::default(),
         }
     }
 
-    /// Learns the facts of a pod, unless newer ones are known.
-    pub fn learn(&mut self, facts: PodFacts) {
+    /// Learns the facts of a pod from the agent of a node, unless newer ones are known. A pod never leaves its node: once it is
+    /// announced, no other's word counts.
+    pub fn learn(&mut self, facts: PodFacts, node: &str) -> Learnt {
         if facts.uid.is_empty() {
-            return;
+            return Learnt::Nothing;
         }
         let before = self.young.get(&facts.uid).or_else(|| self.old.get(&facts.uid));
-        if before
-            .is_some_and(|known| resource_version::is_later(&known.resource_version, &facts.resource_version))
-        {
-            return;
+        if let Some(known) = before {
+            if &*known.node != node {
+                return Learnt::Refused;
+            }
+            if resource_version::is_later(&known.resource_version, &facts.resource_version) {
+                return Learnt::Nothing;
+            }
         }
+        let node = self.nodes.get(node).cloned().unwrap_or_else(|| {
+            // Names of nodes that have gone are let go of with all others: those that are used come again.
+            if self.nodes.len() >= MOST_NODES {
+                self.nodes.clear();
+            }
+            let node: Arc<str> = node.into();
+            self.nodes.insert(node.clone());
+            node
+        });
         let object = Object {
             labels: facts.labels,
             annotations: facts.annotations,
@@ -85,7 +116,9 @@ impl Pods {
         };
         // A map of strings has no way to fail.
         let json = serde_json::to_string(&object).unwrap_or_default();
-        self.remember(facts.uid, Arc::new(Known { object, json, resource_version: facts.resource_version }));
+        let known = Known { object, json, resource_version: facts.resource_version, node };
+        self.remember(facts.uid, Arc::new(known));
+        Learnt::New
     }
 
     /// What is known of a pod.

@@ -6,7 +6,6 @@
 pub mod api;
 pub mod filter;
 pub mod query;
-pub mod scan;
 
 #[cfg(test)]
 #[allow(dead_code, reason = "each history has a test of its own that uses it")]

@@ -2,8 +2,10 @@
 //!
 //! The trait is narrow on purpose (append, read from, commit), so that a replicated log can stand in for the embedded one.
 
+pub mod facets;
 pub mod metrics;
 pub mod sqlite;
+pub mod words;
 
 use std::future::Future;
 

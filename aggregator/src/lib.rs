@@ -13,6 +13,7 @@ pub mod explain;
 pub mod history;
 pub mod http;
 pub mod journal;
+pub mod journal_command;
 pub mod merge;
 pub mod metrics;
 pub mod reconcile;

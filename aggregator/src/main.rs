@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use nodetap_aggregator::admin::client::{self, ClientError};
 use nodetap_aggregator::app::App;
-use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters};
+use nodetap_aggregator::arguments::{Arguments, Command, DeadLetters, Journal};
 use nodetap_aggregator::ask;
 use nodetap_aggregator::config::{Config, Problem};
+use nodetap_aggregator::journal::Position;
+use nodetap_aggregator::journal_command;
 
 /// `EX_USAGE`, sysexits.h: the configuration is wrong, and another start will not help.
 const USAGE: u8 = 64;
@@ -34,6 +36,7 @@ async fn main() -> ExitCode {
         Some(Command::Check { file }) => {
             return checked(file).map_or_else(|code| code, |_| ExitCode::SUCCESS);
         }
+        Some(Command::Journal { action }) => return journal(action),
         Some(Command::Status { address, json }) => return status(address, *json).await,
         Some(Command::DeadLetters { action }) => {
             return match checked(&arguments.config) {
@@ -136,6 +139,26 @@ async fn dead_letters(config: &Config, action: &DeadLetters) -> ExitCode {
 
 fn said(answer: Result<String, ClientError>, out: &mut impl Write) -> Result<(), ClientError> {
     Ok(writeln!(out, "{}", answer?)?)
+}
+
+fn journal(action: &Journal) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = match action {
+        Journal::Verify { folder } => journal_command::verify(folder, &mut out),
+        Journal::Stat { folder } => journal_command::stat(folder, &mut out),
+        Journal::Export { folder, cluster, after, positions } => {
+            journal_command::export(folder, cluster, Position(*after), *positions, &mut out)
+        }
+    };
+    let done = done.and_then(|()| Ok(std::io::Write::flush(&mut out)?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = std::io::Write::flush(&mut out);
+            tracing::error!(%error, "journal");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn load(path: &Path) -> Result<Config, Vec<Problem>> {

@@ -21,7 +21,14 @@ pub trait Known {
 
     /// Whether this death was journalled.
     fn contains_death(&mut self, death: &DeathKey<'_>) -> Result<bool, Self::Error>;
+
+    /// When the last record was taken that is kept no longer, in nanoseconds since 1970; `None`: all are kept.
+    fn dropped_ns(&self) -> Option<i64>;
 }
+
+/// A death is taken within this time, or it was not the first time that it was seen: the kubelet shows one for as long as its pod
+/// lives, and an agent that starts takes all that it shows.
+const TAKEN_WITHIN_NS: i64 = 3_600 * 1_000_000_000;
 
 /// What tells one death from another: pod uid, container and container id, or the ordinal where an id is not known on either
 /// side.
@@ -49,6 +56,8 @@ pub enum Verdict {
     },
     /// Journalled already.
     Duplicate,
+    /// From so long before what is kept that it was journalled, as far as can be told.
+    Forgotten,
 }
 
 /// Judges a state of an Event.
@@ -84,10 +93,14 @@ pub fn judge_event<K: Known>(event: &EventSeen, known: &mut K) -> Result<Verdict
 /// # Errors
 /// Where `known` cannot be asked.
 pub fn judge_death<K: Known>(death: &ContainerDied, known: &mut K) -> Result<Verdict, K::Error> {
-    Ok(match known.contains_death(&DeathKey::of(death))? {
-        true => Verdict::Duplicate,
-        false => Verdict::New { occurrences: 1, count: 1 },
-    })
+    if known.contains_death(&DeathKey::of(death))? {
+        return Ok(Verdict::Duplicate);
+    }
+    let is_forgotten = death.finished_ns > 0
+        && known
+            .dropped_ns()
+            .is_some_and(|dropped| death.finished_ns < dropped.saturating_sub(TAKEN_WITHIN_NS));
+    Ok(if is_forgotten { Verdict::Forgotten } else { Verdict::New { occurrences: 1, count: 1 } })
 }
 
 // === impl DeathKey ===

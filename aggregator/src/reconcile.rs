@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use crate::admit;
 use crate::admit::metrics::{RecordLabels, RecordReason};
 use crate::journal::Position;
-use crate::journal::metrics::{Dropped, DroppedLabel, JournalMetrics, Kind, KindLabel};
+use crate::journal::metrics::{
+    Dropped, DroppedLabel, DuplicateLabel, JournalMetrics, Kind, KindLabel, Known,
+};
 use crate::sinks;
 use crate::sinks::account::Account;
 
@@ -94,13 +96,14 @@ impl Sources {
                 (name, SinkReport { account, unread, adds_up: account.adds_up() })
             })
             .collect();
-        let of = |kind| KindLabel { kind };
-        let both = |family: &prometheus_client::metrics::family::Family<KindLabel, Counter>| {
-            [Kind::Event, Kind::Death]
-                .into_iter()
-                .map(|kind| family.get_or_create_owned(&of(kind)).get())
-                .sum()
-        };
+        let kinds = [Kind::Event, Kind::Death];
+        let journalled =
+            kinds.map(|kind| self.journal.records.get_or_create_owned(&KindLabel { kind }).get());
+        let duplicates = [Known::Identity, Known::Retention].map(|reason| {
+            let of =
+                |kind| self.journal.duplicates.get_or_create_owned(&DuplicateLabel { kind, reason }).get();
+            kinds.into_iter().map(of).sum::<u64>()
+        });
         let refused = RecordReason::ALL.into_iter().map(|reason| {
             let counter: Counter = self.admit.refused_records.get_or_create_owned(&RecordLabels { reason });
             (format!("{reason:?}"), counter.get())
@@ -114,8 +117,8 @@ impl Sources {
             intake: Intake {
                 refused: refused.collect(),
                 taken: self.admit.records.get(),
-                journalled: both(&self.journal.records),
-                duplicates: both(&self.journal.duplicates),
+                journalled: journalled.iter().sum(),
+                duplicates: duplicates.iter().sum(),
                 pod_facts: self.facts.get(),
                 unknown: self.journal.unknown.get(),
             },

@@ -1,10 +1,10 @@
-//! An aggregator's journal, read with SQLite as anybody would.
+//! An aggregator's journal, read from its folder while the aggregator runs.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use anyhow::Context as _;
-use rusqlite::{Connection, OpenFlags, Row};
+use nodetap_aggregator::journal::sqlite::offline;
+use nodetap_aggregator::journal::{Body, Position};
+use serde::Deserialize;
 
 /// One state of an event, as it was kept.
 #[derive(Clone, Debug)]
@@ -17,58 +17,45 @@ pub(crate) struct Kept {
     pub(crate) taken_ns: i64,
 }
 
-/// How long its writer may be in the way.
-const BUSY: Duration = Duration::from_secs(10);
+#[derive(Deserialize)]
+struct Event {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    uid: String,
+    resource_version: String,
+}
 
 /// How many states of events there are.
 ///
 /// # Errors
 /// A file cannot be read.
 pub(crate) fn events(journal: &Path) -> anyhow::Result<usize> {
-    let counts =
-        rows(journal, "SELECT count(*) FROM record WHERE kind = 'event'", |row| row.get::<_, i64>(0))?;
-    Ok(counts.into_iter().filter_map(|count| usize::try_from(count).ok()).sum())
+    Ok(states(journal)?.len())
 }
 
 /// All states of events, in the order in which they were kept.
 ///
 /// # Errors
-/// A file cannot be read.
+/// A file or a record cannot be read.
 pub(crate) fn states(journal: &Path) -> anyhow::Result<Vec<Kept>> {
-    let query = "SELECT uid, CAST(resource_version AS INTEGER), taken_ns FROM record WHERE kind = 'event' ORDER BY position";
-    rows(journal, query, |row| {
-        let version = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
-        Ok(Kept { uid: row.get(0)?, version, taken_ns: row.get(2)? })
-    })
-}
-
-fn rows<T>(
-    journal: &Path,
-    query: &str,
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
-) -> anyhow::Result<Vec<T>> {
-    let mut found = Vec::new();
-    for path in days(journal)? {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let of_day = || -> rusqlite::Result<Vec<T>> {
-            let connection = Connection::open_with_flags(&path, flags)?;
-            connection.busy_timeout(BUSY)?;
-            connection.prepare(query)?.query_map([], &read)?.collect()
-        };
-        found.extend(of_day().with_context(|| format!("cannot read the journal {}", path.display()))?);
-    }
-    Ok(found)
-}
-
-fn days(journal: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut days = Vec::new();
-    for entry in std::fs::read_dir(journal).with_context(|| format!("cannot read {}", journal.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("journal-") && name.ends_with(".sqlite") {
-            days.push(path);
+    let (mut kept, mut failed) = (Vec::new(), None);
+    let unreadable = offline::read(journal, Position(0), |entry| {
+        if let Body::Event(json) = &entry.body {
+            match serde_json::from_slice::<Event>(json) {
+                Ok(Event { metadata: Metadata { uid, resource_version } }) => kept.push(Kept {
+                    uid,
+                    version: resource_version.parse().unwrap_or_default(),
+                    taken_ns: entry.taken_ns,
+                }),
+                Err(error) => failed = Some(error),
+            }
         }
-    }
-    days.sort();
-    Ok(days)
+        failed.is_none()
+    })?;
+    anyhow::ensure!(unreadable == 0, "{unreadable} records of the journal cannot be read");
+    failed.map_or(Ok(kept), |error| Err(error.into()))
 }

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod figures;
 mod fleet;
 mod journal;
+pub mod journal_speed;
 mod launch;
 pub mod load;
 mod oracle;

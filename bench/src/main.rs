@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
-use nodetap_bench::{chaos, demo, faults, figures, plan, reconnect, redact, tap_latency, throughput, watch_cost};
+use nodetap_bench::{
+    chaos, demo, faults, figures, journal_speed, plan, reconnect, redact, tap_latency, throughput, watch_cost,
+};
 use tracing_subscriber::EnvFilter;
 
 /// A simulated Kubernetes cluster, and what is shown and measured on it.
@@ -29,6 +31,8 @@ enum Command {
     Figures(figures::Arguments),
     /// Measure how fast the agent takes secrets out of a log.
     Redact(redact::Arguments),
+    /// Measure the journal alone: records a second, bytes a record, and questions at ten million records.
+    Journal(journal_speed::Arguments),
     /// Measure on a real Kubernetes how long a container's death takes from its end to the answer of a query.
     TapLatency(tap_latency::Arguments),
     /// Measure what a real kube-apiserver pays for each event: with 200 agents, against one bare watch.
@@ -82,6 +86,7 @@ async fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Figures(arguments) => figures::run(arguments).await,
         Command::Redact(arguments) => redact::run(&arguments),
+        Command::Journal(arguments) => journal_speed::run(arguments).await,
         Command::TapLatency(arguments) => tap_latency::run(&arguments).await,
         Command::WatchCost(arguments) => watch_cost::run(arguments).await,
         Command::Reconnect(arguments) => reconnect::run(arguments).await,

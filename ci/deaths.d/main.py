@@ -302,7 +302,7 @@ def latency(test, count):
     def ask():
         while not ended.is_set():
             now = time.time_ns()
-            rows = test.reported.volume.rows("SELECT container_id FROM record WHERE kind = 'death' AND namespace = ?", NAMESPACE)
+            rows = test.reported.volume.rows("SELECT container_id FROM death WHERE namespace = ?", NAMESPACE)
             now = time.time_ns()
             for (container,) in rows:
                 asked.setdefault(bare(container), now)

@@ -1,8 +1,13 @@
 """The aggregator's volume: its journal, read with SQLite as anybody would, and the file that it delivers to."""
 
 import json
+import os
 import pathlib
 import sqlite3
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+AGGREGATOR = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "release" / "nodetap-aggregator"
 
 
 class Volume:
@@ -24,16 +29,21 @@ class Volume:
 
     def event_states(self, after, last):
         """(uid, resourceVersion) of each event, as often as it is there."""
-        return [(uid, str(version)) for uid, version in self.rows("SELECT uid, resource_version FROM record WHERE kind = 'event'")
-                if after < int(version) <= last]
+        return [(uid, version) for uid, version in self.events() if after < int(version) <= last]
+
+    def events(self):
+        """(uid, resourceVersion) of every event, as `journal export` prints them."""
+        printed = subprocess.run([AGGREGATOR, "journal", "export", self.folder], check=True, capture_output=True, timeout=120).stdout
+        records = (json.loads(line) for line in printed.splitlines())
+        return [(record["metadata"]["uid"], record["metadata"]["resourceVersion"]) for record in records if not record.get("container")]
 
     def has_event(self, uid, version):
-        return bool(self.rows("SELECT 1 FROM record WHERE kind = 'event' AND uid = ? AND resource_version IN (?, ?)", uid, version, int(version)))
+        return (uid, str(version)) in self.events()
 
     def deaths(self):
         """Each death as a dict."""
         names = ("namespace", "pod", "uid", "container", "id", "ordinal", "exit", "reason", "taken_ns", "time_ns")
-        rows = self.rows("SELECT namespace, object, uid, container, container_id, ordinal, exit_code, reason, taken_ns, time_ns FROM record WHERE kind = 'death'")
+        rows = self.rows("SELECT namespace, pod, uid, container, container_id, ordinal, exit_code, reason, taken_ns, time_ns FROM death")
         return [dict(zip(names, row)) | {"id": bare(row[4])} for row in rows]
 
     def file_records(self):

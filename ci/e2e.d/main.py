@@ -93,7 +93,7 @@ class Test:
         return wanted, self.delivered()
 
     def journalled(self):
-        events = {("event", uid, str(version)) for uid, version in self.volume.rows("SELECT uid, resource_version FROM record WHERE kind = 'event'")}
+        events = {("event", uid, version) for uid, version in self.volume.events()}
         return events | {("death", death["uid"], death["container"], death["id"]) for death in self.volume.deaths()}
 
     def delivered(self):

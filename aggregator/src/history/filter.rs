@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use nodetap_wire::face::Face;
 
-use super::query::{Field, Filter, RecordKind};
+use super::query::{CONTAINER_LISTS, Field, Filter, RecordKind};
 use crate::journal::{Body, Entry};
 
 /// Bytes of a word that count.
@@ -132,13 +132,15 @@ fn node<'a>(face: &'a Face<'_>) -> &'a str {
     }
 }
 
-/// Of an event, what stands in `spec.containers{NAME}`.
+/// Of an event, what stands in `spec.containers{NAME}`, or in that of the other two lists of containers.
 fn container<'a>(face: &'a Face<'_>) -> &'a str {
     match &face.container {
         Some(container) => container.name,
         None => {
             let path: &str = &face.involved_object.reference.field_path;
-            path.split_once('{').and_then(|(_, rest)| rest.strip_suffix('}')).unwrap_or("")
+            let name = |(list, name): (&str, &'a str)| CONTAINER_LISTS.contains(&list).then_some(name);
+            let named = path.strip_suffix('}').and_then(|path| path.split_once('{'));
+            named.and_then(name).unwrap_or_default()
         }
     }
 }

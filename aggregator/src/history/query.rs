@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::journal::{Entry, Position};
 
+/// The lists of a pod's containers, as `involvedObject.fieldPath` spells them.
+pub const CONTAINER_LISTS: [&str; 3] = ["spec.containers", "spec.initContainers", "spec.ephemeralContainers"];
+
 /// Which records. What is not named is not asked for; several values of one field are alternatives, several fields must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {

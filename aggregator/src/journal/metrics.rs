@@ -19,7 +19,11 @@ pub struct JournalMetrics {
     /// Records that were new.
     pub records: Family<KindLabel, Counter>,
     /// Records that were there already.
-    pub duplicates: Family<KindLabel, Counter>,
+    pub duplicates: Family<DuplicateLabel, Counter>,
+    /// Facts of pods that a node sent of which another had announced the pod.
+    pub pods_refused: Counter,
+    /// Records that no part of the index has yet.
+    pub unindexed: Gauge,
     /// Records of a kind that only a newer agent knows, which were not kept.
     pub unknown: Counter,
     /// Batches that wait to be journalled.
@@ -47,6 +51,24 @@ pub struct JournalMetrics {
 pub struct KindLabel {
     /// `event` or `death`.
     pub kind: Kind,
+}
+
+/// Label: of which kind, and why it counts as there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DuplicateLabel {
+    /// `event` or `death`.
+    pub kind: Kind,
+    /// `identity` or `retention`.
+    pub reason: Known,
+}
+
+/// Why a record counts as there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Known {
+    /// It is there.
+    Identity,
+    /// A death from before what retention has dropped: it was there, as far as anybody can tell.
+    Retention,
 }
 
 /// Kinds of records that are journalled.
@@ -88,7 +110,7 @@ pub struct ConsumerLabel {
 /// Label: what failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabel {
-    /// `full`, `corrupt`, `record` or `io`.
+    /// `full`, `corrupt`, `record`, `index` or `io`.
     pub reason: Failed,
 }
 
@@ -101,6 +123,8 @@ pub enum Failed {
     Corrupt,
     /// A record that cannot be read as one; left out of what is read, each time.
     Record,
+    /// The index is too far behind.
+    Index,
     /// Any other failure of the disk or the database.
     Io,
 }
@@ -121,7 +145,8 @@ macro_rules! label_values {
 label_values! {
     Kind: Event = "event", Death = "death";
     Dropped: Age = "age", Bytes = "bytes", Full = "full";
-    Failed: Full = "full", Corrupt = "corrupt", Record = "record", Io = "io";
+    Failed: Full = "full", Corrupt = "corrupt", Record = "record", Index = "index", Io = "io";
+    Known: Identity = "identity", Retention = "retention";
 }
 
 // === impl JournalMetrics ===
@@ -143,6 +168,16 @@ impl JournalMetrics {
             "unknown_records",
             "Records of a kind that only a newer agent knows, which were not kept",
             self.unknown.clone(),
+        );
+        registry.register(
+            "pod_facts_refused",
+            "Facts of pods that a node sent of which another had announced the pod",
+            self.pods_refused.clone(),
+        );
+        registry.register(
+            "unindexed_records",
+            "Records that no part of the index has yet: a question looks at each of them",
+            self.unindexed.clone(),
         );
         registry.register("queue_batches", "Batches that wait to be journalled", self.queue.clone());
         registry.register("head_position", "The last durable position", self.head.clone());
@@ -176,6 +211,8 @@ impl Default for JournalMetrics {
             commit_duration: Histogram::new(buckets),
             records: Family::default(),
             duplicates: Family::default(),
+            pods_refused: Counter::default(),
+            unindexed: Gauge::default(),
             unknown: Counter::default(),
             queue: Gauge::default(),
             head: Gauge::default(),

@@ -4,16 +4,27 @@
 //! room refuses appends by name until there is room. The newest file has the checkpoints, watermarks and recurrences, each
 //! new one takes them over; cursors and dead letters are in `cursors.sqlite`.
 
+mod asker;
+mod block;
 mod cursors;
 mod day;
 mod dead_letters;
+mod deaths;
 mod folder;
+mod hash;
+mod history;
+mod index;
 mod lanes;
+mod log;
 mod lookup;
 mod memory;
+pub mod offline;
 mod reader;
+mod recall;
 mod recent;
 mod retention;
+mod state;
+mod varint;
 mod writer;
 
 use std::collections::HashMap;
@@ -33,7 +44,11 @@ use super::{
     Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
 };
 use crate::enrich;
+use asker::{Asker, Question};
+use block::Unpacker;
 use cursors::{Cursors, Request};
+use index::directory::Directory;
+use index::indexer::Indexer;
 use lanes::Lanes;
 use memory::Memory;
 use reader::{Read, Reader};
@@ -54,6 +69,11 @@ const REQUEST_PLACES: usize = 256;
 /// Two, so that a sink far behind does not hold up the next.
 const READERS: usize = 2;
 
+/// Questions to the history that are answered at one time, on as many threads, and those that wait for one: who comes beyond is
+/// told to ask again.
+const ASKERS: usize = 2;
+const QUESTION_PLACES: usize = 32;
+
 /// Longest wait for another connection's transaction: two connections write to the cursors, shortly.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -71,6 +91,8 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Whether a record that was acknowledged survives the loss of power.
     pub synchronous: Synchronous,
+    /// Consumers that must deliver: what one of them has yet to deliver is not dropped for its age, only for bytes.
+    pub required: Vec<String>,
     /// How much is remembered of pods.
     pub pods: enrich::Bounds,
     /// What tells the time.
@@ -96,6 +118,8 @@ pub struct SqliteJournal {
     read_places: Arc<Semaphore>,
     cursors: Sender<Request>,
     cursor_places: Arc<Semaphore>,
+    questions: Sender<Question>,
+    question_places: Arc<Semaphore>,
     shared: Shared,
     head: watch::Receiver<Position>,
 }
@@ -108,11 +132,12 @@ struct FolderLock(std::fs::File);
 #[derive(Clone, Debug, Default)]
 struct Shared {
     files: folder::Files,
+    directory: Directory,
     recent: Recent,
+    /// How often the newest file was put aside while it was written.
+    resets: Arc<watch::Sender<u64>>,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
-    /// Grows when the newest file is put aside, and the checkpoints with it.
-    resets: Arc<watch::Sender<u64>>,
     lanes: Lanes,
     /// When the commit under way began, in nanoseconds since 1970; 0: there is none.
     commit_since: Arc<AtomicI64>,
@@ -136,23 +161,53 @@ impl SqliteJournal {
         let (to_head, head) = watch::channel(Position::default());
         // As many places as the semaphores in front have, so that sending never waits; a few more for the writer, which
         // readers tell of files that they cannot read.
-        let (writer, commands) = bounded(APPEND_PLACES + READERS);
+        let (writer, commands) = bounded(APPEND_PLACES + READERS + ASKERS + 1);
         let (readers, reads) = bounded(REQUEST_PLACES);
         let (cursors, requests) = bounded(REQUEST_PLACES);
-        let state = Writer::open(settings.clone(), metrics.clone(), observer, shared.clone(), to_head)?;
+        let cursor_state = Cursors::new(&settings, metrics.clone());
+        // A segment at a time; to be woken twice is to be woken once.
+        let ((to_store, stores), (wake, wakes)) = (bounded(1), bounded(1));
+        let state = Writer::open(
+            settings.clone(),
+            metrics.clone(),
+            observer,
+            shared.clone(),
+            to_head,
+            (stores, wake.clone()),
+            cursor_state.clone(),
+        )?;
+        let memory = |error: std::io::Error| JournalError::Storage(format!("zstd has no memory: {error}"));
+        let indexer = Indexer::new(
+            shared.files.clone(),
+            shared.directory.clone(),
+            head.clone(),
+            (to_store, writer.clone()),
+            metrics.clone(),
+        )
+        .map_err(memory)?;
+        // What a crash left is indexed before anything comes.
+        let _ = wake.try_send(());
         spawn("journal-writer", move || state.run(&commands, lock))?;
+        spawn("journal-indexer", move || indexer.run(&wakes))?;
         for number in 0..READERS {
             let reader = Reader {
                 files: shared.files.clone(),
                 metrics: metrics.clone(),
                 writer: writer.clone(),
                 connections: HashMap::new(),
+                unpacker: Unpacker::new().map_err(memory)?,
             };
             let reads = reads.clone();
             spawn(&format!("journal-reader{number}"), move || reader.run(&reads))?;
         }
-        let state = Cursors::new(&settings.path, settings.synchronous);
-        spawn("journal-cursors", move || state.run(&requests, &metrics, &settings.clock))?;
+        let (questions, asked) = bounded(QUESTION_PLACES);
+        for number in 0..ASKERS {
+            let (files, directory) = (shared.files.clone(), shared.directory.clone());
+            let asker = Asker::new(files, directory, metrics.clone(), writer.clone()).map_err(memory)?;
+            let asked = asked.clone();
+            spawn(&format!("journal-asker{number}"), move || asker.run(&asked))?;
+        }
+        spawn("journal-cursors", move || cursor_state.run(&requests))?;
         Ok(Self {
             writer,
             append_places: Arc::new(Semaphore::new(APPEND_PLACES)),
@@ -160,6 +215,8 @@ impl SqliteJournal {
             read_places: Arc::new(Semaphore::new(REQUEST_PLACES)),
             cursors,
             cursor_places: Arc::new(Semaphore::new(REQUEST_PLACES)),
+            questions,
+            question_places: Arc::new(Semaphore::new(QUESTION_PLACES)),
             shared,
             head,
         })
@@ -176,7 +233,8 @@ impl SqliteJournal {
         Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
     }
 
-    /// Grows when the newest file is put aside: its records are lost to readers, and the checkpoints that were in it.
+    /// How often the newest file was put aside while it was being written: each time, the checkpoints in it are gone, and
+    /// watches that run must list again.
     pub fn resets(&self) -> watch::Receiver<u64> {
         self.shared.resets.subscribe()
     }
@@ -311,6 +369,7 @@ impl Settings {
             max_age: Duration::from_secs(7 * 86_400),
             max_bytes: 10 << 30,
             synchronous: Synchronous::Full,
+            required: Vec::new(),
             pods: enrich::Bounds::default(),
             clock: Arc::new(time::now_ns),
         }
@@ -319,12 +378,13 @@ impl Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, max_age, max_bytes, synchronous, pods, clock: _ } = self;
+        let Self { path, max_age, max_bytes, synchronous, required, pods, clock: _ } = self;
         f.debug_struct("Settings")
             .field("path", path)
             .field("max_age", max_age)
             .field("max_bytes", max_bytes)
             .field("synchronous", synchronous)
+            .field("required", required)
             .field("pods", pods)
             .finish_non_exhaustive()
     }

@@ -15,6 +15,7 @@ struct Model {
     counts: BTreeMap<String, u64>,
     deaths: Vec<ContainerDied>,
     looked_up: usize,
+    dropped_ns: Option<i64>,
 }
 
 impl Known for Model {
@@ -36,6 +37,10 @@ impl Known for Model {
 
     fn contains_death(&mut self, death: &DeathKey<'_>) -> Result<bool, Infallible> {
         Ok(self.deaths.iter().any(|known| DeathKey::of(known).is_same(death)))
+    }
+
+    fn dropped_ns(&self) -> Option<i64> {
+        self.dropped_ns
     }
 }
 
@@ -96,7 +101,7 @@ fn death(container: &str, container_id: &str, ordinal: u32) -> ContainerDied {
 fn occurrences(verdict: Verdict) -> u64 {
     match verdict {
         Verdict::New { occurrences, .. } => occurrences,
-        Verdict::Duplicate => 0,
+        Verdict::Duplicate | Verdict::Forgotten => 0,
     }
 }
 
@@ -224,4 +229,17 @@ proptest! {
         }
         prop_assert_eq!(sums, last);
     }
+}
+
+#[test]
+fn a_death_from_long_before_what_is_kept_is_not_new() {
+    let hour = 3_600 * 1_000_000_000;
+    let died = |finished_ns| ContainerDied { pod_uid: "p".into(), finished_ns, ..ContainerDied::default() };
+    let mut model = Model { dropped_ns: Some(10 * hour), ..Model::default() };
+    let new = Verdict::New { occurrences: 1, count: 1 };
+    assert_eq!(judge_death(&died(9 * hour - 1), &mut model).unwrap(), Verdict::Forgotten);
+    assert_eq!(judge_death(&died(9 * hour), &mut model).unwrap(), new);
+    assert_eq!(judge_death(&died(0), &mut model).unwrap(), new, "nobody knows when it ended");
+    model.dropped_ns = None;
+    assert_eq!(judge_death(&died(1), &mut model).unwrap(), new);
 }

@@ -102,7 +102,7 @@ fn read(journal: &Path) -> anyhow::Result<HashMap<String, Kept>> {
             let connection = Connection::open_with_flags(&path, flags)?;
             connection.busy_timeout(BUSY)?;
             let mut statement = connection.prepare(
-                "SELECT 'death/' || uid || '/' || container || '/' || container_id, time_ns, taken_ns FROM record WHERE kind = 'death'",
+                "SELECT 'death/' || uid || '/' || container || '/' || container_id, time_ns, taken_ns FROM death",
             )?;
             let rows = statement.query_map([], |row| {
                 Ok((row.get(0)?, Kept { finished_ns: row.get(1)?, taken_ns: row.get(2)? }))

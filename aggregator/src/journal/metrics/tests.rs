@@ -8,7 +8,7 @@ fn families_have_the_names_that_dashboards_use() {
     metrics.commits.inc();
     metrics.commit_duration.observe(0.004);
     metrics.records.get_or_create(&KindLabel { kind: Kind::Death }).inc();
-    metrics.duplicates.get_or_create(&KindLabel { kind: Kind::Event }).inc();
+    metrics.duplicates.get_or_create(&DuplicateLabel { kind: Kind::Event, reason: Known::Identity }).inc();
     metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Age }).inc_by(3);
     let label = ConsumerLabel { consumer: "loki".into(), reason: "retention" };
     metrics.undelivered.get_or_create(&label).inc_by(2);
@@ -22,7 +22,7 @@ fn families_have_the_names_that_dashboards_use() {
         "nodetap_journal_commits_total 1",
         "nodetap_journal_commit_duration_seconds_count 1",
         r#"nodetap_journal_records_total{kind="death"} 1"#,
-        r#"nodetap_journal_duplicates_total{kind="event"} 1"#,
+        r#"nodetap_journal_duplicates_total{kind="event",reason="identity"} 1"#,
         r#"nodetap_journal_dropped_records_total{reason="age"} 3"#,
         r#"nodetap_journal_undelivered_records_total{consumer="loki",reason="retention"} 2"#,
         r#"nodetap_journal_errors_total{reason="full"} 1"#,

@@ -1,7 +1,8 @@
 //! Cursors and dead letters: a database of their own, which outlives the days' files, on a thread of its own, so that a sink's
 //! commit does not wait for records.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Receiver;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -9,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::day::{signed, unsigned};
 use super::folder::Failure;
-use super::{Synchronous, dead_letters, folder};
-use crate::journal::metrics::{ErrorLabel, JournalMetrics};
+use super::{Settings, Synchronous, dead_letters, folder};
+use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
 use crate::journal::{DeadLetter, JournalError, KeptLetter, Letters, Position};
 
 const SCHEMA: &str = "
@@ -70,12 +71,15 @@ pub(super) enum Request {
     },
 }
 
-/// The database, opened when it is needed and again after it failed.
-#[derive(Debug)]
+/// The database, opened when it is needed and again after it failed. Clones share the one connection to it, so that nobody
+/// writes on into a file that was put aside.
+#[derive(Clone)]
 pub(super) struct Cursors {
     path: PathBuf,
     synchronous: Synchronous,
-    connection: Option<Connection>,
+    metrics: JournalMetrics,
+    clock: super::Clock,
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 /// Up to where positions may have been given out, whatever the files say.
@@ -90,12 +94,14 @@ pub(super) struct KnownHead {
 // === impl Cursors ===
 
 impl Cursors {
-    pub(super) fn new(folder: &Path, synchronous: Synchronous) -> Self {
-        Self { path: folder.join(folder::CURSORS), synchronous, connection: None }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn new(settings: &Settings, metrics: JournalMetrics) -> Self {
+        Self {
+            path: settings.path.join(folder::CURSORS),
+            synchronous: settings.synchronous,
+            metrics,
+            clock: settings.clock.clone(),
+            connection: Arc::default(),
+        }
     }
 
     /// What is known of the head, without making anything.
@@ -115,7 +121,7 @@ impl Cursors {
         read().map_err(Failure::at(&self.path))
     }
 
-    pub(super) fn write_head(&mut self, head: KnownHead) -> Result<(), Failure> {
+    pub(super) fn write_head(&self, head: KnownHead) -> Result<(), Failure> {
         self.with(|connection| {
             connection
                 .prepare_cached("UPDATE head SET committed = ?1, reserved = ?2")?
@@ -125,7 +131,7 @@ impl Cursors {
     }
 
     /// All cursors.
-    pub(super) fn all(&mut self) -> Result<Vec<(String, u64)>, Failure> {
+    pub(super) fn all(&self) -> Result<Vec<(String, u64)>, Failure> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached("SELECT consumer, position FROM cursor")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
@@ -134,24 +140,39 @@ impl Cursors {
     }
 
     /// Opens it, and makes it where it is not there.
-    pub(super) fn open(&mut self) -> Result<(), Failure> {
+    pub(super) fn open(&self) -> Result<(), Failure> {
         self.with(|_| Ok(()))
     }
 
-    fn with<T>(
-        &mut self,
-        run: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
-    ) -> Result<T, Failure> {
-        let connection = match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => self.connect(),
-        };
-        let result = connection.and_then(|mut connection| {
+    /// Runs something on the database. One that cannot be read is put aside, and begun anew.
+    fn with<T>(&self, run: impl Fn(&mut Connection) -> Result<T, rusqlite::Error>) -> Result<T, Failure> {
+        let mut place = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attempt = || {
+            let mut connection = match place.take() {
+                Some(connection) => connection,
+                None => self.connect()?,
+            };
             let result = run(&mut connection)?;
-            self.connection = Some(connection);
+            *place = Some(connection);
             Ok(result)
-        });
-        result.map_err(Failure::at(&self.path))
+        };
+        let failure = match attempt().map_err(Failure::at(&self.path)) {
+            Err(failure) if failure.kind() == Failed::Corrupt => failure,
+            result => return result,
+        };
+        self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Corrupt }).inc();
+        match folder::set_aside(&self.path, (self.clock)()) {
+            Ok(aside) => {
+                self.metrics.set_aside.inc();
+                let (path, aside) = (self.path.display(), aside.display());
+                tracing::error!(%path, %aside, error = %failure.error, "cursors cannot be read: put aside, sinks begin with the oldest record");
+                attempt().map_err(Failure::at(&self.path))
+            }
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "cursors could not be put aside");
+                Err(failure)
+            }
+        }
     }
 
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
@@ -163,7 +184,7 @@ impl Cursors {
         Ok(connection)
     }
 
-    fn cursor(&mut self, consumer: &str) -> Result<Option<Position>, Failure> {
+    fn cursor(&self, consumer: &str) -> Result<Option<Position>, Failure> {
         self.with(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT position FROM cursor WHERE consumer = ?1")?;
@@ -172,7 +193,7 @@ impl Cursors {
         })
     }
 
-    fn commit(&mut self, group: &[(String, Position, Vec<DeadLetter>)], now_ns: i64) -> Result<(), Failure> {
+    fn commit(&self, group: &[(String, Position, Vec<DeadLetter>)], now_ns: i64) -> Result<(), Failure> {
         self.with(|connection| {
             let transaction = connection.transaction()?;
             for (consumer, cursor, dead) in group {
@@ -190,12 +211,7 @@ impl Cursors {
     }
 
     /// Serves consumers until the last handle of the journal is gone.
-    pub(super) fn run(
-        mut self,
-        requests: &Receiver<Request>,
-        metrics: &JournalMetrics,
-        clock: &super::Clock,
-    ) {
+    pub(super) fn run(self, requests: &Receiver<Request>) {
         while let Ok(request) = requests.recv() {
             let mut group = Vec::new();
             let mut answers = Vec::new();
@@ -203,13 +219,13 @@ impl Cursors {
             while let Some(request) = next.take() {
                 match request {
                     Request::Cursor { consumer, answer, place } => {
-                        let result = self.cursor(&consumer).map_err(|failure| failed(failure, metrics));
+                        let result = self.cursor(&consumer).map_err(|failure| self.failed(failure));
                         drop(place);
                         // Who asked may have gone.
                         let _ = answer.send(result);
                     }
                     Request::All { answer, place } => {
-                        let result = self.all().map_err(|failure| failed(failure, metrics));
+                        let result = self.all().map_err(|failure| self.failed(failure));
                         drop(place);
                         let position = |(consumer, position)| (consumer, Position(position));
                         let _ = answer.send(result.map(|all| all.into_iter().map(position).collect()));
@@ -217,12 +233,12 @@ impl Cursors {
                     Request::Letters { letters, limit, answer, place } => {
                         let result = self.with(|connection| dead_letters::read(connection, &letters, limit));
                         drop(place);
-                        let _ = answer.send(result.map_err(|failure| failed(failure, metrics)));
+                        let _ = answer.send(result.map_err(|failure| self.failed(failure)));
                     }
                     Request::Forget { letters, answer, place } => {
                         let result = self.with(|connection| dead_letters::forget(connection, &letters));
                         drop(place);
-                        let _ = answer.send(result.map_err(|failure| failed(failure, metrics)));
+                        let _ = answer.send(result.map_err(|failure| self.failed(failure)));
                     }
                     Request::Commit { consumer, cursor, dead, answer, place } => {
                         group.push((consumer, cursor, dead));
@@ -236,16 +252,16 @@ impl Cursors {
             if group.is_empty() {
                 continue;
             }
-            let result = self.commit(&group, clock()).map_err(|failure| failed(failure, metrics));
+            let result = self.commit(&group, (self.clock)()).map_err(|failure| self.failed(failure));
             for (answer, place) in answers {
                 drop(place);
                 let _ = answer.send(result.clone());
             }
         }
     }
-}
 
-fn failed(failure: Failure, metrics: &JournalMetrics) -> JournalError {
-    metrics.errors.get_or_create(&ErrorLabel { reason: failure.kind() }).inc();
-    failure.into_error()
+    fn failed(&self, failure: Failure) -> JournalError {
+        self.metrics.errors.get_or_create(&ErrorLabel { reason: failure.kind() }).inc();
+        failure.into_error()
+    }
 }

@@ -81,7 +81,12 @@ impl Failure {
     }
 
     pub(super) fn into_error(self) -> JournalError {
-        let Self { path, error } = &self;
+        self.describe()
+    }
+
+    /// What went wrong, where, and the way out.
+    pub(super) fn describe(&self) -> JournalError {
+        let Self { path, error } = self;
         let (path, free) = (path.display(), free_bytes(path));
         JournalError::Storage(match (self.kind(), free) {
             (Failed::Full, Some(free)) => format!(

@@ -1,27 +1,29 @@
-//! What merging asks: memory first, then the newest file, then the earlier ones that retention keeps.
+//! What merging asks: memory first, then the indexes of the files whose versions reach so far.
 
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use rusqlite::types::Value;
 
-use super::day::{self, Version};
 use super::folder::Failure;
-use super::memory::{Memory, Staged};
+use super::index::versions::{self, Range};
+use super::memory::{Memory, Staged, version_of};
+use super::{deaths, hash, state};
 use crate::merge::{DeathKey, Known};
 
-/// A file of an earlier day.
+/// A file as merging asks it.
 #[derive(Debug)]
 pub(super) struct Earlier {
     pub(super) path: PathBuf,
-    connection: Connection,
-    versions: Option<(Value, Value)>,
+    pub(super) connection: Connection,
+    pub(super) ranges: Vec<Range>,
 }
 
 /// The journal as of the transaction that is open.
 pub(super) struct Lookup<'a> {
     pub(super) path: &'a PathBuf,
     pub(super) today: &'a Connection,
+    /// Of today's segments.
+    pub(super) ranges: &'a [Range],
     pub(super) earlier: &'a [Earlier],
     pub(super) memory: &'a Memory,
     pub(super) staged: &'a Staged,
@@ -31,23 +33,21 @@ pub(super) struct Lookup<'a> {
 
 impl Earlier {
     pub(super) fn new(path: PathBuf, connection: Connection) -> Result<Self, rusqlite::Error> {
-        let versions = day::version_range(&connection)?;
-        Ok(Self { path, connection, versions })
-    }
-
-    fn can_hold(&self, version: &Version<'_>) -> bool {
-        match (&self.versions, version.number()) {
-            (None, _) => false,
-            // In SQLite's order every number comes before any text.
-            (Some((Value::Integer(first), Value::Integer(last))), number) => {
-                number.is_some_and(|number| (*first..=*last).contains(&number))
-            }
-            (Some(_), _) => true,
-        }
+        let ranges = versions::ranges(&connection)?;
+        Ok(Self { path, connection, ranges })
     }
 }
 
 // === impl Lookup ===
+
+impl Lookup<'_> {
+    fn files(&self) -> impl Iterator<Item = (&PathBuf, &Connection, &[Range])> {
+        let today = (self.path, self.today, self.ranges);
+        let earlier = self.earlier.iter();
+        std::iter::once(today)
+            .chain(earlier.map(|file| (&file.path, &file.connection, file.ranges.as_slice())))
+    }
+}
 
 impl Known for Lookup<'_> {
     type Error = Failure;
@@ -58,13 +58,19 @@ impl Known for Lookup<'_> {
     }
 
     fn contains_event(&mut self, uid: &str, resource_version: &str) -> Result<bool, Failure> {
-        if day::contains_event(self.today, uid, resource_version).map_err(Failure::at(self.path))? {
+        let Some(version) = version_of(uid, resource_version) else {
+            for (path, connection, _) in self.files() {
+                if versions::contains_opaque(connection, uid, resource_version).map_err(Failure::at(path))? {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        };
+        if self.staged.versions.contains(&version) || self.memory.unindexed.contains(&version) {
             return Ok(true);
         }
-        for earlier in self.earlier.iter().filter(|earlier| earlier.can_hold(&Version(resource_version))) {
-            if day::contains_event(&earlier.connection, uid, resource_version)
-                .map_err(Failure::at(&earlier.path))?
-            {
+        for (path, connection, ranges) in self.files() {
+            if versions::contains(connection, ranges, version).map_err(Failure::at(path))? {
                 return Ok(true);
             }
         }
@@ -72,22 +78,24 @@ impl Known for Lookup<'_> {
     }
 
     fn last_count(&mut self, uid: &str) -> Result<Option<u64>, Failure> {
-        let remembered = self.staged.counts.get(uid).copied().or_else(|| self.memory.counts.get(uid));
+        let uid = hash::of(&[uid]);
+        let remembered = self.staged.counts.get(&uid).copied().or_else(|| self.memory.counts.get(uid));
         match remembered {
             Some(count) => Ok(Some(count)),
-            None => day::last_count(self.today, uid).map_err(Failure::at(self.path)),
+            None => state::last_count(self.today, uid).map_err(Failure::at(self.path)),
         }
     }
 
     fn contains_death(&mut self, death: &DeathKey<'_>) -> Result<bool, Failure> {
-        if day::contains_death(self.today, death).map_err(Failure::at(self.path))? {
-            return Ok(true);
-        }
-        for earlier in self.earlier {
-            if day::contains_death(&earlier.connection, death).map_err(Failure::at(&earlier.path))? {
+        for (path, connection, _) in self.files() {
+            if deaths::contains(connection, death).map_err(Failure::at(path))? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    fn dropped_ns(&self) -> Option<i64> {
+        self.memory.dropped_ns
     }
 }

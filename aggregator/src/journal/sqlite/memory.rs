@@ -1,12 +1,15 @@
-//! What the writer remembers of the newest file's state, so that it need not ask the disk.
+//! What the writer remembers of the files' state, so that it need not ask the disk.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use nodetap_wire::{Checkpoint, Shard, resource_version};
 
-/// Half of the Events whose last count is remembered. About 9 MB when both halves are full.
-const HALF: usize = 100_000;
+use super::hash;
+use super::index::MOST_UNINDEXED;
+
+/// Half of the Events whose last count is remembered: more than there can be among the records that are not indexed yet,
+/// because those are remembered nowhere else. About 9 MB when both halves are full.
+const HALF: usize = MOST_UNINDEXED as usize + 32_768;
 
 /// State as of the last commit.
 #[derive(Debug, Default)]
@@ -17,8 +20,12 @@ pub(super) struct Memory {
     pub(super) raised: HashMap<String, i64>,
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
     pub(super) counts: Counts,
+    /// Of the Events that are not indexed yet.
+    pub(super) unindexed: Unindexed,
     /// The last position given out.
     pub(super) head: u64,
+    /// When the last record was taken that retention has dropped, in nanoseconds since 1970.
+    pub(super) dropped_ns: Option<i64>,
 }
 
 /// What a group of batches adds, until it is committed.
@@ -26,19 +33,29 @@ pub(super) struct Memory {
 pub(super) struct Staged {
     pub(super) watermarks: HashMap<String, String>,
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
-    pub(super) counts: HashMap<String, u64>,
+    /// By the hash of the Event's uid.
+    pub(super) counts: HashMap<u64, u64>,
+    pub(super) versions: HashSet<Version>,
+    /// The same with their positions.
+    pub(super) positions: Vec<(Version, u64)>,
     pub(super) head: u64,
     /// When it was taken, in nanoseconds since 1970.
     pub(super) now_ns: i64,
 }
 
-/// The last count of the Events seen lately, by a hash of their uid. Those with a count above 1 are on disk as well; of those
-/// with 1, this alone tells at a glance that they were seen. Bounded: the least recently counted half goes when one is full.
+/// One state of one Event: its resourceVersion as a number, and a hash of its uid.
+pub(super) type Version = (u64, u64);
+
+/// The states of Events that no segment of the index has yet, by position. Bounded by how far the index may be behind.
+#[derive(Debug, Default)]
+pub(super) struct Unindexed(HashMap<Version, u64>);
+
+/// The last count of the Events seen lately, by the hash of their uid. Of those with 1, this alone tells that they were seen.
+/// Bounded: the least recently counted half goes when one is full.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    hashers: [RandomState; 2],
-    young: HashMap<u128, u64>,
-    old: HashMap<u128, u64>,
+    young: HashMap<u64, u64>,
+    old: HashMap<u64, u64>,
 }
 
 // === impl Memory ===
@@ -50,7 +67,10 @@ impl Memory {
         self.watermarks.extend(staged.watermarks);
         self.checkpoints.extend(staged.checkpoints);
         for (uid, count) in staged.counts {
-            self.counts.set(&uid, count);
+            self.counts.set(uid, count);
+        }
+        for (version, position) in staged.positions {
+            self.unindexed.insert(version, position);
         }
         self.head = staged.head;
     }
@@ -95,27 +115,62 @@ impl Staged {
             self.checkpoints.insert(shard, checkpoint.clone());
         }
     }
+
+    /// Notes a state of an Event at the position that it gets.
+    pub(super) fn version(&mut self, version: Version, position: u64) {
+        self.versions.insert(version);
+        self.positions.push((version, position));
+    }
+}
+
+// === impl Unindexed ===
+
+impl Unindexed {
+    pub(super) fn insert(&mut self, version: Version, position: u64) {
+        self.0.insert(version, position);
+    }
+
+    pub(super) fn contains(&self, version: &Version) -> bool {
+        self.0.contains_key(version)
+    }
+
+    /// Forgets what a segment of the index has, or what went with its file.
+    pub(super) fn forget(&mut self, first: u64, last: u64) {
+        self.0.retain(|_, position| !(first..=last).contains(position));
+        // After a burst.
+        self.0.shrink_to(MOST_UNINDEXED as usize / 2);
+    }
 }
 
 // === impl Counts ===
 
 impl Counts {
-    pub(super) fn get(&self, uid: &str) -> Option<u64> {
-        let key = self.key(uid);
-        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    pub(super) fn get(&self, uid: u64) -> Option<u64> {
+        self.young.get(&uid).or_else(|| self.old.get(&uid)).copied()
     }
 
-    pub(super) fn set(&mut self, uid: &str, count: u64) {
-        let key = self.key(uid);
-        if self.young.len() >= HALF && !self.young.contains_key(&key) {
+    pub(super) fn set(&mut self, uid: u64, count: u64) {
+        if self.young.len() >= HALF && !self.young.contains_key(&uid) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, count);
+        self.young.insert(uid, count);
     }
 
-    /// A uid is any text: 128 bits of it are enough.
-    fn key(&self, uid: &str) -> u128 {
-        let [high, low] = &self.hashers;
-        (u128::from(high.hash_one(uid)) << 64) | u128::from(low.hash_one(uid))
+    /// As [`set`](Self::set), but a count never falls.
+    pub(super) fn raise(&mut self, uid: u64, count: u64) {
+        if self.get(uid).is_none_or(|known| known < count) {
+            self.set(uid, count);
+        }
     }
+}
+
+/// A resourceVersion as a number, where it is a decimal one below 2^63.
+pub(super) fn version_number(version: &str) -> Option<u64> {
+    let is_decimal = !version.starts_with('0') && version.bytes().all(|byte| byte.is_ascii_digit());
+    version.parse().ok().filter(|number| is_decimal && *number <= i64::MAX as u64)
+}
+
+/// What tells one state of an Event from another; `None` where its resourceVersion is opaque.
+pub(super) fn version_of(uid: &str, version: &str) -> Option<Version> {
+    Some((version_number(version)?, hash::of(&[uid])))
 }

@@ -7,9 +7,11 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::block::Unpacker;
 use super::folder::{DayFile, Failure, Files};
+use super::log::{self, LeftOut};
 use super::writer::Command;
-use super::{READ_BYTES, day, folder};
+use super::{READ_BYTES, folder};
 use crate::journal;
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
 use crate::journal::{JournalError, Position};
@@ -25,13 +27,13 @@ pub(super) struct Read {
 }
 
 /// One thread's connections.
-#[derive(Debug)]
 pub(super) struct Reader {
     pub(super) files: Files,
     pub(super) metrics: JournalMetrics,
     pub(super) writer: Sender<Command>,
     /// By the file's generation.
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) unpacker: Unpacker,
 }
 
 // === impl Reader ===
@@ -87,8 +89,8 @@ impl Reader {
             if is_as_it_lay {
                 // Good for once. The writer may have found room meanwhile, so that what looks damaged need not be.
                 let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-                let malformed =
-                    day::read(&connection, after.0, limit, bytes, entries).map_err(|error| Failure {
+                let malformed = log::read(&connection, &mut self.unpacker, after.0, limit, bytes, entries)
+                    .map_err(|error| Failure {
                         path: file.path.clone(),
                         error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
                     })?;
@@ -98,17 +100,18 @@ impl Reader {
             place.insert(connection);
         }
         let Some(connection) = self.connections.get(&file.generation) else { return Ok(()) };
-        let malformed =
-            day::read(connection, after.0, limit, bytes, entries).map_err(Failure::at(&file.path))?;
+        let malformed = log::read(connection, &mut self.unpacker, after.0, limit, bytes, entries)
+            .map_err(Failure::at(&file.path))?;
         self.leave_out(file, &malformed);
         Ok(())
     }
 
-    fn leave_out(&self, file: &DayFile, malformed: &[Position]) {
+    fn leave_out(&self, file: &DayFile, malformed: &[LeftOut]) {
         let Some(first) = malformed.first() else { return };
         let label = ErrorLabel { reason: Failed::Record };
-        self.metrics.errors.get_or_create(&label).inc_by(malformed.len() as u64);
+        let records: u64 = malformed.iter().map(|left_out| left_out.records).sum();
+        self.metrics.errors.get_or_create(&label).inc_by(records);
         let path = file.path.display();
-        tracing::error!(%path, records = malformed.len(), first = first.0, "records cannot be read, left out");
+        tracing::error!(%path, records, first = first.position().0, "records cannot be read, left out");
     }
 }

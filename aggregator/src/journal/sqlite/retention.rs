@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::cursors::Cursors;
 use super::folder::{DayFile, open_to_read};
-use super::{Settings, day, folder};
+use super::{Settings, folder, log};
 use crate::journal::metrics::{ConsumerLabel, Dropped, DroppedLabel, JournalMetrics};
 
 /// No file is closed for its size below this: an empty one takes a tenth of it.
@@ -26,7 +26,7 @@ pub(super) struct Keep<'a> {
 
 impl Keep<'_> {
     /// Decides what has to go, counts and logs it.
-    pub(super) fn apply(&self, files: &[DayFile], cursors: &mut Cursors) -> Vec<PathBuf> {
+    pub(super) fn apply(&self, files: &[DayFile], cursors: &Cursors) -> Vec<PathBuf> {
         let aside = folder::set_aside_files(&self.settings.path);
         let aside_bytes: u64 =
             aside.iter().filter_map(|path| path.metadata().ok()).map(|data| data.len()).sum();
@@ -46,6 +46,8 @@ impl Keep<'_> {
             let is_old =
                 folder::end_of(&file.piece.date).is_some_and(|end| end.saturating_add(max_age) < self.now_ns);
             let reason = match is_old {
+                // Age alone does not cost a sink what it has yet to deliver.
+                true if bytes <= self.settings.max_bytes && self.is_needed(file, cursors) => break,
                 true => Dropped::Age,
                 false if bytes > self.settings.max_bytes => Dropped::Bytes,
                 false => break,
@@ -55,6 +57,23 @@ impl Keep<'_> {
             dropped.push(file.path.clone());
         }
         dropped
+    }
+
+    /// Whether one of those that must deliver has yet to deliver some of a file.
+    fn is_needed(&self, file: &DayFile, cursors: &Cursors) -> bool {
+        let required = &self.settings.required;
+        if required.is_empty() {
+            return false;
+        }
+        match cursors.all() {
+            Ok(all) => required.iter().any(|consumer| {
+                let position =
+                    all.iter().find(|(name, _)| name == consumer).map_or(0, |(_, position)| *position);
+                position < file.last
+            }),
+            // Whoever cannot be asked may need it.
+            Err(_) => true,
+        }
     }
 
     /// Whether a file is so large that the next record belongs in a new one: an eighth of its room.
@@ -78,14 +97,14 @@ impl Keep<'_> {
     }
 
     /// On a disk that is full: the oldest file, which makes room by going; never the newest. Counts and logs it.
-    pub(super) fn make_room(&self, files: &[DayFile], cursors: &mut Cursors) -> Option<PathBuf> {
+    pub(super) fn make_room(&self, files: &[DayFile], cursors: &Cursors) -> Option<PathBuf> {
         let (_, earlier) = files.split_last()?;
         let oldest = earlier.first()?;
         self.count(oldest, Dropped::Full, cursors);
         Some(oldest.path.clone())
     }
 
-    fn count(&self, file: &DayFile, reason: Dropped, cursors: &mut Cursors) {
+    fn count(&self, file: &DayFile, reason: Dropped, cursors: &Cursors) {
         let records = file.last.saturating_add(1).saturating_sub(file.first);
         self.metrics.dropped.get_or_create(&DroppedLabel { reason }).inc_by(records);
         tracing::info!(path = %file.path.display(), records, ?reason, "journal drops a file");
@@ -115,7 +134,7 @@ impl Keep<'_> {
         self.metrics.files.set(i64::try_from(files.len()).unwrap_or(i64::MAX));
         let oldest = files.iter().find_map(|file| {
             let (connection, _) = open_to_read(&file.path).ok()?;
-            day::first_taken_ns(&connection).ok()?
+            log::taken_ns(&connection, false).ok()?
         });
         self.metrics.oldest.set(oldest.map_or(0.0, |ns| ns as f64 / 1e9));
     }

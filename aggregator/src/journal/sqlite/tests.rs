@@ -2,6 +2,7 @@
 
 mod damage;
 mod full;
+mod history;
 mod kill;
 
 use std::collections::BTreeMap;
@@ -114,10 +115,15 @@ fn pieces(folder: &Path) -> Vec<String> {
     folder::pieces(folder).unwrap().iter().map(ToString::to_string).collect()
 }
 
-/// About 200 KiB.
+/// A name that begins so and does not compress: hexadecimal noise, of which a half is left.
+fn noisy(name: &str) -> String {
+    let noise = |at: u64| format!("{:016x}", hash::of(&[name, &at.to_string()]));
+    format!("{name}-{}", (0..256).map(noise).collect::<String>())
+}
+
+/// About 200 KiB on the disk.
 fn bulk(from: u64) -> Taken {
-    let name = |n: u64| format!("{n}-{}", "x".repeat(200));
-    taken((from..from + 100).map(|n| event(&name(n), n, 1)).collect())
+    taken((from..from + 100).map(|n| event(&noisy(&n.to_string()), n, 1)).collect())
 }
 
 fn versions(entries: &[Entry]) -> Vec<String> {
@@ -146,7 +152,9 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
     }
     match (&entries[1].body, &batch[1].kind) {
         (Body::Death(found), Some(record::Kind::Death(death))) => {
-            assert_eq!(&**found, death);
+            let found_raw = ContainerDied { explanation: String::new(), ..(**found).clone() };
+            assert_eq!(&found_raw, death);
+            assert!(!found.explanation.is_empty());
             assert_eq!(entries[1].object, Some(death.object()));
         }
         _ => panic!("{:?}", entries[1]),
@@ -344,6 +352,57 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
 }
 
 #[tokio::test]
+async fn age_does_not_drop_what_a_sink_that_must_deliver_has_yet_to_get() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings {
+        max_age: Duration::from_secs(86_400),
+        required: vec!["sink/slow".to_owned()],
+        ..clock.settings(folder.path())
+    };
+    let journal = open(&settings);
+    for version in 1..=4 {
+        journal.append(taken(vec![event(&format!("u{version}"), version, 1)])).await.unwrap();
+        clock.advance(3 * DAY);
+    }
+    assert_eq!(pieces(folder.path()), ["2026-07-01", "2026-07-04", "2026-07-07", "2026-07-10"]);
+    journal.commit("sink/slow", Position(2), vec![]).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(pieces(folder.path()), ["2026-07-07", "2026-07-10", "2026-07-13"]);
+    journal.close().await;
+    drop(journal);
+    // Bytes count all the same.
+    let journal = open(&Settings { max_bytes: 1, ..settings });
+    assert_eq!(all(&journal).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_death_from_before_what_was_dropped_is_not_new_after_a_restart_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings { max_age: Duration::from_secs(86_400), ..clock.settings(folder.path()) };
+    let journal = open(&settings);
+    clock.advance(DAY / 6);
+    let old = death("containerd://x", 0);
+    journal.append(taken(vec![old.clone(), event("a", 1, 1)])).await.unwrap();
+    clock.advance(3 * DAY);
+    journal.append(taken(vec![event("b", 2, 1)])).await.unwrap();
+    assert_eq!(pieces(folder.path()), ["2026-07-04"]);
+    assert_eq!(journal.append(taken(vec![old.clone()])).await.unwrap().duplicates, 1);
+    journal.close().await;
+    drop(journal);
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    assert_eq!(journal.append(taken(vec![old])).await.unwrap().duplicates, 1);
+    journal.close().await;
+    let label = crate::journal::metrics::DuplicateLabel {
+        kind: crate::journal::metrics::Kind::Death,
+        reason: crate::journal::metrics::Known::Retention,
+    };
+    assert_eq!(metrics.duplicates.get_or_create(&label).get(), 1);
+}
+
+#[tokio::test]
 async fn a_day_that_grows_large_goes_on_in_another_file_and_its_oldest_is_dropped_for_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { max_bytes: 4 << 20, ..TestClock::new().settings(folder.path()) };
@@ -415,14 +474,14 @@ async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_aga
     let database = rusqlite::Connection::open(path).unwrap();
     database
         .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON record WHEN new.uid = 'lost'
+            "CREATE TRIGGER refuse BEFORE INSERT ON watermark WHEN new.resource_version = '20000'
              BEGIN SELECT RAISE(ABORT, 'no'); END",
         )
         .unwrap();
     // Large enough to close its group, so that what follows is in the next one.
-    let mut lost: Vec<_> = (10..1_010).map(|n| event(&format!("u{n}"), n, 1)).collect();
-    lost.push(event("lost", 2_000, 1));
-    let later = Taken { checkpoints: vec![checkpoint(1, "3000")], ..taken(vec![event("later", 3_000, 1)]) };
+    let mut lost: Vec<_> = (10..5_000).map(|n| event(&format!("u{n}"), n, 1)).collect();
+    lost.push(event("lost", 20_000, 1));
+    let later = Taken { checkpoints: vec![checkpoint(1, "30000")], ..taken(vec![event("later", 30_000, 1)]) };
     let (first, second) =
         tokio::join!(biased; journal.append(taken(lost.clone())), journal.append(later.clone()));
     first.unwrap_err();
@@ -431,9 +490,9 @@ async fn a_checkpoint_behind_a_batch_that_failed_is_not_kept_before_it_comes_aga
     assert_eq!(all(&journal).await.len(), 1);
 
     database.execute_batch("DROP TRIGGER refuse").unwrap();
-    assert_eq!(journal.append(taken(lost)).await.unwrap().new, 1_001);
+    assert_eq!(journal.append(taken(lost)).await.unwrap().new, 4_991);
     assert_eq!(journal.append(later).await.unwrap().new, 1);
-    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "3000")]);
+    assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "30000")]);
 }
 
 #[tokio::test]
@@ -490,7 +549,7 @@ async fn a_namespace_of_which_nothing_came_for_two_days_has_no_watermark_in_a_ne
 }
 
 #[tokio::test]
-async fn a_file_of_the_first_version_is_written_on() {
+async fn a_file_from_before_the_first_release_is_put_aside_and_the_journal_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let settings = TestClock::new().settings(folder.path());
     let journal = open(&settings);
@@ -499,15 +558,14 @@ async fn a_file_of_the_first_version_is_written_on() {
     drop(journal);
     let path = folder::day_path(folder.path(), "2026-07-01");
     let database = rusqlite::Connection::open(path).unwrap();
-    database
-        .execute_batch(
-            "ALTER TABLE watermark DROP COLUMN raised_ns; UPDATE meta SET value = 1 WHERE key = 'schema'",
-        )
-        .unwrap();
+    database.execute_batch("UPDATE meta SET value = 2 WHERE key = 'schema'").unwrap();
     drop(database);
-    let journal = open(&settings);
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    assert_eq!(metrics.set_aside.get(), 1);
     let appended = journal.append(taken(vec![event("a", 1, 1), event("b", 2, 1)])).await.unwrap();
-    assert_eq!((appended.new, appended.duplicates), (1, 1));
+    assert_eq!((appended.new, appended.duplicates), (2, 0));
+    assert!(appended.head.0 > 2, "{appended:?}");
 }
 
 #[tokio::test]

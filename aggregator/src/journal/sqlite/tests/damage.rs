@@ -131,7 +131,7 @@ async fn a_checkpoint_of_a_shard_that_is_not_known_is_left_out() {
     let (_clock, settings) = three_days(folder.path()).await;
     let path = folder::day_path(folder.path(), "2026-07-03");
     let database = rusqlite::Connection::open(path).unwrap();
-    database.execute("INSERT INTO checkpoint VALUES ('zone/a', 7, '9999')", []).unwrap();
+    database.execute("INSERT INTO checkpoint VALUES ('zone/a', 7, '9999', x'f20100')", []).unwrap();
     drop(database);
     let journal = open(&settings);
     assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "122")]);
@@ -143,15 +143,83 @@ async fn a_record_that_cannot_be_read_is_left_out_and_its_file_is_served() {
     let (_clock, settings) = three_days(folder.path()).await;
     let path = folder::day_path(folder.path(), "2026-07-02");
     let database = rusqlite::Connection::open(path).unwrap();
-    // The second day has 4, 5 and 6.
-    database.execute("UPDATE record SET kind = 'death', body = '{' WHERE position = 4", []).unwrap();
-    database.execute("UPDATE record SET facts = 'no' WHERE position = 5", []).unwrap();
+    // The second day has 4, 5 and 6: 4 is a death that is none, of 5 what was known of its object is none.
+    let (first, bytes, body): (i64, i64, Vec<u8>) = database
+        .query_row("SELECT first, bytes, body FROM block", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .unwrap();
+    let mut unpacker = block::Unpacker::new().unwrap();
+    let mut packer = block::Packer::new().unwrap();
+    for stored in unpacker.records(first as u64, &body, bytes as usize).unwrap() {
+        packer.push(&match stored.position {
+            4 => block::Stored { is_death: true, body: b"{", ..stored },
+            5 => block::Stored { facts: Some(b"no"), ..stored },
+            _ => stored,
+        });
+    }
+    let block = packer.pack().unwrap();
+    database
+        .execute("UPDATE block SET bytes = ?1, body = ?2", rusqlite::params![block.bytes as i64, block.body])
+        .unwrap();
     drop(database);
     let metrics = JournalMetrics::default();
     let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
     // A page of one is not empty for what was left out.
     assert_eq!(journal.read_from(Position(3), 1).await.unwrap()[0].position, Position(6));
-    assert_eq!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).get(), 2);
+    assert!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).get() >= 2);
     assert_eq!(all(&journal).await.len(), 7);
     assert_eq!((metrics.set_aside.get(), set_aside(folder.path())), (0, 0));
+}
+
+#[tokio::test]
+async fn a_block_with_a_flipped_bit_is_left_out_and_its_file_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    let path = folder::day_path(folder.path(), "2026-07-02");
+    let database = rusqlite::Connection::open(path).unwrap();
+    let mut body: Vec<u8> = database.query_row("SELECT body FROM block", [], |row| row.get(0)).unwrap();
+    let middle = body.len() / 2;
+    body[middle] ^= 0x10;
+    database.execute("UPDATE block SET body = ?1", [body]).unwrap();
+    drop(database);
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    assert_eq!(journal.read_from(Position(3), 1).await.unwrap()[0].position, Position(7));
+    assert!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).get() >= 3);
+    assert_eq!(all(&journal).await.len(), 6);
+    assert_eq!((metrics.set_aside.get(), set_aside(folder.path())), (0, 0));
+}
+
+#[tokio::test]
+async fn cursors_damaged_while_they_are_written_are_begun_anew_by_both_who_write_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    journal.commit("loki", Position(1), vec![]).await.unwrap();
+    let path = folder.path().join("cursors.sqlite");
+    for file in folder::companions(&path) {
+        let length = fs::metadata(&file).unwrap().len();
+        fs::write(&file, vec![0xa5; length as usize]).unwrap();
+    }
+    let mut committed = journal.commit("loki", Position(1), vec![]).await;
+    for _ in 0..3 {
+        if committed.is_ok() {
+            break;
+        }
+        committed = journal.commit("loki", Position(1), vec![]).await;
+    }
+    committed.unwrap();
+    assert_eq!(metrics.set_aside.get(), 1);
+    journal.close().await;
+    // What the writer noted at its end is in the same file as the cursor.
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let found: (i64, i64) = database
+        .query_row("SELECT (SELECT position FROM cursor), (SELECT committed FROM head)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(found, (1, 1));
 }

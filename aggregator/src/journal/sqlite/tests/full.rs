@@ -91,8 +91,9 @@ async fn an_append_without_room_is_refused_whole_and_kept_when_it_comes_again() 
     let mut kept = 0;
     let mut batch = 0;
     let refused = loop {
-        let records =
-            (0..100).map(|n| event(&format!("{batch}-{n}"), 1 + batch * 100 + n, 1)).collect::<Vec<_>>();
+        let records = (0..100)
+            .map(|n| event(&noisy(&format!("{batch}-{n}")), 1 + batch * 100 + n, 1))
+            .collect::<Vec<_>>();
         match journal.append(taken(records.clone())).await {
             Ok(appended) => kept += appended.new,
             Err(error) => {

@@ -1,0 +1,375 @@
+//! Answers questions to the history, on threads and connections of its own: what is indexed by its index, the rest by a look at
+//! each record.
+
+use std::collections::HashMap;
+use std::collections::hash_map;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::block::Unpacker;
+use super::folder::{self, DayFile, Failure, Files};
+use super::index::count::{self, Counts, TooMany};
+use super::index::directory::Directory;
+use super::index::plan::Plan;
+use super::index::search::{self, Interrupted, Scratch, Top};
+use super::index::stored::{Meta, Stored};
+use super::log;
+use super::writer::Command;
+use crate::history::query::{Count, CountBy, Field, Filter, Found, Mark, Search};
+use crate::history::{HistoryError, Page};
+use crate::journal::facets::{Facets, Test};
+use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
+use crate::journal::sqlite::index::term;
+use crate::journal::{Entry, Position};
+
+/// Records that are looked at one by one because the index does not have them yet. Of more, an answer is as of before them.
+const MOST_SCANNED: u64 = 16_384;
+
+/// Most answers of one page.
+const MOST_FOUND: usize = 10_000;
+
+/// A question, and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) asked: Asked,
+    /// When it is too late.
+    pub(super) until: Instant,
+    /// The same, as it was given.
+    pub(super) deadline: Duration,
+    /// Its place among those that wait.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Search(Box<Search>, oneshot::Sender<Result<Page, HistoryError>>),
+    Count(Box<Filter>, CountBy, oneshot::Sender<Result<Vec<Count>, HistoryError>>),
+}
+
+/// One thread's state.
+pub(super) struct Asker {
+    files: Files,
+    directory: Directory,
+    metrics: JournalMetrics,
+    writer: Sender<Command>,
+    /// By the file's generation.
+    connections: HashMap<u64, Connection>,
+    unpacker: Unpacker,
+    scratch: Scratch,
+}
+
+/// What the index does not have.
+struct Rest {
+    /// Of each file, up to where it is indexed.
+    covered: HashMap<u64, u64>,
+    /// The segments in files.
+    stored: Vec<(u64, Meta)>,
+}
+
+/// One file's failure, or too late.
+enum Missed {
+    Late,
+    File(Failure),
+}
+
+// === impl Asker ===
+
+impl Asker {
+    pub(super) fn new(
+        files: Files,
+        directory: Directory,
+        metrics: JournalMetrics,
+        writer: Sender<Command>,
+    ) -> std::io::Result<Self> {
+        let (unpacker, scratch) = (Unpacker::new()?, Scratch::new());
+        Ok(Self { files, directory, metrics, writer, connections: HashMap::new(), unpacker, scratch })
+    }
+
+    /// Serves until the last handle of the journal is gone.
+    pub(super) fn run(mut self, questions: &Receiver<Question>) {
+        while let Ok(Question { asked, until, deadline, place }) = questions.recv() {
+            let late = HistoryError::Deadline(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+            let files = self.files.snapshot();
+            self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
+            // Who asked may have gone.
+            match asked {
+                Asked::Search(search, answer) if !answer.is_closed() => {
+                    let found = self.search(*search, &files, until, &late);
+                    drop(place);
+                    let _ = answer.send(found);
+                }
+                Asked::Count(filter, by, answer) if !answer.is_closed() => {
+                    let counted = self.count(*filter, &by, &files, until, &late);
+                    drop(place);
+                    let _ = answer.send(counted);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn search(
+        &mut self,
+        search: Search,
+        files: &[DayFile],
+        until: Instant,
+        late: &HistoryError,
+    ) -> Result<Page, HistoryError> {
+        let Search { filter, after, limit, deadline: _ } = search;
+        let limit = limit.min(MOST_FOUND);
+        let test = Test::new(filter)?;
+        let plan = Plan::new(&test, after, until);
+        // One more tells whether more may follow.
+        let mut top = Top::new(limit + 1);
+        let mut scratch = std::mem::replace(&mut self.scratch, Scratch::new());
+        let rest = self.in_memory(|segment| search::search(segment, &plan, &mut scratch, &mut top), late)?;
+        let mut stored = rest.stored.clone();
+        stored.sort_unstable_by_key(|(_, meta)| std::cmp::Reverse((meta.max_ns, meta.first)));
+        for (generation, meta) in stored {
+            if !top.admits(meta.max_ns) {
+                break;
+            }
+            self.in_file(files, generation, meta, late, |segment| {
+                search::search(segment, &plan, &mut scratch, &mut top)
+            })?;
+        }
+        self.scratch = scratch;
+        let head = self.scan(files, &rest, until, late, |position, facets, _| {
+            let mark = Mark { time_ns: facets.time_ns, position: Position(position) };
+            if plan.within.has(mark) && test.matches(facets) {
+                top.push(mark);
+            }
+        })?;
+        let mut marks = top.into_marks();
+        let has_more = marks.len() > limit;
+        marks.truncate(limit);
+        let found = self.fetch(&marks, files, until, late)?;
+        Ok(Page { found, has_more, head: Position(head) })
+    }
+
+    fn count(
+        &mut self,
+        filter: Filter,
+        by: &CountBy,
+        files: &[DayFile],
+        until: Instant,
+        late: &HistoryError,
+    ) -> Result<Vec<Count>, HistoryError> {
+        let test = Test::new(filter)?;
+        let plan = Plan::new(&test, None, until);
+        let mut counts = Counts::new(by);
+        let mut scratch = std::mem::replace(&mut self.scratch, Scratch::new());
+        let rest = self.in_memory(|segment| count::count(segment, &plan, &mut scratch, &mut counts), late)?;
+        for (generation, meta) in &rest.stored {
+            self.in_file(files, *generation, *meta, late, |segment| {
+                count::count(segment, &plan, &mut scratch, &mut counts)
+            })?;
+            counts.check().map_err(|TooMany| too_many())?;
+        }
+        self.scratch = scratch;
+        self.scan(files, &rest, until, late, |position, facets, occurrences| {
+            let mark = Mark { time_ns: facets.time_ns, position: Position(position) };
+            if plan.within.has(mark) && test.matches(facets) {
+                counts.add(&value(facets, by.field), facets.time_ns, occurrences);
+            }
+        })?;
+        counts.check().map_err(|TooMany| too_many())?;
+        Ok(counts.into_counts())
+    }
+
+    /// Asks the segments in memory. Answers with what else there is.
+    fn in_memory(
+        &self,
+        mut ask: impl FnMut(&mut &super::index::builder::Builder) -> Result<(), Interrupted>,
+        late: &HistoryError,
+    ) -> Result<Rest, HistoryError> {
+        let (asked, sealed, rest) = self.directory.read(|state| {
+            let asked = state.growing.as_ref().map_or(Ok(()), |mut growing| ask(&mut growing));
+            let rest = Rest { covered: state.covered.clone(), stored: state.stored.clone() };
+            (asked, state.sealed.clone(), rest)
+        });
+        let told = |interrupted| match interrupted {
+            Interrupted::Late => late.clone(),
+            Interrupted::Failed(error) => HistoryError::Storage(error.to_string()),
+        };
+        asked.map_err(told)?;
+        for sealed in sealed {
+            ask(&mut &*sealed).map_err(told)?;
+        }
+        Ok(rest)
+    }
+
+    /// Asks a segment in its file. A file that has gone has none.
+    fn in_file(
+        &mut self,
+        files: &[DayFile],
+        generation: u64,
+        meta: Meta,
+        late: &HistoryError,
+        ask: impl FnOnce(&mut Stored<'_>) -> Result<(), Interrupted>,
+    ) -> Result<(), HistoryError> {
+        let Some(file) = files.iter().find(|file| file.generation == generation) else { return Ok(()) };
+        self.with(file, late, |connection, unpacker| {
+            ask(&mut Stored { connection, unpacker, meta }).map_err(|interrupted| match interrupted {
+                Interrupted::Late => Missed::Late,
+                Interrupted::Failed(error) => Missed::File(Failure { path: file.path.clone(), error }),
+            })
+        })
+        .map(|_| ())
+    }
+
+    /// Looks at the records that the index does not have. Answers with the last position that is taken into account.
+    fn scan(
+        &mut self,
+        files: &[DayFile],
+        rest: &Rest,
+        until: Instant,
+        late: &HistoryError,
+        mut tell: impl FnMut(u64, &Facets<'_>, u64),
+    ) -> Result<u64, HistoryError> {
+        let mut head = 0;
+        let mut left = MOST_SCANNED;
+        for file in files {
+            let Some(covered) = rest.covered.get(&file.generation).copied() else { continue };
+            head = head.max(covered);
+            if covered >= file.last {
+                continue;
+            }
+            let reached = self.with(file, late, |connection, unpacker| {
+                let mut reached = covered;
+                let mut is_late = false;
+                log::blocks(connection, covered, |block, packed| {
+                    if left == 0 {
+                        return false;
+                    }
+                    reached = block.first + block.records - 1;
+                    for stored in log::unpack(unpacker, block, packed).iter().flatten() {
+                        let Ok(entry) = stored.entry() else { continue };
+                        let Ok(facets) = Facets::of(&entry) else { continue };
+                        if stored.position > covered {
+                            tell(stored.position, &facets, stored.occurrences);
+                        }
+                    }
+                    left = left.saturating_sub(block.records);
+                    is_late = Instant::now() >= until;
+                    !is_late
+                })
+                .map_err(|error| Missed::File(Failure { path: file.path.clone(), error }))?;
+                if is_late { Err(Missed::Late) } else { Ok(reached) }
+            })?;
+            head = head.max(reached.unwrap_or(0));
+        }
+        Ok(head)
+    }
+
+    /// Reads the records of marks, in their order. What retention has taken meanwhile is left out.
+    fn fetch(
+        &mut self,
+        marks: &[Mark],
+        files: &[DayFile],
+        until: Instant,
+        late: &HistoryError,
+    ) -> Result<Vec<Found>, HistoryError> {
+        let mut by_position: Vec<_> = marks.iter().map(|mark| mark.position.0).collect();
+        by_position.sort_unstable();
+        let mut entries: HashMap<u64, Entry> = HashMap::with_capacity(marks.len());
+        let mut wanted = by_position.as_slice();
+        for file in files {
+            let Some((first, _)) = wanted.split_first() else { break };
+            if *first > file.last {
+                continue;
+            }
+            let (these, others) = wanted.split_at(wanted.partition_point(|position| *position <= file.last));
+            wanted = others;
+            self.with(file, late, |connection, unpacker| {
+                let mut these = these;
+                while let Some((first, _)) = these.split_first() {
+                    if Instant::now() >= until {
+                        return Err(Missed::Late);
+                    }
+                    let mut end = *first;
+                    log::blocks(connection, first - 1, |block, packed| {
+                        end = end.max(block.first + block.records - 1);
+                        for stored in log::unpack(unpacker, block, packed).iter().flatten() {
+                            if these.binary_search(&stored.position).is_ok()
+                                && let Ok(entry) = stored.entry()
+                            {
+                                entries.insert(stored.position, entry);
+                            }
+                        }
+                        false
+                    })
+                    .map_err(|error| Missed::File(Failure { path: file.path.clone(), error }))?;
+                    these = these.split_at(these.partition_point(|position| *position <= end)).1;
+                }
+                Ok(())
+            })?;
+        }
+        let found = marks.iter().filter_map(|mark| {
+            Some(Found { time_ns: mark.time_ns, entry: entries.remove(&mark.position.0)? })
+        });
+        Ok(found.collect())
+    }
+
+    /// Asks a file. `None`: it is no longer there.
+    fn with<T>(
+        &mut self,
+        file: &DayFile,
+        late: &HistoryError,
+        ask: impl FnOnce(&Connection, &mut Unpacker) -> Result<T, Missed>,
+    ) -> Result<Option<T>, HistoryError> {
+        let opened = match self.connections.entry(file.generation) {
+            hash_map::Entry::Occupied(occupied) => Ok(&*occupied.into_mut()),
+            hash_map::Entry::Vacant(vacant) => {
+                folder::open_to_read(&file.path).map(|(connection, _)| &*vacant.insert(connection))
+            }
+        };
+        let asked = opened
+            .map_err(|error| Missed::File(Failure { path: file.path.clone(), error }))
+            .and_then(|connection| ask(connection, &mut self.unpacker));
+        match asked {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Missed::Late) => Err(late.clone()),
+            Err(Missed::File(failure)) => {
+                self.connections.remove(&file.generation);
+                if !file.path.exists() {
+                    // Retention was faster.
+                    return Ok(None);
+                }
+                self.metrics.errors.get_or_create(&ErrorLabel { reason: failure.kind() }).inc();
+                let told = HistoryError::Storage(failure.describe().to_string());
+                if failure.kind() == Failed::Corrupt {
+                    // The writer puts it aside, and the next question is answered without it.
+                    let _ = self.writer.try_send(Command::SetAside(failure));
+                }
+                Err(told)
+            }
+        }
+    }
+}
+
+/// The value by which a record is counted.
+fn value(facets: &Facets<'_>, field: Option<Field>) -> String {
+    match field {
+        None => String::new(),
+        Some(Field::Record) => term::record(facets.record).to_owned(),
+        Some(Field::Namespace) => facets.namespace.to_string(),
+        Some(Field::ObjectKind) => facets.object_kind.to_string(),
+        Some(Field::Object) => facets.object.to_string(),
+        Some(Field::Node) => facets.node.to_string(),
+        Some(Field::Reason) => facets.reason.to_string(),
+        Some(Field::Type) => facets.r#type.to_string(),
+        Some(Field::Container) => facets.container.to_string(),
+        Some(Field::ExitCode) => facets.exit_code.map(|code| code.to_string()).unwrap_or_default(),
+    }
+}
+
+fn too_many() -> HistoryError {
+    HistoryError::Storage(
+        "more than a million counts: ask for a longer step or a shorter time range".to_owned(),
+    )
+}

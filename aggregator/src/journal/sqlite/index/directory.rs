@@ -1,0 +1,60 @@
+//! Which segments there are, and how far each file is indexed: what the indexer changes and questions look at.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::builder::Builder;
+use super::stored::Meta;
+
+/// All segments. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Directory(Arc<RwLock<State>>);
+
+/// What there is now.
+#[derive(Debug, Default)]
+pub(in super::super) struct State {
+    /// The segment that grows.
+    pub(in super::super) growing: Option<Builder>,
+    /// Those that are full and not yet in their files, oldest first. One but for a moment.
+    pub(in super::super) sealed: Vec<Arc<Builder>>,
+    /// Those in files, with the file's generation.
+    pub(in super::super) stored: Vec<(u64, Meta)>,
+    /// Up to which position a file is indexed, by its generation.
+    pub(in super::super) covered: HashMap<u64, u64>,
+}
+
+// === impl Directory ===
+
+impl Directory {
+    pub(in super::super) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(in super::super) fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a file, with the segments that it has.
+    pub(in super::super) fn add(&self, generation: u64, covered: u64, metas: Vec<Meta>) {
+        self.write(|state| {
+            state.covered.insert(generation, covered);
+            state.stored.extend(metas.into_iter().map(|meta| (generation, meta)));
+        });
+    }
+
+    /// Forgets all files but these.
+    pub(in super::super) fn keep(&self, generations: &[u64]) {
+        self.write(|state| {
+            let is_kept = |generation: &u64| generations.contains(generation);
+            state.growing.take_if(|growing| !is_kept(&growing.generation));
+            state.sealed.retain(|sealed| is_kept(&sealed.generation));
+            state.stored.retain(|(generation, _)| is_kept(generation));
+            state.covered.retain(|generation, _| is_kept(generation));
+        });
+    }
+
+    /// Up to which position a file is indexed; `None`: it is not there.
+    pub(in super::super) fn covered(&self, generation: u64) -> Option<u64> {
+        self.read(|state| state.covered.get(&generation).copied())
+    }
+}

@@ -1,0 +1,302 @@
+//! Reads the log behind the writer and builds the index. Writes nothing itself: a segment that is full goes to the writer.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use super::builder::Builder;
+use super::directory::Directory;
+use super::stored::{Encoded, Merged};
+use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
+use crate::journal::sqlite::block::{BLOCK_BYTES, BLOCK_RECORDS, Malformed, Packer, Unpacker};
+use crate::journal::sqlite::folder::{self, DayFile, Failure, Files};
+use crate::journal::sqlite::log::{self, Head};
+use crate::journal::sqlite::writer::Command;
+use crate::journal::{JournalError, Position};
+
+/// After this it looks again by itself, also where something failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Blocks that are read at once.
+const BLOCKS: usize = 64;
+
+/// A segment for the writer to write, and where it says that it did.
+#[derive(Debug)]
+pub(in super::super) struct Store {
+    pub(in super::super) encoded: Box<Encoded>,
+    pub(in super::super) answer: Sender<Result<(), JournalError>>,
+}
+
+/// The thread's state.
+pub(in super::super) struct Indexer {
+    pub(in super::super) files: Files,
+    pub(in super::super) directory: Directory,
+    pub(in super::super) head: watch::Receiver<Position>,
+    pub(in super::super) stores: Sender<Store>,
+    pub(in super::super) writer: Sender<Command>,
+    pub(in super::super) metrics: JournalMetrics,
+    /// By the file's generation.
+    connections: HashMap<u64, Connection>,
+    unpacker: Unpacker,
+}
+
+/// Why it cannot go on now.
+#[derive(Debug, thiserror::Error)]
+enum Stuck {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{0}")]
+    Memory(#[from] std::io::Error),
+    #[error("the journal has stopped")]
+    Stopped,
+}
+
+// === impl Indexer ===
+
+impl Indexer {
+    pub(in super::super) fn new(
+        files: Files,
+        directory: Directory,
+        head: watch::Receiver<Position>,
+        (stores, writer): (Sender<Store>, Sender<Command>),
+        metrics: JournalMetrics,
+    ) -> std::io::Result<Self> {
+        let unpacker = Unpacker::new()?;
+        Ok(Self { files, directory, head, stores, writer, metrics, connections: HashMap::new(), unpacker })
+    }
+
+    /// Indexes what there is each time it is woken, until nobody can wake it any more.
+    pub(in super::super) fn run(mut self, wakes: &Receiver<()>) {
+        let mut was_stuck = false;
+        loop {
+            match wakes.recv_timeout(AGAIN) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            loop {
+                match self.step() {
+                    Ok(true) => was_stuck = false,
+                    Ok(false) => break,
+                    Err(Stuck::Stopped) => return,
+                    Err(error) => {
+                        if !was_stuck {
+                            tracing::warn!(%error, "journal's index waits");
+                        }
+                        was_stuck = true;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does a little; whether there may be more to do.
+    fn step(&mut self) -> Result<bool, Stuck> {
+        let files = self.files.snapshot();
+        self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
+        if let Some(sealed) = self.directory.read(|state| state.sealed.first().cloned()) {
+            self.store(&sealed, &files)?;
+            return Ok(true);
+        }
+        let head = self.head.borrow().0;
+        let mut behind = 0;
+        let mut todo = None;
+        for file in &files {
+            // Not there yet, or no more.
+            let Some(covered) = self.directory.covered(file.generation) else { continue };
+            let last = file.last.min(head);
+            behind += last.saturating_sub(covered);
+            if todo.is_none() && covered < last {
+                todo = Some((file, covered, last));
+            }
+            if todo.is_none() && file.last != u64::MAX {
+                // Nothing more comes to it.
+                let is_sealed = self.directory.write(|state| {
+                    let grown = state.growing.take_if(|growing| growing.generation == file.generation);
+                    let grown = grown.filter(|grown| !grown.is_empty());
+                    state.sealed.extend(grown.map(Arc::new));
+                    !state.sealed.is_empty()
+                });
+                if is_sealed {
+                    return Ok(true);
+                }
+            }
+        }
+        self.metrics.unindexed.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        match todo {
+            Some((file, covered, last)) => self.index(file, covered, last).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Adds what follows a position to the segment that grows.
+    fn index(&mut self, file: &DayFile, covered: u64, last: u64) -> Result<(), Stuck> {
+        let mut blocks = Vec::with_capacity(BLOCKS);
+        self.with(file, |connection| {
+            log::blocks(connection, covered, |head, packed| {
+                if head.first <= last {
+                    blocks.push((head, packed.to_vec()));
+                }
+                head.first <= last && blocks.len() < BLOCKS
+            })
+        })?;
+        if blocks.is_empty() {
+            // What was to be there is not: it cannot be indexed.
+            self.directory.write(|state| state.covered.insert(file.generation, last));
+            return Ok(());
+        }
+        for (head, packed) in blocks {
+            let covered = self.directory.covered(file.generation).unwrap_or(u64::MAX);
+            let end = head.first + head.records.max(1) - 1;
+            let records = match log::unpack(&mut self.unpacker, head, &packed) {
+                Ok(records) => records,
+                Err(Malformed) => {
+                    tracing::error!(path = %file.path.display(), first = head.first, records = head.records, "records cannot be indexed");
+                    self.metrics
+                        .errors
+                        .get_or_create(&ErrorLabel { reason: Failed::Record })
+                        .inc_by(head.records);
+                    self.directory.write(|state| state.covered.insert(file.generation, end));
+                    continue;
+                }
+            };
+            let is_full = self.directory.write(|state| {
+                // Its file may have gone meanwhile.
+                let Some(reached) = state.covered.get_mut(&file.generation) else { return false };
+                for stored in records.iter().filter(|stored| stored.position > covered) {
+                    let growing =
+                        state.growing.get_or_insert_with(|| Builder::new(file.generation, stored.position));
+                    if growing.is_full_for(stored.position) {
+                        let grown = state.growing.take();
+                        state.sealed.extend(grown.map(Arc::new));
+                        return true;
+                    }
+                    if growing.blocks.last() != Some(&head) {
+                        growing.blocks.push(head);
+                    }
+                    if growing.add(stored).is_err() {
+                        self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).inc();
+                    }
+                    *reached = stored.position;
+                }
+                false
+            });
+            if is_full {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a full segment written.
+    fn store(&mut self, sealed: &Arc<Builder>, files: &[DayFile]) -> Result<(), Stuck> {
+        let file = files.iter().find(|file| file.generation == sealed.generation);
+        if let Some(file) = file {
+            let merged = self.merge(file, sealed)?;
+            let encoded = Box::new(Encoded::new(sealed, merged)?);
+            let meta = encoded.meta;
+            let (answer, answered) = bounded(1);
+            self.stores.send(Store { encoded, answer }).map_err(|_| Stuck::Stopped)?;
+            answered.recv().map_err(|_| Stuck::Stopped)??;
+            self.directory.write(|state| {
+                if state.covered.contains_key(&file.generation) {
+                    state.stored.push((file.generation, meta));
+                }
+                state.sealed.retain(|other| !Arc::ptr_eq(other, sealed));
+            });
+            return Ok(());
+        }
+        self.directory.write(|state| state.sealed.retain(|other| !Arc::ptr_eq(other, sealed)));
+        Ok(())
+    }
+
+    /// Packs runs of small blocks anew, as slow times leave them.
+    fn merge(&mut self, file: &DayFile, sealed: &Builder) -> Result<Vec<Merged>, Stuck> {
+        let is_small = |head: &Head| {
+            head.records as usize <= BLOCK_RECORDS / 2
+                && head.bytes <= BLOCK_BYTES / 2
+                && head.first >= sealed.first
+                && head.first + head.records <= sealed.next()
+        };
+        let mut merged = Vec::new();
+        let mut packer = Packer::new()?;
+        for run in sealed.blocks.chunk_by(|left, right| is_small(left) && is_small(right)) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            if run.len() < 2 {
+                continue;
+            }
+            let end = last.first + last.records - 1;
+            let mut blocks = Vec::new();
+            let mut failed = None;
+            let mut next = first.first;
+            packer.clear();
+            let mut unpacker = Unpacker::new()?;
+            self.with(file, |connection| {
+                log::blocks(connection, first.first - 1, |head, packed| {
+                    if head.first > end {
+                        return false;
+                    }
+                    let Ok(records) = log::unpack(&mut unpacker, head, packed) else {
+                        failed = Some(Malformed);
+                        return false;
+                    };
+                    for stored in &records {
+                        // Positions in a block follow one another.
+                        if stored.position != next {
+                            failed = Some(Malformed);
+                            return false;
+                        }
+                        next += 1;
+                        packer.push(stored);
+                        if packer.is_full() {
+                            match packer.pack() {
+                                Ok(block) => blocks.push(block),
+                                Err(_) => failed = Some(Malformed),
+                            }
+                        }
+                    }
+                    failed.is_none()
+                })
+            })?;
+            if !packer.is_empty() {
+                blocks.push(packer.pack()?);
+            }
+            // What cannot be read stays as it lies.
+            if failed.is_none() && next == end + 1 {
+                merged.push(Merged { first: first.first, last: end, blocks });
+            }
+        }
+        Ok(merged)
+    }
+
+    fn with<T>(
+        &mut self,
+        file: &DayFile,
+        run: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, Stuck> {
+        let result = match self.connections.entry(file.generation) {
+            Entry::Occupied(occupied) => run(occupied.get()),
+            Entry::Vacant(vacant) => match folder::open_to_read(&file.path) {
+                // Nothing of it is to be kept.
+                Ok((connection, true)) => run(&connection),
+                Ok((connection, false)) => run(vacant.insert(connection)),
+                Err(error) => Err(error),
+            },
+        };
+        result.map_err(|error| {
+            self.connections.remove(&file.generation);
+            let failure = Failure { path: file.path.clone(), error };
+            let told = failure.describe();
+            if failure.kind() == Failed::Corrupt && file.path.exists() {
+                // Where its queue is full, the next look finds the same.
+                let _ = self.writer.try_send(Command::SetAside(failure));
+            }
+            told.into()
+        })
+    }
+}

@@ -1,0 +1,436 @@
+//! The writer's files: which is written, which follow, what is put aside, what retention drops.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::Writer;
+use crate::journal::metrics::{ErrorLabel, Failed};
+use crate::journal::sqlite::folder::{self, DayFile, Failure, Piece};
+use crate::journal::sqlite::index::indexer::Store;
+use crate::journal::sqlite::index::stored::{self, Encoded, Meta};
+use crate::journal::sqlite::index::versions;
+use crate::journal::sqlite::lookup::Earlier;
+use crate::journal::sqlite::{day, log, recall, retention, state};
+use crate::journal::{JournalError, Position};
+
+/// Of a file that begins where another ended, the counts of so many last records are remembered.
+const RECALLED: u64 = 50_000;
+
+/// A file that was there when the journal was opened.
+struct Found {
+    path: PathBuf,
+    piece: Piece,
+    extent: day::Extent,
+    /// Up to where it is indexed.
+    covered: u64,
+    /// Its records that are not.
+    unindexed: u64,
+    metas: Vec<Meta>,
+    connection: Connection,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// Sees to it that today's file is open.
+    pub(super) fn ensure_today(&mut self, now_ns: i64) -> Result<(), Failure> {
+        if let Some(piece) = self.files.last().filter(|_| self.is_large).map(|newest| newest.piece.next()) {
+            // Until it is measured again.
+            self.is_large = false;
+            match self.begin(piece, now_ns) {
+                // Without room for another file, there may be some left in this one.
+                Err(failure) if failure.kind() == Failed::Full && self.today.is_some() => {
+                    let error = self.failed(failure);
+                    tracing::warn!(%error, "journal's file is large, and there is no room for the next");
+                }
+                begun => return begun,
+            }
+        }
+        let date = folder::date_of(now_ns);
+        let newest = self.files.last().map(|newest| &newest.piece);
+        // A clock that goes back does not open an old file again.
+        if newest.is_some_and(|newest| newest.date >= date) && self.today.is_some() {
+            return Ok(());
+        }
+        let newest = newest.filter(|newest| newest.date >= date).cloned();
+        self.begin(newest.unwrap_or_else(|| Piece::first_of(date)), now_ns)
+    }
+
+    /// Opens a file to write to, the newest there is or one that follows it.
+    fn begin(&mut self, piece: Piece, now_ns: i64) -> Result<(), Failure> {
+        let newest = self.files.last();
+        let path = folder::day_path(&self.settings.path, &piece);
+        let at = || Failure::at(&path);
+        let is_newest = newest.is_some_and(|newest| newest.piece == piece);
+        let before = newest.filter(|_| !is_newest).cloned();
+        let mut connection =
+            day::open_to_write(&path, self.settings.synchronous, self.keep().log_bytes(&self.files))
+                .map_err(at())?;
+        if !day::is_initialised(&connection).map_err(at())? {
+            self.memory.forget_watermarks(now_ns - state::WATERMARK_KEPT_NS);
+            let state = before.as_ref().map(|before| before.path.as_path());
+            let mut made = day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at());
+            if made.as_ref().is_err_and(|failure| failure.kind() == Failed::Corrupt) && state.is_some() {
+                // It is the old file that cannot be read. Without its counts, an Event that goes on is counted anew once.
+                made = day::initialise(&mut connection, &self.memory, None, now_ns).map_err(at());
+            }
+            made?;
+            if let Err(error) = std::fs::File::open(&self.settings.path).and_then(|folder| folder.sync_all())
+            {
+                tracing::warn!(%error, path = %self.settings.path.display(), "folder could not be synced");
+            }
+        }
+        self.close_today();
+        self.ranges = versions::ranges(&connection).map_err(at())?;
+        self.today = Some(connection);
+        if is_newest {
+            // It may have been an earlier one while the one after it was put aside.
+            if let Some(newest) = self.files.last_mut() {
+                newest.last = u64::MAX;
+            }
+            self.earlier.retain(|earlier| earlier.path != path);
+            self.files_changed();
+            return Ok(());
+        }
+        if let Some(before) = before {
+            self.retire(&before.path);
+        }
+        tracing::info!(path = %path.display(), "journal goes on in a new file");
+        self.add_file(path, piece, (self.memory.head + 1, u64::MAX), self.memory.head, Vec::new());
+        self.upkeep();
+        Ok(())
+    }
+
+    /// Makes the newest file so far an earlier one.
+    fn retire(&mut self, path: &Path) {
+        if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
+            file.last = self.memory.head;
+        }
+        let open = || {
+            let (connection, _) = folder::open_to_read(path)?;
+            let last = day::extent(&connection)?.last;
+            Ok::<_, rusqlite::Error>((last, Earlier::new(path.to_owned(), connection)?))
+        };
+        let (last, earlier) = match open() {
+            Ok(opened) => opened,
+            Err(error) => {
+                let failure = Failure { path: path.to_owned(), error };
+                tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
+                if failure.kind() == Failed::Corrupt {
+                    // The new file is there already, and its state is whole.
+                    self.files.retain(|file| file.path != path);
+                    self.put_aside(path);
+                }
+                return;
+            }
+        };
+        if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
+            file.last = last;
+        }
+        self.files_changed();
+        self.earlier.retain(|earlier| earlier.path != path);
+        self.earlier.push(earlier);
+    }
+
+    /// Moves the log of the file that is being written into it, and closes it.
+    pub(super) fn close_today(&mut self) {
+        let Some(today) = self.today.take() else { return };
+        checkpoint(&today);
+    }
+
+    fn add_file(
+        &mut self,
+        path: PathBuf,
+        piece: Piece,
+        (first, last): (u64, u64),
+        covered: u64,
+        metas: Vec<Meta>,
+    ) {
+        self.generation += 1;
+        self.shared.directory.add(self.generation, covered, metas);
+        self.files.push(DayFile { path, piece, first, last, generation: self.generation });
+        self.shared.files.set(self.files.clone());
+    }
+
+    /// Opens the cursors. Where that fails for want of room, what is there is read.
+    pub(super) fn open_cursors(&mut self) -> Result<(), JournalError> {
+        let opened = self.cursors.open();
+        self.known = match (opened, self.cursors.read_head()) {
+            (_, Ok(known)) => known,
+            (Err(failure), _) | (Ok(()), Err(failure)) => return Err(self.failed(failure)),
+        };
+        Ok(())
+    }
+
+    /// Opens the files that are there, newest first, and takes over the state of the newest that can be read.
+    pub(super) fn open_files(&mut self) -> Result<(), JournalError> {
+        let folder = self.settings.path.clone();
+        let pieces = folder::pieces(&folder).map_err(|error| {
+            JournalError::Storage(format!(
+                "{}: cannot be listed: {error}; set journal.path",
+                folder.display()
+            ))
+        })?;
+        let mut is_lost = false;
+        let mut found = Vec::new();
+        for piece in pieces.into_iter().rev() {
+            let path = folder::day_path(&folder, &piece);
+            match self.open_file(&path, piece, found.len()) {
+                Ok(Some(file)) => found.push(file),
+                // Never finished: it is made when it is needed.
+                Ok(None) => {}
+                Err(failure) if failure.kind() == Failed::Corrupt => {
+                    tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
+                    self.put_aside(&path);
+                    is_lost = true;
+                }
+                Err(failure) => return Err(self.failed(failure)),
+            }
+        }
+        found.reverse();
+        let last = found.iter().map(|found| found.extent.last).max().unwrap_or(0);
+        is_lost |= last < self.known.committed;
+        self.memory.head =
+            if is_lost { last.max(self.known.reserved).max(self.known.committed) } else { last };
+        if is_lost && self.memory.head > last {
+            tracing::warn!(
+                last,
+                head = self.memory.head,
+                "records are missing at the journal's end, positions go on above them"
+            );
+        }
+        self.head.send_replace(Position(self.memory.head));
+        self.metrics.head.set(self.memory.head);
+        self.shared.set_checkpoints(&self.memory);
+        let newest = found.len().saturating_sub(1);
+        for (index, file) in found.into_iter().enumerate() {
+            let Found { path, piece, extent, covered, unindexed, metas, connection } = file;
+            let last = if index == newest { u64::MAX } else { extent.last };
+            self.add_file(path.clone(), piece, (extent.first, last), covered, metas);
+            self.add_unindexed(unindexed);
+            if index != newest {
+                match Earlier::new(path.clone(), connection) {
+                    Ok(earlier) => self.earlier.push(earlier),
+                    Err(error) => self.set_aside(&Failure { path, error }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet.
+    fn open_file(&mut self, path: &Path, piece: Piece, newer: usize) -> Result<Option<Found>, Failure> {
+        let mut open = || {
+            let (connection, _) = folder::open_to_read(path)?;
+            if !day::is_initialised(&connection)? {
+                return Ok(None);
+            }
+            let extent = day::extent(&connection)?;
+            if newer == 0 {
+                state::read(&connection, &mut self.memory)?;
+            }
+            let metas = stored::metas(&connection)?;
+            let covered = metas.last().map_or(extent.first.saturating_sub(1), |meta| meta.last);
+            // What the index does not have is known by memory alone. A file that began a moment ago says little of what was
+            // seen lately.
+            let recalled = if newer < 2 { extent.last.saturating_sub(RECALLED) } else { u64::MAX };
+            let from = covered.min(recalled.max(extent.first.saturating_sub(1)));
+            let unindexed = recall::read(&connection, from, covered, &mut self.memory)?;
+            let piece = piece.clone();
+            Ok(Some(Found { path: path.to_owned(), piece, extent, covered, unindexed, metas, connection }))
+        };
+        open().map_err(Failure::at(path))
+    }
+
+    /// Puts a file aside in which something could not be read. A new one takes the place of the newest, without checkpoints:
+    /// the watches that start after this list first, and find again what the API server still has.
+    pub(super) fn set_aside(&mut self, failure: &Failure) {
+        let Some(index) = self.files.iter().position(|file| file.path == failure.path) else { return };
+        tracing::error!(path = %failure.path.display(), error = %failure.error, "journal file cannot be read");
+        if index + 1 == self.files.len() {
+            self.today = None;
+            self.ranges.clear();
+            self.memory.checkpoints.clear();
+            self.shared.set_checkpoints(&self.memory);
+            // The watches that run now list again, so that what was lost is taken again where it still is.
+            self.shared.resets.send_modify(|resets| *resets += 1);
+        }
+        self.earlier.retain(|earlier| earlier.path != failure.path);
+        let file = self.files.remove(index);
+        self.unindexed.remove(&file.generation);
+        self.memory.unindexed.forget(file.first, file.last);
+        self.files_changed();
+        self.put_aside(&failure.path);
+        // What a file before it holds cannot have changed.
+        if let Some(newest) = self.files.last_mut() {
+            newest.last = newest.last.min(self.memory.head);
+        }
+    }
+
+    fn put_aside(&self, path: &Path) {
+        self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Corrupt }).inc();
+        match folder::set_aside(path, self.now_ns()) {
+            Ok(aside) => {
+                self.metrics.set_aside.inc();
+                tracing::error!(path = %path.display(), aside = %aside.display(), "journal file put aside, the rest is served");
+            }
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "journal file could not be put aside")
+            }
+        }
+    }
+
+    /// Applies retention and measures what is left.
+    pub(super) fn upkeep(&mut self) {
+        let keep =
+            retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
+        let dropped = keep.apply(&self.files, &self.cursors);
+        self.is_large = keep.is_large(&self.files);
+        if !dropped.is_empty() {
+            self.note_dropped(&dropped);
+            self.forget(&dropped);
+            for path in &dropped {
+                retention::removed(path, folder::remove(path));
+            }
+        }
+        self.keep().measure(&self.files);
+    }
+
+    /// Drops the oldest file of a full disk. `false`: there is none but the newest.
+    pub(super) fn make_room(&mut self) -> bool {
+        let keep =
+            retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
+        self.is_large = keep.is_large(&self.files);
+        let Some(dropped) = keep.make_room(&self.files, &self.cursors) else { return false };
+        self.note_dropped(std::slice::from_ref(&dropped));
+        self.forget(std::slice::from_ref(&dropped));
+        retention::removed(&dropped, folder::remove_at_once(&dropped));
+        true
+    }
+
+    /// Remembers up to when records are gone, so that a death from before is not taken for new.
+    fn note_dropped(&mut self, dropped: &[PathBuf]) {
+        let last = self.earlier.iter().filter(|earlier| dropped.contains(&earlier.path));
+        let last = last.filter_map(|earlier| log::taken_ns(&earlier.connection, true).ok().flatten()).max();
+        let Some(last) = last.filter(|last| self.memory.dropped_ns.is_none_or(|before| *last > before))
+        else {
+            return;
+        };
+        self.memory.dropped_ns = Some(last);
+        let written = self.today.as_ref().map_or(Ok(()), |today| state::write_dropped(today, last));
+        if let Err(error) = written {
+            // On a full disk it is known until the next start.
+            tracing::warn!(%error, "up to when records were dropped could not be noted");
+        }
+    }
+
+    fn forget(&mut self, dropped: &[PathBuf]) {
+        for file in self.files.iter().filter(|file| dropped.contains(&file.path)) {
+            self.unindexed.remove(&file.generation);
+            self.memory.unindexed.forget(file.first, file.last);
+        }
+        self.files.retain(|file| !dropped.contains(&file.path));
+        self.earlier.retain(|earlier| !dropped.contains(&earlier.path));
+        // Readers let go of what is no longer listed; until then the disk keeps it for them.
+        self.files_changed();
+    }
+
+    fn files_changed(&self) {
+        self.shared.files.set(self.files.clone());
+        let generations: Vec<_> = self.files.iter().map(|file| file.generation).collect();
+        self.shared.directory.keep(&generations);
+    }
+
+    /// How many records no segment has that is written.
+    pub(super) fn unindexed(&self) -> u64 {
+        self.unindexed.values().sum()
+    }
+
+    /// Counts records that were added to the newest file.
+    pub(super) fn add_unindexed(&mut self, records: u64) {
+        let Some(newest) = self.files.last() else { return };
+        *self.unindexed.entry(newest.generation).or_default() += records;
+    }
+
+    /// Writes a segment of the index.
+    pub(super) fn store(&mut self, store: Store) {
+        let Store { encoded, answer } = store;
+        let result = self.try_store(&encoded).map_err(|failure| {
+            let is_corrupt = failure.kind() == Failed::Corrupt;
+            let error = failure.describe();
+            match is_corrupt {
+                true => self.set_aside(&failure),
+                false => drop(self.failed(failure)),
+            }
+            error
+        });
+        // The indexer may have ended.
+        let _ = answer.try_send(result);
+    }
+
+    fn try_store(&mut self, encoded: &Encoded) -> Result<(), Failure> {
+        let Some(file) = self.files.iter().find(|file| file.generation == encoded.generation).cloned() else {
+            return Ok(());
+        };
+        let now_ns = self.now_ns();
+        let at = || Failure::at(&file.path);
+        let is_newest = self.files.last().is_some_and(|newest| newest.generation == file.generation);
+        if is_newest && self.today.is_none() {
+            self.ensure_today(now_ns)?;
+        }
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            encoded.write(&transaction, now_ns)?;
+            transaction.commit()
+        };
+        let is_newest = self.files.last().is_some_and(|newest| newest.generation == file.generation);
+        match self.today.as_mut().filter(|_| is_newest) {
+            Some(today) => {
+                write(today).map_err(at())?;
+                self.ranges.push(encoded.range);
+            }
+            None => {
+                let log_bytes = self.keep().log_bytes(&self.files);
+                let mut connection =
+                    day::open_to_write(&file.path, self.settings.synchronous, log_bytes).map_err(at())?;
+                write(&mut connection).map_err(at())?;
+                checkpoint(&connection);
+                if let Some(earlier) = self.earlier.iter_mut().find(|earlier| earlier.path == file.path) {
+                    earlier.ranges.push(encoded.range);
+                }
+                // The file that follows took over what there was when it began.
+                if let Some(today) = self.today.as_mut() {
+                    let write = |today: &mut Connection| {
+                        let transaction = today.transaction()?;
+                        for (uid, count) in &encoded.recurrences {
+                            state::write_recurrence(&transaction, *uid, *count, now_ns)?;
+                        }
+                        transaction.commit()
+                    };
+                    if let Err(error) = write(today) {
+                        tracing::warn!(%error, "counts of Events could not be carried into the next file");
+                    }
+                }
+            }
+        }
+        self.memory.unindexed.forget(encoded.meta.first, encoded.meta.last);
+        let stored = encoded.meta.last + 1 - encoded.meta.first;
+        if let Some(unindexed) = self.unindexed.get_mut(&encoded.generation) {
+            *unindexed = unindexed.saturating_sub(stored);
+        }
+        Ok(())
+    }
+
+    fn keep(&self) -> retention::Keep<'_> {
+        retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() }
+    }
+}
+
+/// Moves SQLite's log into the file.
+fn checkpoint(connection: &Connection) {
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        // It stays beside the file, and is read with it.
+        tracing::warn!(%error, "journal's log could not be moved into its file");
+    }
+}

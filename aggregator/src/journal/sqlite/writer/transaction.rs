@@ -1,0 +1,190 @@
+//! One transaction: a group of batches judged, packed and written, with the state that goes with them.
+
+use nodetap_wire::face::Object;
+use nodetap_wire::{Record, record};
+use rusqlite::Connection;
+
+use super::Append;
+use crate::enrich::{Learnt, Pods};
+use crate::journal::sqlite::block::{Packer, Stored};
+use crate::journal::sqlite::folder::{DayFile, Failure};
+use crate::journal::sqlite::index::versions::{self, Range};
+use crate::journal::sqlite::lookup::{Earlier, Lookup};
+use crate::journal::sqlite::memory::{Memory, Staged, version_of};
+use crate::journal::sqlite::recent::Batch;
+use crate::journal::sqlite::{deaths, hash, log, state};
+use crate::journal::{Appended, Body, Entry, Position};
+use crate::merge::{self, Verdict};
+
+/// What became of a group, one for each batch.
+pub(super) struct Done {
+    pub(super) staged: Staged,
+    pub(super) batches: Vec<DoneBatch>,
+}
+
+pub(super) struct DoneBatch {
+    pub(super) appended: Appended,
+    pub(super) entries: Batch,
+    /// Places in the batch of those that the journal had already.
+    pub(super) duplicates: Vec<usize>,
+    /// Of the deaths that happened before what retention has dropped.
+    pub(super) forgotten: Vec<usize>,
+    /// Facts of pods that another node had announced.
+    pub(super) refused: u64,
+}
+
+/// A transaction that is open, and what its records are judged by.
+pub(super) struct Transaction<'a> {
+    pub(super) today: &'a Connection,
+    pub(super) file: &'a DayFile,
+    pub(super) ranges: &'a [Range],
+    pub(super) earlier: &'a [Earlier],
+    pub(super) memory: &'a Memory,
+    pub(super) now_ns: i64,
+}
+
+// === impl Transaction ===
+
+impl Transaction<'_> {
+    pub(super) fn write(
+        &self,
+        group: &[Append],
+        pods: &mut Pods,
+        packer: &mut Packer,
+    ) -> Result<Done, Failure> {
+        let at = || Failure::at(&self.file.path);
+        packer.clear();
+        let mut staged = Staged { head: self.memory.head, now_ns: self.now_ns, ..Staged::default() };
+        let mut batches = Vec::with_capacity(group.len());
+        for append in group {
+            let mut batch = DoneBatch {
+                appended: Appended::default(),
+                entries: Vec::with_capacity(append.taken.records.len()),
+                duplicates: Vec::new(),
+                forgotten: Vec::new(),
+                refused: 0,
+            };
+            for (index, record) in append.taken.records.iter().enumerate() {
+                self.write_record(
+                    record,
+                    (index, &append.taken.node),
+                    &mut staged,
+                    (pods, packer),
+                    &mut batch,
+                )?;
+            }
+            for checkpoint in &append.taken.checkpoints {
+                staged.checkpoint(self.memory, checkpoint);
+            }
+            batch.appended = Appended {
+                head: Position(staged.head),
+                new: batch.entries.len(),
+                duplicates: batch.duplicates.len() + batch.forgotten.len(),
+            };
+            batches.push(batch);
+        }
+        self.close_block(packer)?;
+        for (namespace, version) in &staged.watermarks {
+            state::write_watermark(self.today, namespace, version, self.now_ns).map_err(at())?;
+        }
+        for (shard, checkpoint) in &staged.checkpoints {
+            state::write_checkpoint(self.today, shard, checkpoint).map_err(at())?;
+        }
+        Ok(Done { staged, batches })
+    }
+
+    fn write_record(
+        &self,
+        record: &Record,
+        (index, node): (usize, &str),
+        staged: &mut Staged,
+        (pods, packer): (&mut Pods, &mut Packer),
+        batch: &mut DoneBatch,
+    ) -> Result<(), Failure> {
+        let at = || Failure::at(&self.file.path);
+        let position = staged.head + 1;
+        let mut known = Lookup {
+            path: &self.file.path,
+            today: self.today,
+            ranges: self.ranges,
+            earlier: self.earlier,
+            memory: self.memory,
+            staged,
+        };
+        let stored = Stored {
+            position,
+            taken_ns: self.now_ns,
+            occurrences: 1,
+            is_death: false,
+            body: &[],
+            facts: None,
+        };
+        let (occurrences, body, object): (u64, Body, Option<Object>) = match &record.kind {
+            Some(record::Kind::Event(event)) => {
+                pods.explainer.learn(event);
+                let Verdict::New { occurrences, count } = merge::judge_event(event, &mut known)? else {
+                    batch.duplicates.push(index);
+                    return Ok(());
+                };
+                let facts = pods.get(&event.object_uid);
+                let json = facts.as_ref().map(|facts| facts.json.as_bytes());
+                packer.push(&Stored { occurrences, body: &event.raw, facts: json, ..stored });
+                match version_of(&event.uid, &event.resource_version) {
+                    Some(version) => staged.version(version, position),
+                    None => versions::insert_opaque(self.today, &event.uid, &event.resource_version)
+                        .map_err(at())?,
+                }
+                staged.raise(self.memory, &event.namespace, &event.resource_version);
+                staged.counts.insert(hash::of(&[&event.uid]), count);
+                (occurrences, Body::Event(event.raw.clone()), facts.map(|facts| facts.object.clone()))
+            }
+            Some(record::Kind::Death(death)) => {
+                match merge::judge_death(death, &mut known)? {
+                    Verdict::New { .. } => {}
+                    Verdict::Duplicate => {
+                        batch.duplicates.push(index);
+                        return Ok(());
+                    }
+                    Verdict::Forgotten => {
+                        batch.forgotten.push(index);
+                        return Ok(());
+                    }
+                }
+                let death = pods.explainer.explained(death);
+                let json = serde_json::to_vec(&death)
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+                    .map_err(at())?;
+                packer.push(&Stored { is_death: true, body: &json, ..stored });
+                deaths::insert(self.today, position, self.now_ns, &death).map_err(at())?;
+                let object = death.object();
+                (1, Body::Death(Box::new(death)), Some(object))
+            }
+            Some(record::Kind::Pod(facts)) => {
+                if pods.learn(facts.clone(), node) == Learnt::Refused {
+                    batch.refused += 1;
+                }
+                return Ok(());
+            }
+            // A kind that a newer agent knows.
+            None => return Ok(()),
+        };
+        staged.head = position;
+        let entry = Entry { position: Position(position), taken_ns: self.now_ns, body, object, occurrences };
+        batch.entries.push((index, entry));
+        if packer.is_full() {
+            self.close_block(packer)?;
+        }
+        Ok(())
+    }
+
+    fn close_block(&self, packer: &mut Packer) -> Result<(), Failure> {
+        if packer.is_empty() {
+            return Ok(());
+        }
+        let block = packer
+            .pack()
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+            .and_then(|block| log::insert(self.today, &block));
+        block.map_err(Failure::at(&self.file.path))
+    }
+}

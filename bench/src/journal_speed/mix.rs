@@ -1,0 +1,285 @@
+//! Events as kubelets, schedulers and controllers write them, and deaths, for a journal alone: the mix of `load`, made quickly.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use nodetap_wire::{
+    Change, ContainerDied, ContainerKind, EventSeen, LogLine, Owner, PodFacts, Record, Source, record, time,
+};
+
+use crate::Random;
+
+const PODS: usize = 20_000;
+const NODES: usize = 200;
+const NAMESPACES: usize = 50;
+
+/// Of so many records, one is a death.
+const DEATHS: u64 = 100;
+
+/// Of a hundred events, so many happen again.
+const RECURRENCES: usize = 30;
+
+/// Events that may happen again.
+const OPEN: usize = 50_000;
+
+/// A pod of the mix.
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) node: String,
+    pub(super) owner: String,
+    uid: String,
+}
+
+/// Makes records whose resourceVersions go up.
+#[derive(Debug)]
+pub(super) struct Mix {
+    random: Random,
+    pods: Vec<Pod>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    bytes: u64,
+    events: u64,
+    /// What may happen again, by a number that is drawn.
+    open: HashMap<usize, Open>,
+    born: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    uid: String,
+    pod: usize,
+    kind: usize,
+    count: u64,
+}
+
+const REASONS: [&str; 6] =
+    ["Unhealthy", "FailedMount", "Pulled", "FailedScheduling", "ScalingReplicaSet", "BackOff"];
+
+// === impl Mix ===
+
+impl Mix {
+    pub(super) fn new(seed: u64) -> Self {
+        let random = Random::new(seed);
+        let apps = ["web", "api", "checkout", "billing", "search", "worker"];
+        let pods = (0..PODS)
+            .map(|number| {
+                let owner =
+                    format!("{}-{}", random.pick(&apps).copied().unwrap_or_default(), random.suffix(9));
+                Pod {
+                    namespace: format!("team-{}", number % NAMESPACES),
+                    name: format!("{owner}-{}", random.suffix(5)),
+                    node: format!("node-{}.example.internal", random.below(NODES)),
+                    owner,
+                    uid: random.uid(),
+                }
+            })
+            .collect();
+        Self { random, pods, state: Mutex::default() }
+    }
+
+    pub(super) fn pod(&self, random: &Random) -> &Pod {
+        // There is always one.
+        &self.pods[random.below(self.pods.len())]
+    }
+
+    pub(super) fn reason(&self, random: &Random) -> &'static str {
+        REASONS[random.below(REASONS.len())]
+    }
+
+    /// Bytes of JSON of an event, in the mean.
+    pub(super) fn mean_bytes(&self) -> f64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes as f64 / state.events.max(1) as f64
+    }
+
+    /// What is known of all pods.
+    pub(super) fn facts(&self) -> Vec<Record> {
+        let facts = self.pods.iter().map(|pod| PodFacts {
+            uid: pod.uid.clone(),
+            resource_version: "1".to_owned(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            labels: [
+                ("app.kubernetes.io/name".to_owned(), "web".to_owned()),
+                ("pod-template-hash".to_owned(), pod.owner.clone()),
+            ]
+            .into(),
+            annotations: [("prometheus.io/scrape".to_owned(), "true".to_owned())].into(),
+            owners: vec![self.owner(pod)],
+            deleted: false,
+        });
+        facts.map(|facts| Record { kind: Some(record::Kind::Pod(facts)) }).collect()
+    }
+
+    /// The next records.
+    pub(super) fn records(&self, number: u64) -> Vec<Record> {
+        let now_ns = time::now_ns();
+        (0..number).map(|_| self.record(now_ns)).collect()
+    }
+
+    fn owner(&self, pod: &Pod) -> Owner {
+        Owner {
+            api_version: "apps/v1".to_owned(),
+            kind: "ReplicaSet".to_owned(),
+            name: pod.owner.clone(),
+            uid: pod.uid.clone(),
+            controller: true,
+        }
+    }
+
+    fn record(&self, now_ns: i64) -> Record {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.version += 1 + self.random.below(3) as u64;
+        let version = state.version;
+        if version.is_multiple_of(DEATHS) {
+            drop(state);
+            return self.death(version, now_ns);
+        }
+        let again = self.random.chance(RECURRENCES);
+        let number = self.random.below(OPEN);
+        let open = match state.open.get_mut(&number).filter(|_| again) {
+            Some(open) => {
+                open.count += 1;
+                open.clone()
+            }
+            None => {
+                let place = state.born % OPEN;
+                state.born += 1;
+                let open = Open {
+                    uid: self.random.uid(),
+                    pod: self.random.below(PODS),
+                    kind: self.random.below(10),
+                    count: 1,
+                };
+                state.open.insert(place, open.clone());
+                open
+            }
+        };
+        let event = self.event(&open, version, now_ns);
+        state.bytes += event.raw.len() as u64;
+        state.events += 1;
+        Record { kind: Some(record::Kind::Event(event)) }
+    }
+
+    fn event(&self, open: &Open, version: u64, now_ns: i64) -> EventSeen {
+        let pod = &self.pods[open.pod];
+        let number = |end| self.random.below(end);
+        let (reason, kind, component, message) = match open.kind {
+            0..3 => (
+                "Unhealthy",
+                "Warning",
+                "kubelet",
+                format!(
+                    "Readiness probe failed: Get \\\"http://10.244.{}.{}:8080/readyz\\\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+                    open.pod % 200,
+                    open.pod % 250
+                ),
+            ),
+            3 => (
+                "FailedMount",
+                "Warning",
+                "kubelet",
+                "MountVolume.SetUp failed for volume \\\"config\\\" : configmap \\\"settings\\\" not found".to_owned(),
+            ),
+            4 => (
+                "Pulled",
+                "Normal",
+                "kubelet",
+                format!(
+                    "Successfully pulled image \\\"registry.example/app:1.4.{}\\\" in {}ms ({}ms including waiting). Image size: 52428800 bytes.",
+                    number(50),
+                    number(9000),
+                    number(9000)
+                ),
+            ),
+            5 => (
+                "FailedScheduling",
+                "Warning",
+                "default-scheduler",
+                "0/200 nodes are available: 180 Insufficient cpu, 20 node(s) were unschedulable. preemption: not eligible due to preemptionPolicy=Never.".to_owned(),
+            ),
+            6 => (
+                "ScalingReplicaSet",
+                "Normal",
+                "deployment-controller",
+                format!("Scaled up replica set {} from {} to {}", pod.owner, number(9), number(9)),
+            ),
+            _ => (
+                "BackOff",
+                "Normal",
+                "kubelet",
+                format!(
+                    "Back-off pulling image \\\"registry.example/{}:latest\\\": ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image",
+                    pod.name
+                ),
+            ),
+        };
+        let object_kind = if reason == "ScalingReplicaSet" { "Deployment" } else { "Pod" };
+        let host = if component == "kubelet" { pod.node.as_str() } else { "" };
+        let at = time::format_ns(now_ns / 1_000_000_000 * 1_000_000_000).unwrap_or_default();
+        let Pod { namespace, name, uid: pod_uid, .. } = pod;
+        let Open { uid, count, .. } = open;
+        let short = uid.get(..13).unwrap_or(uid);
+        let raw = format!(
+            r#"{{"kind":"Event","apiVersion":"v1","metadata":{{"name":"{name}.{short}","namespace":"{namespace}","uid":"{uid}","resourceVersion":"{version}","creationTimestamp":"{at}"}},"involvedObject":{{"kind":"{object_kind}","namespace":"{namespace}","name":"{name}","uid":"{pod_uid}","apiVersion":"v1","resourceVersion":"{}","fieldPath":"spec.containers{{app}}"}},"reason":"{reason}","message":"{message}","source":{{"component":"{component}","host":"{host}"}},"firstTimestamp":"{at}","lastTimestamp":"{at}","count":{count},"type":"{kind}","eventTime":null,"reportingComponent":"{component}","reportingInstance":"{host}"}}"#,
+            version - version % 1_000,
+        );
+        EventSeen {
+            uid: uid.clone(),
+            resource_version: version.to_string(),
+            namespace: namespace.clone(),
+            count: *count,
+            time_ns: now_ns / 1_000_000_000 * 1_000_000_000,
+            change: if *count > 1 { Change::Modified } else { Change::Added }.into(),
+            kind: object_kind.to_owned(),
+            object: name.clone(),
+            reason: reason.to_owned(),
+            r#type: kind.to_owned(),
+            node: host.to_owned(),
+            object_uid: pod_uid.clone(),
+            object_namespace: namespace.clone(),
+            raw: raw.into(),
+        }
+    }
+
+    fn death(&self, version: u64, now_ns: i64) -> Record {
+        let pod = self.pod(&self.random);
+        let code = [1, 137, 2, 0, 7].get(self.random.below(5)).copied();
+        let lines = (0..5).map(|number| LogLine {
+            time_ns: now_ns,
+            stderr: true,
+            text: format!(
+                "level=error msg=\"request failed\" status=500 took={}ms",
+                number * self.random.below(90)
+            ),
+        });
+        Record {
+            kind: Some(record::Kind::Death(ContainerDied {
+                namespace: pod.namespace.clone(),
+                pod: pod.name.clone(),
+                pod_uid: pod.uid.clone(),
+                node: pod.node.clone(),
+                container: "app".to_owned(),
+                container_kind: ContainerKind::App.into(),
+                ordinal: u32::try_from(version).unwrap_or(u32::MAX),
+                container_id: format!("containerd://{}", self.random.hex64()),
+                image: "registry.example/app:1.4.2".to_owned(),
+                exit_code: code,
+                reason: if code == Some(137) { "OOMKilled" } else { "Error" }.to_owned(),
+                started_ns: now_ns - 60_000_000_000,
+                finished_ns: now_ns,
+                seen_ns: now_ns,
+                source: Source::Kubelet.into(),
+                owners: vec![self.owner(pod)],
+                last_lines: lines.collect(),
+                ..ContainerDied::default()
+            })),
+        }
+    }
+}
