@@ -274,6 +274,16 @@ impl Plan {
             let Some(shard) = &checkpoint.shard else { continue };
             self.known.store(shard, checkpoint.epoch.min(LAST_EPOCH), &checkpoint.resource_version);
         }
+        // The watch of the names stores no checkpoint of its own. Where namespaces were watched, somebody held it too, and may
+        // still come.
+        let of_a_namespace = |checkpoint: &&Checkpoint| {
+            let share = checkpoint.shard.as_ref().and_then(|shard| shard.share.as_ref());
+            matches!(share, Some(Share::Namespace(_)))
+        };
+        if self.known.epoch(&Shard::namespaces()) == 0 {
+            let epochs = checkpoints.iter().filter(of_a_namespace).map(|checkpoint| checkpoint.epoch);
+            self.known.raise(&Shard::namespaces(), epochs.max().unwrap_or(0).min(LAST_EPOCH));
+        }
         for (shard, seat) in &mut self.seats {
             seat.epoch = seat.epoch.max(self.known.epoch(shard));
         }

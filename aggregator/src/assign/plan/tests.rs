@@ -520,6 +520,25 @@ fn after_a_restart_agents_keep_what_they_hold_however_it_was_shared_out() {
 }
 
 #[test]
+fn after_a_restart_the_watch_of_the_names_waits_for_its_holder() {
+    let now = Instant::now();
+    let mut plan = Plan::cluster(now, Patience::default());
+    let checkpoint = |name: &str, epoch| Checkpoint {
+        shard: Some(Shard::namespace(name)),
+        epoch,
+        resource_version: "100".to_owned(),
+    };
+    plan.known(&[checkpoint("a", 1), checkpoint("b", 2)]);
+    plan.joined(now, "x", 1, &[HeldWatch { shard: Some(Shard::namespace("a")), epoch: 1 }]);
+    assert!(plan.settle(now + seconds(1)).is_empty());
+    let held = [(Shard::namespace("b"), 2), (Shard::namespaces(), 2)];
+    let held = held.map(|(shard, epoch)| HeldWatch { shard: Some(shard), epoch });
+    plan.joined(now + seconds(2), "y", 2, &held);
+    assert!(plan.settle(now + seconds(2)).is_empty());
+    assert_eq!(holder(&plan, &Shard::namespaces()).as_deref(), Some("y"));
+}
+
+#[test]
 fn each_node_watches_what_names_it_and_another_does_while_it_is_away() {
     let now = Instant::now();
     let (mut plan, _) = settled(now, &NODES);
