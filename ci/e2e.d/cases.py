@@ -42,7 +42,7 @@ def named():
         Death(pod("init-fails", "echo never runs", "node1", init="echo no database here; exit 3"), "prepare", 3, "Error", "no database here", "init",
               "init container prepare failed (exit 3)"),
         Death(unhealthy(), "main", 12, "Error", "told to stop",
-              told="main ended when it was told to stop: its liveness probe failed with \"no heartbeat\" (exit 12)"),
+              told="main ended when it was told to stop: the kubelet stopped it after its liveness probe failed with \"no heartbeat\" (exit 12)"),
     ]
 
 

@@ -65,8 +65,20 @@ impl Stop {
                 "its pod was deleted without grace".to_owned()
             }
             (None, _, Some(_)) => "its pod was deleted".to_owned(),
+            // What the kubelet says where the pod ends with the container: not why, but a probe that failed before is a fact.
             (None, Some(_), None) if message.starts_with("Stopping container") => {
-                "the kubelet stopped it".to_owned()
+                let failure =
+                    ["liveness", "startup"].into_iter().find_map(|probe| failure_of(death, related, probe));
+                failure.map_or_else(
+                    || "the kubelet stopped it".to_owned(),
+                    |failure| {
+                        format!(
+                            "the kubelet stopped it after its {} probe failed{}",
+                            failure.probe,
+                            failure.said()
+                        )
+                    },
+                )
             }
             (None, Some(_), None) => {
                 format!("the kubelet stopped it with \"{}\"", clip(first_line(message), QUOTED))

@@ -351,6 +351,14 @@ fn cases() -> Vec<(ContainerDied, Vec<PodEvent>, &'static str)> {
         ),
         (
             died(143),
+            vec![
+                event("Unhealthy", "app", 2, "Liveness probe failed: timeout"),
+                event("Killing", "app", 1, "Stopping container app"),
+            ],
+            "app stopped when it was told to: the kubelet stopped it after its liveness probe failed with \"timeout\" (exit 143) after 3 m 12 s",
+        ),
+        (
+            died(143),
             killing(1, "Reconciling"),
             "app stopped when it was told to: the kubelet stopped it with \"Reconciling\" (exit 143) after 3 m 12 s",
         ),
