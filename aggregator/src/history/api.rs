@@ -1,6 +1,6 @@
 //! The history over HTTPS: search, counts, a live tail, an export, the OpenAPI document, and a small page.
 //!
-//! Read only. Everything but the page and the document wants a token or a client certificate ([`access`]), and everything has a
+//! Read only. Everything but the page and the document wants a token or a client certificate (`access`), and everything has a
 //! bound: rows, bytes, time, connections, questions, tails.
 
 mod access;
