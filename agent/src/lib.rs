@@ -2,6 +2,7 @@
 //! what it takes to the aggregator over one mTLS stream.
 
 pub mod app;
+mod checksum;
 pub mod config;
 pub mod http;
 pub mod kubernetes;

@@ -3,7 +3,6 @@
 //! Nothing waits for it: commands go through a bounded channel and are tried again where it is full, answers come back in order.
 //! A disk that fails says so with a reason, and is tried again when it is asked to.
 
-mod checksum;
 mod folder;
 mod segment;
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::ledger::{Ledger, NotALedger};
 use super::metrics::Metrics;
+use crate::checksum::Checksum;
 use crate::outbox::{Closed, Intake, Mark, Taken};
 
 /// Between two saves: what died since is told again, and known again.
@@ -211,7 +212,7 @@ fn load(path: &Path, node: &str) -> Result<Option<Ledger>, Bad> {
 }
 
 fn encode(json: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{MAGIC} crc32={:08x} bytes={}\n", crc32(json), json.len()).into_bytes();
+    let mut bytes = format!("{MAGIC} crc32={:08x} bytes={}\n", Checksum::of(json), json.len()).into_bytes();
     bytes.extend_from_slice(json);
     bytes
 }
@@ -229,16 +230,10 @@ fn decode(bytes: &[u8]) -> Result<&[u8], Bad> {
     if found != length {
         return Err(Bad::Torn { said: length, found });
     }
-    if crc32(json) != checksum {
+    if Checksum::of(json) != checksum {
         return Err(Bad::Checksum);
     }
     Ok(json)
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum()
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use prost::Message;
 use rustls::crypto::aws_lc_rs::default_provider;
 
 use super::super::held::{Place, Recovered};
-use super::checksum::Checksum;
 use super::segment::{self, Scan};
+use crate::checksum::Checksum;
 
 /// Where a segment ends. What is acknowledged is given back to the disk in pieces of this size.
 const SEGMENT_BYTES: u32 = 4 << 20;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use memchr::memmem;
 use nodetap_wire::{Batch, frame};
 
-use super::checksum::Checksum;
+use crate::checksum::Checksum;
 
 /// Length of an entry's header.
 pub(super) const HEADER: usize = 40;
