@@ -25,7 +25,7 @@ pub struct Bounds {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
     /// What is known.
-    pub object: Object,
+    pub object: Arc<Object>,
     /// The same as JSON.
     pub json: String,
     resource_version: String,
@@ -116,7 +116,7 @@ impl Pods {
         };
         // A map of strings has no way to fail.
         let json = serde_json::to_string(&object).unwrap_or_default();
-        let known = Known { object, json, resource_version: facts.resource_version, node };
+        let known = Known { object: Arc::new(object), json, resource_version: facts.resource_version, node };
         self.remember(facts.uid, Arc::new(known));
         Learnt::New
     }

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
-use nodetap_wire::event::Event;
+use nodetap_wire::event::Text;
 use nodetap_wire::explain::{PodEvent, Related, explain};
 use nodetap_wire::{ContainerDied, EventSeen};
+use serde::Deserialize;
 
 /// Events about pods that say why a container ended. Sources: `pkg/kubelet/events/event.go`, the scheduler, the eviction
 /// controllers.
@@ -50,6 +51,23 @@ pub struct Explainer {
     old: HashMap<String, Vec<PodEvent>>,
     /// When a node was out of memory last, in nanoseconds since 1970.
     system_oom: HashMap<String, i64>,
+}
+
+/// What an Event's JSON has that does not stand beside it, and is remembered.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told<'a> {
+    #[serde(borrow, alias = "note")]
+    message: Text<'a>,
+    #[serde(borrow, rename = "involvedObject", alias = "regarding")]
+    about: Option<About<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct About<'a> {
+    #[serde(borrow, rename = "fieldPath")]
+    field_path: Text<'a>,
 }
 
 // === impl Bounds ===
@@ -128,15 +146,15 @@ impl Explainer {
 /// What is remembered of an event; `None` where it cannot be read.
 fn pod_event(event: &EventSeen) -> Option<PodEvent> {
     let json = std::str::from_utf8(&event.raw).ok()?;
-    let parsed = Event::parse(json).ok()?;
-    let message = &*parsed.message;
+    let told: Told<'_> = serde_json::from_str(json).ok()?;
+    let message = &*told.message;
     let mut end = message.len().min(MESSAGE_BYTES);
     while !message.is_char_boundary(end) {
         end -= 1;
     }
     Some(PodEvent {
         reason: event.reason.clone(),
-        container: container_of(&parsed.involved_object.field_path).to_owned(),
+        container: told.about.map_or_else(String::new, |about| container_of(&about.field_path).to_owned()),
         message: message[..end].to_owned(),
         time_ns: event.time_ns,
     })

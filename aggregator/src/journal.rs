@@ -8,6 +8,7 @@ pub mod sqlite;
 pub mod words;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nodetap_wire::event::{Event, EventError};
@@ -51,7 +52,7 @@ pub struct Entry {
     /// What it is.
     pub body: Body,
     /// What was known of its object when it was journalled; for a death, always known.
-    pub object: Option<Object>,
+    pub object: Option<Arc<Object>>,
     /// How often it happened since the state before.
     pub occurrences: u64,
 }
@@ -191,11 +192,11 @@ impl Entry {
         match &self.body {
             Body::Event(json) => {
                 let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
-                Ok(Face::of_event(Event::parse(json)?, cluster, self.object.as_ref(), self.occurrences))
+                Ok(Face::of_event(Event::parse(json)?, cluster, self.object.as_deref(), self.occurrences))
             }
             Body::Death(death) => {
                 static NOTHING: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Object::default);
-                Ok(Face::of_death(death, cluster, self.object.as_ref().unwrap_or(&NOTHING)))
+                Ok(Face::of_death(death, cluster, self.object.as_deref().unwrap_or(&NOTHING)))
             }
         }
     }

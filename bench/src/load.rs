@@ -262,9 +262,7 @@ impl Run {
     /// So many events as fast as they can be written, without a runtime: for a thread that may block.
     pub fn burst(&self, events: usize) {
         let pods = self.lives.pods();
-        for _ in 0..events {
-            self.event(&pods);
-        }
+        self.recorder.together(|| (0..events).for_each(|_| self.event(&pods)));
     }
 
     fn event(&self, pods: &[PodRef]) {

@@ -156,6 +156,28 @@ impl<'a> Frame<'a> {
             _ => Self::Unknown(envelope.kind),
         })
     }
+
+    /// As [`parse`](Self::parse), but where the line is written as every API server writes it, the object is not looked through
+    /// to find its end: it is for whoever reads it to refuse what is not one value.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn take(line: &'a [u8]) -> Result<Self, FrameError> {
+        match str::from_utf8(line).ok().and_then(Self::usual) {
+            Some(frame) => Ok(frame),
+            None => Self::parse(line),
+        }
+    }
+
+    fn usual(line: &'a str) -> Option<Self> {
+        let (make, rest): (fn(&'a str) -> Self, _) =
+            match line.strip_prefix("{\"type\":\"ADDED\",\"object\":") {
+                Some(rest) => (Self::Added, rest),
+                None => (Self::Modified, line.strip_prefix("{\"type\":\"MODIFIED\",\"object\":")?),
+            };
+        let object = rest.strip_suffix('}')?;
+        Some(make(object.trim_matches([' ', '\t', '\n', '\r'])))
+    }
 }
 
 // === impl Marked ===

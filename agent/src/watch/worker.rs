@@ -271,7 +271,7 @@ impl Worker {
     /// Takes one line of a watch; says what to do where that is not to read on.
     async fn line(&mut self, line: Line<'_>) -> Result<Option<Next>, Closed> {
         let frame = match line {
-            Line::Whole(line) => Frame::parse(line),
+            Line::Whole(line) => Frame::take(line),
             Line::TooLong(length) => Err(FrameError::TooLong(length)),
         };
         let metrics = &self.shared.metrics;

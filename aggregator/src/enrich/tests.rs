@@ -63,7 +63,7 @@ fn the_json_is_the_object() {
     let mut pods = Pods::new(Bounds::default());
     pods.learn(facts("p", "1", "a \"quoted\" \u{fc}"), "n1");
     let known = pods.get("p").unwrap();
-    assert_eq!(serde_json::from_str::<Object>(&known.json).unwrap(), known.object);
+    assert_eq!(serde_json::from_str::<Object>(&known.json).unwrap(), *known.object);
 }
 
 #[test]

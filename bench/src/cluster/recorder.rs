@@ -56,6 +56,11 @@ impl Recorder {
         self.apart.store(apart, Ordering::Relaxed);
     }
 
+    /// Runs something that writes events; watches wake when it is done.
+    pub fn together<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.state.together(run)
+    }
+
     /// Writes an event, or counts one up.
     ///
     /// # Errors
@@ -66,8 +71,12 @@ impl Recorder {
             "{component}|{host}|{}|{}|{reason}|{message}|{}",
             object.uid, object.name, object.field_path
         );
-        let known = self.said.lock().unwrap_or_else(PoisonError::into_inner).get(&said).cloned();
-        if let Some(key) = known.filter(|_| !self.apart.load(Ordering::Relaxed)) {
+        let apart = self.apart.load(Ordering::Relaxed);
+        let known = match apart {
+            true => None,
+            false => self.said.lock().unwrap_or_else(PoisonError::into_inner).get(&said).cloned(),
+        };
+        if let Some(key) = known {
             match self.state.update_event(&key, |event| repeat(event, occurrence.new_api)) {
                 // It has expired: said anew.
                 Err(status) if status.code == 404 => {}
@@ -77,6 +86,9 @@ impl Recorder {
         let (event, manager) = self.first(occurrence);
         let namespace = event.metadata.namespace.clone();
         let created = self.state.create_event(&namespace, event, &manager)?;
+        if apart {
+            return Ok(created);
+        }
         let mut cache = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= REMEMBERED {
             cache.clear();

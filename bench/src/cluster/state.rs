@@ -3,7 +3,7 @@
 //! Every write goes through here, so that the truth is complete.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) struct State {
     store: Mutex<Store>,
     /// The store's revision, for those who wait for a write.
     pub(crate) grown: watch::Sender<u64>,
+    /// Events are being made together.
+    quiet: AtomicBool,
     pub(crate) truth: Truth,
     pub(crate) faults: Faults,
     pub(crate) random: Random,
@@ -87,6 +89,7 @@ impl State {
             version: Mutex::new("v1.36.3".to_owned()),
             api_servers: options.api_servers,
             grown: watch::Sender::new(1),
+            quiet: AtomicBool::new(false),
             truth: Truth::default(),
             faults: Faults::default(),
             random: Random::new(options.seed),
@@ -151,8 +154,21 @@ impl State {
         let change = store.put(Resource::Events, self.now(), |revision| event.store(revision));
         self.wrote(&change);
         drop(store);
-        self.grown.send_replace(change.revision);
+        if !self.quiet.load(Ordering::Relaxed) {
+            self.grown.send_replace(change.revision);
+        }
         Ok(change.object)
+    }
+
+    /// Runs something that makes events, and wakes the watches once when it is done: a thousand wakes cost more than the
+    /// events.
+    pub(crate) fn together<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.quiet.store(true, Ordering::Relaxed);
+        let done = run();
+        self.quiet.store(false, Ordering::Relaxed);
+        let revision = self.store().revision();
+        self.grown.send_replace(revision);
+        done
     }
 
     /// Changes an event in place. What identifies it stays.

@@ -167,4 +167,23 @@ proptest! {
             let _ = event(object, Change::Added);
         }
     }
+
+    #[test]
+    fn an_object_is_taken_from_a_frame_as_it_is_read_from_it_or_refused(
+        cut in 0_usize..200,
+        kind in prop::sample::select(vec!["ADDED", "MODIFIED", "OTHER"]),
+        text in "\\PC{0,20}",
+        tail in prop::sample::select(vec!["", "}", " ", ",\"object\":{}", "{}"]),
+    ) {
+        let line = format!(
+            r#"{{"type":"{kind}","object":{}{tail}}}"#,
+            serde_json::json!({"metadata": {"uid": text, "resourceVersion": "1"}})
+        );
+        let line = &line.as_bytes()[..line.floor_char_boundary(cut)];
+        let object = |frame| match frame {
+            Ok(Frame::Added(object) | Frame::Modified(object)) => event(object, Change::Added).ok(),
+            _ => None,
+        };
+        prop_assert_eq!(object(Frame::take(line)), object(Frame::parse(line)));
+    }
 }

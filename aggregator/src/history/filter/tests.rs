@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::sync::Arc;
+
 use nodetap_wire::face::Object;
 use nodetap_wire::record;
 
@@ -9,11 +11,11 @@ use crate::journal::Position;
 
 fn entries() -> Vec<Entry> {
     let entry = |(index, record): (usize, nodetap_wire::Record)| {
-        let (body, object): (_, Option<Object>) = match record.kind.unwrap() {
+        let (body, object): (_, Option<Arc<Object>>) = match record.kind.unwrap() {
             record::Kind::Event(event) => (Body::Event(event.raw.to_vec().into()), None),
             record::Kind::Death(death) => {
                 let object = death.object();
-                (Body::Death(Box::new(death)), Some(object))
+                (Body::Death(Box::new(death)), Some(Arc::new(object)))
             }
             record::Kind::Pod(_) => unreachable!(),
         };

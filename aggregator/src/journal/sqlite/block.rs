@@ -5,6 +5,8 @@
 //! `ContainerDied`. Close to 100 records share one context: small enough to unpack for a single record, large enough that
 //! what Kubernetes repeats costs nothing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nodetap_wire::ContainerDied;
 use nodetap_wire::face::Object;
@@ -221,10 +223,10 @@ impl Stored<'_> {
         let (body, object) = if self.is_death {
             let death: ContainerDied = serde_json::from_slice(self.body).map_err(|_| Malformed)?;
             let object = death.object();
-            (Body::Death(Box::new(death)), Some(object))
+            (Body::Death(Box::new(death)), Some(Arc::new(object)))
         } else {
             let facts = self.facts.map(serde_json::from_slice::<Object>).transpose();
-            (Body::Event(Bytes::copy_from_slice(self.body)), facts.map_err(|_| Malformed)?)
+            (Body::Event(Bytes::copy_from_slice(self.body)), facts.map_err(|_| Malformed)?.map(Arc::new))
         };
         Ok(Entry {
             position: Position(self.position),

@@ -1,6 +1,6 @@
 //! The index: for each segment of the log, which of its records have which facet.
 //!
-//! A segment covers 65,536 positions of one file. The one that grows is in memory; when it is full it is written into its file
+//! A segment covers up to 65,536 positions of one file. The one that grows is in memory; when it is full it is written into its file
 //! beside the records: sorted terms with their records (`term`), when each record happened (`chunk`), and which states of
 //! Events it holds (`version`). A term is a facet's value or a word. Nothing of a segment ever changes, so that writing it
 //! is nearly free, whatever is in it; a question asks each segment, newest first, and stops where no older one can add.
@@ -14,6 +14,7 @@ pub(super) mod plan;
 pub(super) mod search;
 pub(super) mod stored;
 pub(super) mod term;
+pub(super) mod terms;
 pub(super) mod versions;
 
 /// Positions that a segment covers: an offset in it fits into 16 bits.

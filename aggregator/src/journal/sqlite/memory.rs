@@ -1,7 +1,8 @@
 //! What the writer remembers of the files' state, so that it need not ask the disk.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use foldhash::{HashMap, HashSet};
 use nodetap_wire::{Checkpoint, Shard, resource_version};
 
 use super::hash;

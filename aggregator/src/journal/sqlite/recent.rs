@@ -97,7 +97,7 @@ fn size(entry: &Entry) -> usize {
                 + death.last_lines.iter().map(|line| 32 + line.text.len()).sum::<usize>()
         }
     };
-    body + entry.object.as_ref().map_or(0, object_size)
+    body + entry.object.as_deref().map_or(0, object_size)
 }
 
 fn object_size(object: &Object) -> usize {

@@ -153,7 +153,7 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
     match (&entries[1].body, &batch[1].kind) {
         (Body::Death(found), Some(record::Kind::Death(death))) => {
             assert_eq!(&**found, death);
-            assert_eq!(entries[1].object, Some(death.object()));
+            assert_eq!(entries[1].object.as_deref(), Some(&death.object()));
         }
         _ => panic!("{:?}", entries[1]),
     }

@@ -1,8 +1,8 @@
 //! A segment that grows, in memory.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
+use foldhash::HashMap;
 use nodetap_wire::ContainerDied;
 use nodetap_wire::event::Event;
 use serde::Deserialize;
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::bits::Bits;
 use super::search::{Chunk, Segment};
 use super::term::{self, Buffers, Facet};
+use super::terms::Terms;
 use super::{CHUNK, SEGMENT};
 use crate::journal::facets::Facets;
 use crate::journal::sqlite::block::{Malformed, Stored};
@@ -30,7 +31,7 @@ pub(in super::super) struct Builder {
     pub(in super::super) times: Vec<i64>,
     /// Those that are not 1, by offset.
     pub(in super::super) occurrences: Vec<(u16, u64)>,
-    pub(in super::super) terms: HashMap<Box<[u8]>, Vec<u16>>,
+    pub(in super::super) terms: Terms,
     pub(in super::super) versions: Vec<Version>,
     /// The highest count above 1, by the hash of the Event's uid.
     pub(in super::super) recurrences: HashMap<u64, u64>,
@@ -63,9 +64,9 @@ impl Builder {
             first,
             times: Vec::new(),
             occurrences: Vec::new(),
-            terms: HashMap::new(),
+            terms: Terms::default(),
             versions: Vec::new(),
-            recurrences: HashMap::new(),
+            recurrences: HashMap::default(),
             blocks: Vec::new(),
             min_ns: i64::MAX,
             max_ns: i64::MIN,
@@ -84,7 +85,7 @@ impl Builder {
 
     /// Whether a position lies beyond what it covers.
     pub(in super::super) fn is_full_for(&self, position: u64) -> bool {
-        position >= self.first + SEGMENT
+        position >= self.first + SEGMENT || self.terms.is_full()
     }
 
     /// Adds a record, at or above the position that comes next. What lies between cannot be read.
@@ -129,16 +130,7 @@ impl Builder {
             self.occurrences.push((offset, stored.occurrences));
         }
         let terms = &mut self.terms;
-        term::each(facets, &mut self.buffers, |term| match terms.get_mut(term) {
-            Some(offsets) => {
-                if offsets.last() != Some(&offset) {
-                    offsets.push(offset);
-                }
-            }
-            None => {
-                terms.insert(term.into(), vec![offset]);
-            }
-        });
+        term::each(facets, &mut self.buffers, |term| terms.add(term, offset));
     }
 }
 
@@ -156,27 +148,19 @@ impl Segment for &Builder {
     }
 
     fn exact(&mut self, term: &[u8], bits: &mut Bits) -> Result<(), rusqlite::Error> {
-        if let Some(offsets) = self.terms.get(term) {
-            offsets.iter().for_each(|offset| bits.set(*offset));
-        }
+        self.terms.each_of(term, |offset| bits.set(offset));
         Ok(())
     }
 
     fn beginning(&mut self, beginning: &[u8], bits: &mut Bits) -> Result<(), rusqlite::Error> {
-        for (_, offsets) in self.terms.iter().filter(|(term, _)| term.starts_with(beginning)) {
-            offsets.iter().for_each(|offset| bits.set(*offset));
-        }
+        self.terms
+            .each_beginning(beginning, |_, offsets| offsets.iter().for_each(|offset| bits.set(*offset)));
         Ok(())
     }
 
     fn values(&mut self, facet: Facet, tell: &mut dyn FnMut(&[u8], &[u16])) -> Result<(), rusqlite::Error> {
-        for (term, offsets) in &self.terms {
-            if let Some((first, value)) = term.split_first()
-                && *first == facet as u8
-            {
-                tell(value, offsets);
-            }
-        }
+        self.terms
+            .each_beginning(&[facet as u8], |term, offsets| tell(term.get(1..).unwrap_or_default(), offsets));
         Ok(())
     }
 

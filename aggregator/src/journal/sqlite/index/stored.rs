@@ -80,13 +80,11 @@ impl Encoded {
             let (min_ns, max_ns) = (known().min().unwrap_or(i64::MAX), known().max().unwrap_or(i64::MIN));
             chunks.push((min_ns, max_ns, compress(&encode_chunk(from, times, occurrences))?));
         }
-        let mut sorted: Vec<_> = builder.terms.iter().collect();
-        sorted.sort_unstable_by_key(|(term, _)| *term);
         let mut terms = Vec::new();
         let mut raw = Vec::with_capacity(2 * TERMS_BYTES);
         let mut first: &[u8] = &[];
         let mut before: &[u8] = &[];
-        for (term, offsets) in sorted {
+        builder.terms.try_each_sorted(|term, offsets| {
             if raw.is_empty() {
                 (first, before) = (term, &[]);
             }
@@ -96,7 +94,8 @@ impl Encoded {
                 terms.push((first.to_vec(), compress(&raw)?));
                 raw.clear();
             }
-        }
+            Ok::<_, std::io::Error>(())
+        })?;
         if !raw.is_empty() {
             terms.push((first.to_vec(), compress(&raw)?));
         }

@@ -1,5 +1,7 @@
 //! One transaction: a group of batches judged, packed and written, with the state that goes with them.
 
+use std::sync::Arc;
+
 use nodetap_wire::face::Object;
 use nodetap_wire::{Record, record};
 use rusqlite::Connection;
@@ -119,7 +121,7 @@ impl Transaction<'_> {
             body: &[],
             facts: None,
         };
-        let (occurrences, body, object): (u64, Body, Option<Object>) = match &record.kind {
+        let (occurrences, body, object): (u64, Body, Option<Arc<Object>>) = match &record.kind {
             Some(record::Kind::Event(event)) => {
                 pods.explainer.learn(event);
                 let Verdict::New { occurrences, count } = merge::judge_event(event, &mut known)? else {
@@ -157,7 +159,7 @@ impl Transaction<'_> {
                 packer.push(&Stored { is_death: true, body: &json, ..stored });
                 deaths::insert(self.today, position, self.now_ns, &death).map_err(at())?;
                 let object = death.object();
-                (1, Body::Death(Box::new(death)), Some(object))
+                (1, Body::Death(Box::new(death)), Some(Arc::new(object)))
             }
             Some(record::Kind::Pod(facts)) => {
                 if pods.learn(facts.clone(), node) == Learnt::Refused {
