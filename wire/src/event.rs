@@ -187,7 +187,9 @@ impl<'a> Event<'a> {
     /// When it last happened, in nanoseconds since 1970; 0 where nothing in it says.
     pub fn time_ns(&self) -> i64 {
         let series = self.series.as_ref().map_or("", |series| &series.last_observed_time);
-        [series, &self.last_timestamp, &self.event_time, &self.first_timestamp]
+        // The same in an event that happened once: read once.
+        let first = if self.first_timestamp == self.last_timestamp { "" } else { &*self.first_timestamp };
+        [series, &self.last_timestamp, &self.event_time, first]
             .into_iter()
             .filter_map(time::parse_ns)
             .max()
