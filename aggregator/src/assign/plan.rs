@@ -39,7 +39,7 @@ pub struct Patience {
     pub handover: Duration,
     /// The same where all shares change.
     pub changeover: Duration,
-    /// Until a node whose agent went away has no share of its own any more.
+    /// Until a node whose agent went away has no share of its own any more, and until a share that there is no more is forgotten.
     pub gone: Duration,
 }
 
@@ -543,6 +543,26 @@ impl Plan {
         if self.hosts.len() != hosts && self.partition == Partition::Host {
             self.seat(now);
         }
+    }
+
+    /// Forgets shares that there have not been for long, and answers which. Costs a look at each, so that it is not for every tick.
+    pub fn forget_unused(&mut self, now: Instant) -> Vec<Shard> {
+        let (seats, outgoing) = (&self.seats, &self.outgoing);
+        let is_used = |shard: &Shard| seats.contains_key(shard) || outgoing.contains_key(shard);
+        self.known.forget_unused(now, self.patience.gone, is_used)
+    }
+
+    /// What is to be durable before somebody hears of these changes: the epochs, and where each goes on from.
+    pub fn notes(&self, changes: &[Change]) -> Vec<Checkpoint> {
+        let note = |change: &Change| {
+            let seat = self.seats.get(&change.shard).filter(|seat| seat.epoch == change.epoch)?;
+            Some(Checkpoint {
+                shard: Some(change.shard.clone()),
+                epoch: seat.epoch,
+                resource_version: seat.resource_version.clone(),
+            })
+        };
+        changes.iter().filter_map(note).collect()
     }
 
     /// Whether watches of the partition before are still there.

@@ -395,6 +395,26 @@ fn a_namespace_that_comes_or_goes_moves_no_other() {
 }
 
 #[test]
+fn a_namespace_that_was_deleted_is_forgotten_in_the_end_here_and_in_the_journal() {
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &["x", "y"]);
+    let stored = |name: &str| Checkpoint {
+        shard: Some(Shard::namespace(name)),
+        epoch: 9,
+        resource_version: "5".into(),
+    };
+    plan.known(&[stored("x"), stored("y")]);
+    assert!(plan.forget_unused(now + seconds(9_000)).is_empty(), "all are there");
+    plan.namespaces(now, names(&["x"]));
+    let later = now + seconds(10_000);
+    assert!(plan.forget_unused(later).is_empty(), "it is just gone, and may be made again");
+    let later = later + Patience::default().gone;
+    assert_eq!(plan.forget_unused(later), [Shard::namespace("y")]);
+    assert!(plan.forget_unused(later).is_empty());
+    assert_eq!(plan.known.epoch(&Shard::namespace("y")), 0);
+    assert!(plan.known.epoch(&Shard::namespace("x")) > 0);
+}
+
+#[test]
 fn one_that_is_to_end_goes_on_until_the_next_one_watches() {
     let now = Instant::now();
     let (mut plan, before) = settled(now, &NODES);
