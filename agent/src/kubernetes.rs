@@ -4,19 +4,30 @@
 //! answer begins, and between its parts, is the asker's to bound.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
+use tonic::codegen::{Service, StdError};
 
 /// A connection that is not there by then is tried anew.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request is a few hundred bytes: a peer that does not take them is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection on which nothing comes is asked about after so long, then each so often, and is gone after so many without an
+/// answer: 11 s in all. A watch of few events says nothing for minutes, and an API server whose node is gone says no more than that.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
+
+/// A request is a few hundred bytes: a peer whose kernel does not acknowledge them is gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(11);
 
 /// What the kubelet and kubectl set in every pod.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
@@ -116,7 +127,6 @@ impl KubernetesAccess {
     pub fn from_config(mut config: Config) -> Result<Self, AccessError> {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        config.write_timeout = Some(WRITE_TIMEOUT);
         config.read_timeout = None;
         let token = Arc::new(Token::of(&config)?);
         Ok(Self { client: client(config.clone())?, config, token })
@@ -213,7 +223,55 @@ async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
 
 fn client(config: Config) -> Result<Client, AccessError> {
     let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|error| AccessError::Client { url, error: Box::new(error) })
+    let made = if config.proxy_url.is_some() { Client::try_from(config) } else { direct(&config) };
+    made.map_err(|error| AccessError::Client { url, error: Box::new(error) })
+}
+
+/// As kube makes one without a proxy, but with connections that find out that their peer is gone.
+fn direct(config: &Config) -> Result<Client, kube::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(config.connect_timeout);
+    tcp.set_keepalive(Some(KEEP_ALIVE.0));
+    tcp.set_keepalive_interval(Some(KEEP_ALIVE.1));
+    tcp.set_keepalive_retries(Some(KEEP_ALIVE.2));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let tls = config.rustls_https_connector_with_connector(tcp)?;
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(tls);
+    let bare =
+        ClientBuilder::new(Http(http), &*config.default_namespace).with_layer(&config.extra_headers_layer()?);
+    let uri = config.base_uri_layer();
+    Ok(match config.auth_layer()? {
+        Some(auth) => bare.with_layer(&auth).with_layer(&uri).build(),
+        None => bare.with_layer(&uri).build(),
+    })
+}
+
+/// An HTTP client whose errors are boxed, as kube's layers want them.
+#[derive(Clone)]
+struct Http<C>(hyper_util::client::legacy::Client<C, Body>);
+
+impl<C> Service<http::Request<Body>> for Http<C>
+where
+    hyper_util::client::legacy::Client<C, Body>: Service<
+            http::Request<Body>,
+            Response = http::Response<Incoming>,
+            Error = hyper_util::client::legacy::Error,
+            Future: Send + 'static,
+        >,
+{
+    type Response = http::Response<Incoming>;
+    type Error = StdError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, StdError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        self.0.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answered = self.0.call(request);
+        Box::pin(async move { answered.await.map_err(Into::into) })
+    }
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AccessError> {

@@ -73,6 +73,30 @@ async fn a_bundle_without_a_certificate_makes_no_client() {
     assert!(access.client_at(server, &Trust::Bundle(authority().0.into_bytes())).is_ok());
 }
 
+/// As `/proc/net/tcp` has it: whether the kernel asks the peer of a local port whether it is there.
+fn is_kept_alive(local: std::net::SocketAddr) -> bool {
+    let port = format!(":{:04X}", local.port());
+    fs::read_to_string("/proc/self/net/tcp").unwrap().lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.nth(1).is_some_and(|address| address.ends_with(&port))
+            && words.nth(3).is_some_and(|timer| timer.starts_with("02:"))
+    })
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_comes_asks_whether_its_peer_is_there() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let access = KubernetesAccess::from_config(Config::new(server)).unwrap();
+    let request = http::Request::get("/api/v1/events").body(kube::client::Body::empty()).unwrap();
+    tokio::spawn(async move { access.client.send(request).await });
+    let (_stream, local) = listener.accept().await.unwrap();
+    // The timer is another one until the request was acknowledged.
+    while !is_kept_alive(local) {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_tried_again_unasked() {
     let access = KubernetesAccess::from_config(config()).unwrap();

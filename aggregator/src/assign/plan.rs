@@ -227,7 +227,7 @@ impl Default for Patience {
             away: Duration::from_secs(1),
             restart: Duration::from_secs(3),
             restart_at_most: Duration::from_secs(30),
-            failing: Duration::from_secs(30),
+            failing: Duration::from_secs(10),
             shunned: Duration::from_secs(300),
             balance: Duration::from_secs(10),
             balance_at_most: Duration::from_secs(60),
