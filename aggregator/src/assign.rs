@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
-use nodetap_wire::{Assignment, Findings, Hello, NamespaceChanges, Progress, Shard, WatchReport, WatchState};
+use nodetap_wire::{
+    AssignedWatch, Assignment, Findings, Hello, NamespaceChanges, Progress, Shard, WatchReport, WatchState,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -525,10 +527,12 @@ impl<J: Journal> Driver<J> {
             let assignment = assignments.remove(node.as_str()).unwrap_or_default();
             member.assignment.send_if_modified(|current| {
                 // The resourceVersion alone moves all the time and matters only to whoever starts.
-                let key = |assignment: &Assignment| -> Vec<_> {
-                    assignment.watches.iter().map(|watch| (watch.shard.clone(), watch.epoch)).collect()
+                let is_same = |(one, other): (&AssignedWatch, &AssignedWatch)| {
+                    (&one.shard, one.epoch, &one.other_hosts)
+                        == (&other.shard, other.epoch, &other.other_hosts)
                 };
-                let changed = key(current) != key(&assignment);
+                let changed = current.watches.len() != assignment.watches.len()
+                    || !current.watches.iter().zip(&assignment.watches).all(is_same);
                 if changed {
                     *current = assignment;
                 }

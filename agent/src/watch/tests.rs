@@ -193,6 +193,7 @@ fn assigned(watches: &[(Shard, u64, &str)]) -> Assignment {
         shard: Some(shard.clone()),
         epoch: *epoch,
         resource_version: (*resource_version).to_owned(),
+        other_hosts: Vec::new(),
     });
     Assignment { watches: watches.collect() }
 }

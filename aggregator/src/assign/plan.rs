@@ -67,6 +67,8 @@ pub struct Plan {
     namespaces: Option<BTreeSet<String>>,
     /// Nodes with an agent, and when they were last seen without one.
     hosts: BTreeMap<String, Option<Instant>>,
+    /// Those of them whose events are left out of the share of events that name no node.
+    apart: Vec<String>,
     hot: BTreeSet<Shard>,
     /// Since when, and when last, something changed for which shares may have to be moved.
     unbalanced: Option<(Instant, Instant)>,
@@ -259,6 +261,7 @@ impl Plan {
             known: Known::default(),
             namespaces: None,
             hosts: BTreeMap::new(),
+            apart: Vec::new(),
             hot: BTreeSet::new(),
             unbalanced: None,
             is_full: false,
@@ -543,6 +546,23 @@ impl Plan {
         if self.hosts.len() != hosts && self.partition == Partition::Host {
             self.seat(now);
         }
+        self.part(now);
+    }
+
+    /// Notes whose events are left out of the share of events that name no node. A node's are taken in again before its own share
+    /// ends, so that none falls between.
+    fn part(&mut self, now: Instant) {
+        if self.partition != Partition::Host {
+            self.apart.clear();
+            return;
+        }
+        let stays = self.patience.gone.saturating_sub(self.patience.handover);
+        let is_apart = |seen: &Option<Instant>| seen.is_none_or(|seen| now < seen + stays);
+        let apart = || self.hosts.iter().filter(|(_, seen)| is_apart(seen)).map(|(host, _)| host);
+        if !apart().eq(&self.apart) {
+            self.apart = apart().cloned().collect();
+            self.version += 1;
+        }
     }
 
     /// Forgets shares that there have not been for long, and answers which. Costs a look at each, so that it is not for every tick.
@@ -645,6 +665,10 @@ impl Plan {
             shard: Some(shard.clone()),
             epoch,
             resource_version: resource_version.to_owned(),
+            other_hosts: match &shard.share {
+                Some(Share::NoHost(_)) => self.apart.clone(),
+                _ => Vec::new(),
+            },
         };
         for (shard, seat) in &self.seats {
             if let Some(holder) = &seat.holder {

@@ -57,7 +57,7 @@ fn the_first_agent_of_a_new_cluster_gets_the_shard_at_once() {
     assert!(plan.is_due(now));
     let changes = plan.settle(now);
     assert_eq!((changes[0].node.as_str(), changes[0].epoch, changes[0].cause), ("a", 1, Cause::Vacant));
-    let watch = AssignedWatch { shard: Some(cluster()), epoch: 1, resource_version: String::new() };
+    let watch = AssignedWatch { shard: Some(cluster()), epoch: 1, ..AssignedWatch::default() };
     assert_eq!(plan.assignment("a").watches, [watch]);
     assert!(!plan.is_due(now));
 }
@@ -567,7 +567,13 @@ fn each_node_watches_what_names_it_and_another_does_while_it_is_away() {
     for node in NODES {
         assert_eq!(holder(&plan, &Shard::host(node)).as_deref(), Some(node));
     }
-    assert!(holder(&plan, &Shard::no_host()).is_some());
+    let of_the_rest = |plan: &Plan| {
+        let node = holder(plan, &Shard::no_host()).unwrap();
+        let mut watches = plan.assignment(&node).watches.into_iter();
+        watches.find(|watch| watch.shard == Some(Shard::no_host())).unwrap().other_hosts
+    };
+    plan.expire(now);
+    assert_eq!(of_the_rest(&plan), NODES);
     let stream = NODES.iter().position(|node| *node == "b").unwrap() as u64 + 1;
     plan.left(now, "b", stream);
     let now = now + seconds(2);
@@ -578,6 +584,11 @@ fn each_node_watches_what_names_it_and_another_does_while_it_is_away() {
     assert_eq!(holder(&plan, &Shard::host("b")).as_deref(), Some("b"));
     plan.left(now, "b", 9);
     plan.settle(now + seconds(30));
+    plan.expire(now + seconds(3_500));
+    assert_eq!(of_the_rest(&plan), NODES);
+    plan.expire(now + seconds(3_580));
+    assert_eq!(of_the_rest(&plan), ["a", "c"], "its events are taken in again before its own share ends");
+    assert!(plan.holdings().get(&Shard::host("b")).is_some());
     plan.expire(now + seconds(3_601));
     assert_eq!(plan.holdings().get(&Shard::host("b")), None, "a node that is gone for an hour");
 }
