@@ -3,12 +3,16 @@
 //! Retries nothing by itself: whoever asks decides when to ask again. Connecting has a timeout here; the time until an
 //! answer begins, and between its parts, is the asker's to bound.
 
+pub mod requests;
+
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -129,7 +133,7 @@ impl KubernetesAccess {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = None;
         let token = Arc::new(Token::of(&config)?);
-        Ok(Self { client: client(config.clone())?, config, token })
+        Ok(Self { client: client(config.clone(), &token)?, config, token })
     }
 
     /// A client for another server of the cluster, such as a kubelet, with the same credentials.
@@ -151,7 +155,7 @@ impl KubernetesAccess {
             }
             Trust::Anybody => config.accept_invalid_certs = true,
         }
-        client(config)
+        client(config, &self.token)
     }
 
     /// The cluster's CA bundle in PEM, as it is now; `None` where the configuration names none.
@@ -168,17 +172,7 @@ impl KubernetesAccess {
 
     /// The bearer token, as it is now; `None` where the user has none of its own (a client certificate, an exec plugin).
     pub fn token(&self) -> Option<String> {
-        match &*self.token {
-            Token::None => None,
-            Token::Fixed(token) => Some(token.clone()),
-            Token::File { path, last } => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Ok(token) = std::fs::read_to_string(path) {
-                    token.trim().clone_into(&mut last);
-                }
-                Some(last.clone())
-            }
-        }
+        self.token.now()
     }
 
     /// The API server's address.
@@ -212,6 +206,30 @@ impl Token {
     }
 }
 
+impl Token {
+    fn now(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Fixed(token) => Some(token.clone()),
+            Self::File { path, last } => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Ok(token) = std::fs::read_to_string(path) {
+                    token.trim().clone_into(&mut last);
+                }
+                Some(last.clone())
+            }
+        }
+    }
+
+    /// For a request, where it comes from a file.
+    fn header(&self) -> Option<HeaderValue> {
+        let Self::File { .. } = self else { return None };
+        let mut header = HeaderValue::try_from(format!("Bearer {}", self.now()?)).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+}
+
 /// Several files, separated as in `PATH`, are merged as kubectl does.
 async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
     let mut merged = Kubeconfig::default();
@@ -221,14 +239,15 @@ async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
     Ok(Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await?)
 }
 
-fn client(config: Config) -> Result<Client, AccessError> {
+fn client(config: Config, token: &Arc<Token>) -> Result<Client, AccessError> {
     let url = config.cluster_url.to_string();
-    let made = if config.proxy_url.is_some() { Client::try_from(config) } else { direct(&config) };
+    let made = if config.proxy_url.is_some() { Client::try_from(config) } else { direct(&config, token) };
     made.map_err(|error| AccessError::Client { url, error: Box::new(error) })
 }
 
-/// As kube makes one without a proxy, but with connections that find out that their peer is gone.
-fn direct(config: &Config) -> Result<Client, kube::Error> {
+/// As kube makes one without a proxy, but with connections that find out that their peer is gone, and with a token from a file as it
+/// is at each request: kube reads it once a minute, and would go on for so long with one that is refused.
+fn direct(config: &Config, token: &Arc<Token>) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(config.connect_timeout);
@@ -239,9 +258,11 @@ fn direct(config: &Config) -> Result<Client, kube::Error> {
     let tls = config.rustls_https_connector_with_connector(tcp)?;
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(tls);
     let bare =
-        ClientBuilder::new(Http(http), &*config.default_namespace).with_layer(&config.extra_headers_layer()?);
+        ClientBuilder::new(Http { client: http, token: Arc::clone(token) }, &*config.default_namespace)
+            .with_layer(&config.extra_headers_layer()?);
     let uri = config.base_uri_layer();
-    Ok(match config.auth_layer()? {
+    let auth = if let Token::File { .. } = **token { None } else { config.auth_layer()? };
+    Ok(match auth {
         Some(auth) => bare.with_layer(&auth).with_layer(&uri).build(),
         None => bare.with_layer(&uri).build(),
     })
@@ -249,7 +270,10 @@ fn direct(config: &Config) -> Result<Client, kube::Error> {
 
 /// An HTTP client whose errors are boxed, as kube's layers want them.
 #[derive(Clone)]
-struct Http<C>(hyper_util::client::legacy::Client<C, Body>);
+struct Http<C> {
+    client: hyper_util::client::legacy::Client<C, Body>,
+    token: Arc<Token>,
+}
 
 impl<C> Service<http::Request<Body>> for Http<C>
 where
@@ -265,11 +289,14 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, StdError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
-        self.0.poll_ready(context).map_err(Into::into)
+        self.client.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let answered = self.0.call(request);
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if let Some(token) = self.token.header() {
+            request.headers_mut().insert(AUTHORIZATION, token);
+        }
+        let answered = self.client.call(request);
         Box::pin(async move { answered.await.map_err(Into::into) })
     }
 }

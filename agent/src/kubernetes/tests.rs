@@ -98,6 +98,39 @@ async fn a_connection_on_which_nothing_comes_asks_whether_its_peer_is_there() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_rotated_counts_from_the_next_request_on() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, "first").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+    config.auth_info.token_file = Some(path.to_string_lossy().into_owned());
+    let access = KubernetesAccess::from_config(config).unwrap();
+    // Knows the second token alone.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let is_known = String::from_utf8(head).unwrap().contains("Bearer second");
+            let status = if is_known { "200 OK" } else { "401 Unauthorized" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let ask = async || {
+        let request = http::Request::get("/version").body(kube::client::Body::empty()).unwrap();
+        access.client.send(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask().await, 401);
+    fs::write(&path, "second").unwrap();
+    assert_eq!(ask().await, 200);
+}
+
+#[tokio::test]
 async fn nothing_is_tried_again_unasked() {
     let access = KubernetesAccess::from_config(config()).unwrap();
     assert!(!access.config.default_retry);

@@ -158,7 +158,7 @@ impl Worker {
             }
         };
         let resource = self.target.resource.plural();
-        self.shared.metrics.request(
+        self.shared.metrics.requests.count(
             verb,
             resource,
             answer.as_ref().map_or_else(Failure::code, |_| Some(200)),
