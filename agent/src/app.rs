@@ -94,7 +94,7 @@ impl App {
         let Self { config, access, credentials, link: link_metrics } = self;
         let mut registry = Registry::default();
         let watch_metrics = event_watch::metrics::Metrics::default();
-        let tap_metrics = tap::metrics::Metrics::default();
+        let tap_metrics = tap::metrics::Metrics::with(watch_metrics.requests.clone());
         let outbox_metrics = outbox::metrics::Metrics::default();
         watch_metrics.register(&mut registry);
         tap_metrics.register(&mut registry);

@@ -3,20 +3,35 @@
 //! Retries nothing by itself: whoever asks decides when to ask again. Connecting has a timeout here; the time until an
 //! answer begins, and between its parts, is the asker's to bound.
 
+pub mod requests;
+
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
+use tonic::codegen::{Service, StdError};
 
 /// A connection that is not there by then is tried anew.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request is a few hundred bytes: a peer that does not take them is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection on which nothing comes is asked about after so long, then each so often, and is gone after so many without an
+/// answer: 11 s in all. A watch of few events says nothing for minutes, and an API server whose node is gone says no more than that.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
+
+/// A request is a few hundred bytes: a peer whose kernel does not acknowledge them is gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(11);
 
 /// What the kubelet and kubectl set in every pod.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
@@ -116,10 +131,9 @@ impl KubernetesAccess {
     pub fn from_config(mut config: Config) -> Result<Self, AccessError> {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        config.write_timeout = Some(WRITE_TIMEOUT);
         config.read_timeout = None;
         let token = Arc::new(Token::of(&config)?);
-        Ok(Self { client: client(config.clone())?, config, token })
+        Ok(Self { client: client(config.clone(), &token)?, config, token })
     }
 
     /// A client for another server of the cluster, such as a kubelet, with the same credentials.
@@ -141,7 +155,7 @@ impl KubernetesAccess {
             }
             Trust::Anybody => config.accept_invalid_certs = true,
         }
-        client(config)
+        client(config, &self.token)
     }
 
     /// The cluster's CA bundle in PEM, as it is now; `None` where the configuration names none.
@@ -158,17 +172,7 @@ impl KubernetesAccess {
 
     /// The bearer token, as it is now; `None` where the user has none of its own (a client certificate, an exec plugin).
     pub fn token(&self) -> Option<String> {
-        match &*self.token {
-            Token::None => None,
-            Token::Fixed(token) => Some(token.clone()),
-            Token::File { path, last } => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Ok(token) = std::fs::read_to_string(path) {
-                    token.trim().clone_into(&mut last);
-                }
-                Some(last.clone())
-            }
-        }
+        self.token.now()
     }
 
     /// The API server's address.
@@ -202,6 +206,30 @@ impl Token {
     }
 }
 
+impl Token {
+    fn now(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Fixed(token) => Some(token.clone()),
+            Self::File { path, last } => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Ok(token) = std::fs::read_to_string(path) {
+                    token.trim().clone_into(&mut last);
+                }
+                Some(last.clone())
+            }
+        }
+    }
+
+    /// For a request, where it comes from a file.
+    fn header(&self) -> Option<HeaderValue> {
+        let Self::File { .. } = self else { return None };
+        let mut header = HeaderValue::try_from(format!("Bearer {}", self.now()?)).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+}
+
 /// Several files, separated as in `PATH`, are merged as kubectl does.
 async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
     let mut merged = Kubeconfig::default();
@@ -211,9 +239,66 @@ async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
     Ok(Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await?)
 }
 
-fn client(config: Config) -> Result<Client, AccessError> {
+fn client(config: Config, token: &Arc<Token>) -> Result<Client, AccessError> {
     let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|error| AccessError::Client { url, error: Box::new(error) })
+    let made = if config.proxy_url.is_some() { Client::try_from(config) } else { direct(&config, token) };
+    made.map_err(|error| AccessError::Client { url, error: Box::new(error) })
+}
+
+/// As kube makes one without a proxy, but with connections that find out that their peer is gone, and with a token from a file as it
+/// is at each request: kube reads it once a minute, and would go on for so long with one that is refused.
+fn direct(config: &Config, token: &Arc<Token>) -> Result<Client, kube::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(config.connect_timeout);
+    tcp.set_keepalive(Some(KEEP_ALIVE.0));
+    tcp.set_keepalive_interval(Some(KEEP_ALIVE.1));
+    tcp.set_keepalive_retries(Some(KEEP_ALIVE.2));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let tls = config.rustls_https_connector_with_connector(tcp)?;
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(tls);
+    let bare =
+        ClientBuilder::new(Http { client: http, token: Arc::clone(token) }, &*config.default_namespace)
+            .with_layer(&config.extra_headers_layer()?);
+    let uri = config.base_uri_layer();
+    let auth = if let Token::File { .. } = **token { None } else { config.auth_layer()? };
+    Ok(match auth {
+        Some(auth) => bare.with_layer(&auth).with_layer(&uri).build(),
+        None => bare.with_layer(&uri).build(),
+    })
+}
+
+/// An HTTP client whose errors are boxed, as kube's layers want them.
+#[derive(Clone)]
+struct Http<C> {
+    client: hyper_util::client::legacy::Client<C, Body>,
+    token: Arc<Token>,
+}
+
+impl<C> Service<http::Request<Body>> for Http<C>
+where
+    hyper_util::client::legacy::Client<C, Body>: Service<
+            http::Request<Body>,
+            Response = http::Response<Incoming>,
+            Error = hyper_util::client::legacy::Error,
+            Future: Send + 'static,
+        >,
+{
+    type Response = http::Response<Incoming>;
+    type Error = StdError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, StdError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        self.client.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if let Some(token) = self.token.header() {
+            request.headers_mut().insert(AUTHORIZATION, token);
+        }
+        let answered = self.client.call(request);
+        Box::pin(async move { answered.await.map_err(Into::into) })
+    }
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AccessError> {

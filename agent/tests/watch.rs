@@ -158,7 +158,12 @@ async fn cluster() -> SimulatedCluster {
 fn whole(epoch: u64, resource_version: &str) -> Assignment {
     let shard = Some(Shard { share: Some(Share::Cluster(WholeCluster {})) });
     Assignment {
-        watches: vec![AssignedWatch { shard, epoch, resource_version: resource_version.to_owned() }],
+        watches: vec![AssignedWatch {
+            shard,
+            epoch,
+            resource_version: resource_version.to_owned(),
+            other_hosts: vec![],
+        }],
     }
 }
 
@@ -382,6 +387,7 @@ async fn namespaces_are_watched_apart_and_let_go_of_apart() {
                 shard: Some(Shard { share: Some(Share::Namespace((*name).to_owned())) }),
                 epoch: 1,
                 resource_version: String::new(),
+                other_hosts: vec![],
             })
             .collect(),
     };

@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
-use nodetap_wire::{Assignment, Findings, Hello, NamespaceChanges, Progress, Shard, WatchReport, WatchState};
+use nodetap_wire::{
+    AssignedWatch, Assignment, Findings, Hello, NamespaceChanges, Progress, Shard, WatchReport, WatchState,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,12 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// For reading the checkpoints; without them a shard is given out again at the next tick.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For keeping what is given to whom: a handover is not to wait for a disk that does not answer.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often shares that there are no more are looked for.
+const FORGETTING: Duration = Duration::from_secs(60);
 
 /// How often it is looked at how the events are to be shared out.
 const CHOICE: Duration = Duration::from_secs(1);
@@ -127,6 +135,7 @@ pub struct Driver<J> {
     settings: Settings,
     choice: Choice,
     next_choice: Instant,
+    next_forgetting: Instant,
     negotiation: Negotiation,
     names: Names,
     rates: Rates,
@@ -166,6 +175,7 @@ pub async fn assign<J: Journal>(
         published: 0,
         settings,
         next_choice: now,
+        next_forgetting: now + FORGETTING,
         negotiation: Negotiation::new(now.into_std()),
         names: Names::default(),
         rates: Rates::new(now.into_std()),
@@ -253,6 +263,7 @@ impl<J: Journal> Driver<J> {
                 _ = tick.tick() => {
                     self.sweep();
                     self.look();
+                    self.forget().await;
                     self.settle().await;
                 }
             }
@@ -439,9 +450,43 @@ impl<J: Journal> Driver<J> {
                 Err(error) => return self.without_checkpoints(&error),
             }
             let changes = self.plan.settle(Instant::now().into_std());
+            self.note(&changes).await;
             self.log(&changes);
         }
         self.publish();
+    }
+
+    /// Keeps the epochs before anybody hears of them. Without it they are given all the same: a journal that is full is no reason to
+    /// watch nothing.
+    async fn note(&self, changes: &[Change]) {
+        let notes = self.plan.notes(changes);
+        if !notes.is_empty() {
+            self.noted(self.journal.note(notes, Vec::new())).await;
+        }
+    }
+
+    /// Forgets shares that there are no more, so that neither memory nor journal grow with every namespace that ever was.
+    async fn forget(&mut self) {
+        let now = Instant::now();
+        if now < self.next_forgetting {
+            return;
+        }
+        self.next_forgetting = now + FORGETTING;
+        let gone = self.plan.forget_unused(now.into_std());
+        if !gone.is_empty() {
+            tracing::info!(watches = gone.len(), "watches that there are no more are forgotten");
+            self.noted(self.journal.note(Vec::new(), gone)).await;
+        }
+    }
+
+    async fn noted(&self, noting: impl Future<Output = Result<(), JournalError>>) {
+        let error = match tokio::time::timeout(NOTE_TIMEOUT, noting).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.metrics.note_failures.inc();
+        tracing::warn!(error, "the journal did not keep what was given to whom");
     }
 
     fn log(&self, changes: &[Change]) {
@@ -482,10 +527,12 @@ impl<J: Journal> Driver<J> {
             let assignment = assignments.remove(node.as_str()).unwrap_or_default();
             member.assignment.send_if_modified(|current| {
                 // The resourceVersion alone moves all the time and matters only to whoever starts.
-                let key = |assignment: &Assignment| -> Vec<_> {
-                    assignment.watches.iter().map(|watch| (watch.shard.clone(), watch.epoch)).collect()
+                let is_same = |(one, other): (&AssignedWatch, &AssignedWatch)| {
+                    (&one.shard, one.epoch, &one.other_hosts)
+                        == (&other.shard, other.epoch, &other.other_hosts)
                 };
-                let changed = key(current) != key(&assignment);
+                let changed = current.watches.len() != assignment.watches.len()
+                    || !current.watches.iter().zip(&assignment.watches).all(is_same);
                 if changed {
                     *current = assignment;
                 }

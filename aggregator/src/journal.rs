@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nodetap_wire::event::{Event, EventError};
 use nodetap_wire::face::{Face, Object};
-use nodetap_wire::{Checkpoint, ContainerDied, Record};
+use nodetap_wire::{Checkpoint, ContainerDied, Record, Shard};
 use tokio::sync::watch;
 
 /// Place of an entry in the journal: grows by one with each, from 1. 0 is before the first.
@@ -156,6 +156,14 @@ pub trait Journal: Clone + Send + Sync + 'static {
         &self,
         letters: Letters,
     ) -> impl Future<Output = Result<usize, JournalError>> + Send;
+
+    /// Keeps the epochs that are about to be given, with where each goes on from, and forgets the checkpoints of shards that are no
+    /// more. Answers once it is durable, so that no epoch is given twice whenever the aggregator ends.
+    fn note(
+        &self,
+        given: Vec<Checkpoint>,
+        gone: Vec<Shard>,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// The last checkpoint of each shard.
     fn checkpoints(&self) -> impl Future<Output = Result<Vec<Checkpoint>, JournalError>> + Send;

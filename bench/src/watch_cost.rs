@@ -2,7 +2,8 @@
 //! agent, which is what a DaemonSet of watchers does.
 //!
 //! CPU by the API server's process clock, less what it takes when nothing happens; in rounds whose order is shuffled, so that
-//! what else the machine does falls on all variants alike. A run counts only when every watch got every event.
+//! what else the machine does falls on all variants alike, and on a CPU of its own beside ones that are always busy, so that those who
+//! take the events do not make it slower. A run counts only when every watch got every event.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::control_plane::{self, ApiServer, ControlPlane};
 use crate::figures::report::Figure;
 use crate::{Random, launch, posting, say};
 
+mod apart;
 mod run;
 mod variant;
 
@@ -37,6 +39,10 @@ pub struct Arguments {
     /// Namespaces that the events are spread over.
     #[arg(long, default_value_t = 200)]
     pub namespaces: usize,
+    /// Lets the scheduler put everything anywhere. Without it the API servers and etcd have the first CPU, and who posts and takes
+    /// the others, which are kept busy, so that it costs an API server nothing that others work.
+    #[arg(long)]
+    pub together: bool,
     /// Only these variants, and the bare watch that they are compared with.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Variant>,
@@ -90,6 +96,10 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let cached = match variants.iter().any(|variant| variant.is_cached()) {
         true => Some(plane.another(CACHED_PORT, &[WATCH_CACHE]).await?),
         false => None,
+    };
+    let _apart = match arguments.together {
+        true => None,
+        false => Some(apart::keep(&plane, cached.as_ref()).await?),
     };
     let servers = Servers { plain: plane.api_server, cached };
     let namespaces =

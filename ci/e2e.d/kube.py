@@ -7,7 +7,11 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.parse
+
+# The API server closes a connection that is unused for 90 s, and what cannot be repeated is not to find that out.
+KEPT = 30
 
 
 class ApiError(OSError):
@@ -41,12 +45,20 @@ class Api:
     def connect(self, timeout):
         return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self.tls)
 
+    def kept(self):
+        """This thread's connection, where it was used of late."""
+        connection = getattr(self.local, "connection", None)
+        if connection and time.monotonic() - self.local.used > KEPT:
+            connection.close()
+            return None
+        return connection
+
     def request(self, method, path, body=None, kind="application/json"):
         """The JSON of the answer."""
         data = None if body is None else json.dumps(body)
         for attempt in (1, 2):
-            connection = getattr(self.local, "connection", None) or self.connect(20)
-            self.local.connection = connection
+            connection = self.kept() or self.connect(20)
+            self.local.connection, self.local.used = connection, time.monotonic()
             try:
                 connection.request(method, path, data, {"Content-Type": kind, "Accept": "application/json"})
                 answer = connection.getresponse()

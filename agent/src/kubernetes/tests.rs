@@ -73,6 +73,63 @@ async fn a_bundle_without_a_certificate_makes_no_client() {
     assert!(access.client_at(server, &Trust::Bundle(authority().0.into_bytes())).is_ok());
 }
 
+/// As `/proc/net/tcp` has it: whether the kernel asks the peer of a local port whether it is there.
+fn is_kept_alive(local: std::net::SocketAddr) -> bool {
+    let port = format!(":{:04X}", local.port());
+    fs::read_to_string("/proc/self/net/tcp").unwrap().lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.nth(1).is_some_and(|address| address.ends_with(&port))
+            && words.nth(3).is_some_and(|timer| timer.starts_with("02:"))
+    })
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_comes_asks_whether_its_peer_is_there() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let access = KubernetesAccess::from_config(Config::new(server)).unwrap();
+    let request = http::Request::get("/api/v1/events").body(kube::client::Body::empty()).unwrap();
+    tokio::spawn(async move { access.client.send(request).await });
+    let (_stream, local) = listener.accept().await.unwrap();
+    // The timer is another one until the request was acknowledged.
+    while !is_kept_alive(local) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_rotated_counts_from_the_next_request_on() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, "first").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+    config.auth_info.token_file = Some(path.to_string_lossy().into_owned());
+    let access = KubernetesAccess::from_config(config).unwrap();
+    // Knows the second token alone.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let is_known = String::from_utf8(head).unwrap().contains("Bearer second");
+            let status = if is_known { "200 OK" } else { "401 Unauthorized" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let ask = async || {
+        let request = http::Request::get("/version").body(kube::client::Body::empty()).unwrap();
+        access.client.send(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask().await, 401);
+    fs::write(&path, "second").unwrap();
+    assert_eq!(ask().await, 200);
+}
+
 #[tokio::test]
 async fn nothing_is_tried_again_unasked() {
     let access = KubernetesAccess::from_config(config()).unwrap();

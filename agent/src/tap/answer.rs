@@ -167,6 +167,16 @@ pub(super) async fn next_part(
 // === impl AskError ===
 
 impl AskError {
+    /// The status that was answered, where one was.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Unauthorized { .. } => Some(401),
+            Self::Forbidden { .. } => Some(403),
+            Self::Status { status, .. } => Some(status.as_u16()),
+            _ => None,
+        }
+    }
+
     /// Reads the causes of a client's error.
     fn of(server: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let server = server.to_owned();

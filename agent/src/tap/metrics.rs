@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::logs::Missing;
+use crate::kubernetes::requests::Requests;
 
 /// Containers in back-off that are named: a node where more wait has another trouble.
 const BACK_OFFS: usize = 256;
@@ -20,6 +21,8 @@ const BACK_OFFS: usize = 256;
 /// The tap's metrics; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    /// What is asked of the API server; registered with what the watches ask.
+    pub(super) requests: Requests,
     snapshots: Family<SnapshotLabels, Counter>,
     deaths: Family<DeathLabels, Counter>,
     missed: Counter,
@@ -129,6 +132,11 @@ struct SourceLabels {
 // === impl Metrics ===
 
 impl Metrics {
+    /// Counts what is asked of the API server in with others.
+    pub fn with(requests: Requests) -> Self {
+        Self { requests, ..Self::default() }
+    }
+
     /// Names the families in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let Self {
@@ -156,6 +164,8 @@ impl Metrics {
             ledger_save_failures,
             ledger_set_aside,
             ledger_bytes,
+            // Registered with what the watches ask.
+            requests: _,
         } = self.clone();
         let registry = registry.sub_registry_with_prefix("nodetap_agent_tap");
         registry.register("snapshots", "Snapshots of this node's pods, by source and outcome", snapshots);

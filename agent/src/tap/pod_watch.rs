@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use kube::Client;
+use kube::client::Body;
 use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -192,7 +193,7 @@ impl Watch {
             } else if !self.exact {
                 path.push_str("&resourceVersion=0");
             }
-            let answer = ask(&self.client, SERVER, path, NEEDS).await?;
+            let answer = self.ask("list", path).await?;
             let body = whole(SERVER, answer.into_body(), ANSWER_BYTES).await?;
             bytes += body.len();
             if bytes > 2 * ANSWER_BYTES {
@@ -217,7 +218,7 @@ impl Watch {
             "/api/v1/pods?watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&fieldSelector=spec.nodeName%3D{}&resourceVersion={from}",
             self.node
         );
-        let mut body = ask(&self.client, SERVER, path, NEEDS).await?.into_body();
+        let mut body = self.ask("watch", path).await?.into_body();
         let mut held: Vec<u8> = Vec::new();
         let mut skipping = false;
         while let Some(part) = next_part(SERVER, &mut body, IDLE).await? {
@@ -251,6 +252,13 @@ impl Watch {
             sleep(super::jittered(FIRST_BACK_OFF)).await;
         }
         Ok(())
+    }
+
+    async fn ask(&self, verb: &'static str, path: String) -> Result<http::Response<Body>, AskError> {
+        let answer = ask(&self.client, SERVER, path, NEEDS).await;
+        let code = answer.as_ref().map_or_else(AskError::code, |_| Some(200));
+        self.metrics.requests.count(verb, "pods", code);
+        answer
     }
 
     async fn line(&mut self, line: &[u8]) -> Result<(), Stopped> {

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::machine::Lost;
+use crate::kubernetes::requests::Requests;
 
 /// Counters and gauges of all watches of this agent.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +17,8 @@ pub struct Metrics {
     records: Counter,
     refused: Family<ReasonLabels, Counter>,
     lost: Family<ReasonLabels, Counter>,
-    requests: Family<RequestLabels, Counter>,
+    /// What is asked of the API server, for others that ask to count in.
+    pub requests: Requests,
     watches: Family<WatchLabels, Gauge>,
     last_event: Family<ShareLabels, Gauge>,
     last_progress: Family<ShareLabels, Gauge>,
@@ -49,13 +51,6 @@ struct FrameLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    verb: &'static str,
-    resource: &'static str,
-    code: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,11 +89,7 @@ impl Metrics {
             "Requests for events that had to be made anew, by what ended the one before",
             self.lost.clone(),
         );
-        registry.register(
-            "nodetap_agent_api_requests",
-            "Requests to the API server, by verb, resource and class of the answer's status",
-            self.requests.clone(),
-        );
+        self.requests.register(registry);
         registry.register(
             "nodetap_agent_watches",
             "Event watches that this agent holds, by kind of share and state",
@@ -133,18 +124,6 @@ impl Metrics {
 
     pub(super) fn lost(&self, lost: Lost) {
         self.lost.get_or_create(&ReasonLabels { reason: lost.as_str() }).inc();
-    }
-
-    /// `code`: the status of the answer; `None` where there was none.
-    pub(super) fn request(&self, verb: &'static str, resource: &'static str, code: Option<u16>) {
-        let code = match code {
-            Some(200..300) => "2xx",
-            Some(300..400) => "3xx",
-            Some(400..500) => "4xx",
-            Some(_) => "5xx",
-            None => "none",
-        };
-        self.requests.get_or_create(&RequestLabels { verb, resource, code }).inc();
     }
 
     pub(super) fn progress(&self, share: &'static str) {

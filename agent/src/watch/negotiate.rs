@@ -200,7 +200,7 @@ impl Asking<'_> {
         let started = Instant::now();
         let answer = Answer::to(self.client, uri, JSON).await;
         let code = answer.as_ref().map_or_else(Failure::code, |_| Some(200));
-        self.metrics.request(verb, resource, code);
+        self.metrics.requests.count(verb, resource, code);
         if code.is_some() {
             let took = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
             self.findings.answer_ms = self.findings.answer_ms.min(took);

@@ -91,7 +91,8 @@ impl Target {
                 Some(events(format!("/api/v1/namespaces/{name}/events"), String::new()))
             }
             Share::Host(node) if is_subdomain(node) => Some(events(all(), field("spec.source.host", node))),
-            Share::NoHost(_) => Some(events(all(), field("spec.source.host", ""))),
+            // Selected by the agent: no selector names all the nodes without an agent.
+            Share::NoHost(_) => Some(events(all(), String::new())),
             Share::UidRange(range) => {
                 let (from, to) = (range.from, range.end());
                 let ranges = format!("shardRange(object.metadata.uid, '0x{from:016x}', '0x{to:016x}')");

@@ -42,3 +42,22 @@ impl Tally {
         (!shards.is_empty()).then_some(Progress { shards })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_from_the_future_as_after_a_clock_was_set_back_is_not_behind() {
+        let tally = Tally::default();
+        let watch = AssignedWatch { shard: Some(Shard::cluster()), epoch: 1, ..AssignedWatch::default() };
+        let behind = |time_ns| {
+            tally.add(&watch, time_ns);
+            tally.take(Duration::from_secs(10)).unwrap().shards[0].behind_ms
+        };
+        assert_eq!(behind(now_ns() + 3_600_000_000_000), 0);
+        assert_eq!(behind(i64::MAX), 0);
+        assert_eq!(behind(0), 0, "not known");
+        assert!(behind(now_ns() - 3_600_000_000_000) >= 3_600_000);
+    }
+}

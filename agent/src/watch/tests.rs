@@ -39,6 +39,7 @@ enum Reply {
 enum Part {
     Bytes(Vec<u8>),
     Cut,
+    Pause(Duration),
     Silence,
 }
 
@@ -73,6 +74,10 @@ impl Service<Request<Body>> for Server {
                 match part {
                     Part::Bytes(bytes) => Ok(Frame::data(Bytes::from(bytes))),
                     Part::Cut => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+                    Part::Pause(pause) => {
+                        tokio::time::sleep(pause).await;
+                        Ok(Frame::data(Bytes::new()))
+                    }
                     Part::Silence => std::future::pending().await,
                 }
             });
@@ -193,6 +198,7 @@ fn assigned(watches: &[(Shard, u64, &str)]) -> Assignment {
         shard: Some(shard.clone()),
         epoch: *epoch,
         resource_version: (*resource_version).to_owned(),
+        other_hosts: Vec::new(),
     });
     Assignment { watches: watches.collect() }
 }
@@ -447,6 +453,19 @@ async fn a_silent_connection_is_given_up_and_resumed() {
         let line = format!(r#"nodetap_agent_watch_reconnects_total{{reason="{reason}"}} 1"#);
         assert!(exposed.contains(&line), "{line} is not in {exposed}");
     }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_holds_back_and_cuts_anywhere_is_waited_for_and_taken_whole() {
+    let mut first = [added(42), added(43)].concat();
+    let second = first.split_off(20);
+    let pause = || Part::Pause(Duration::from_secs(250));
+    let last = Part::Bytes(added(44));
+    let parts = vec![Part::Bytes(first), pause(), Part::Bytes(second), pause(), last, Part::Silence];
+    let mut bench = Bench::start(from("41"), vec![Reply::Parts(parts)]);
+    bench.expect(&[seen(42), seen(43), checkpoint(43), seen(44), checkpoint(44)]).await;
+    assert_eq!(bench.asked().len(), 1);
     bench.stop().await;
 }
 

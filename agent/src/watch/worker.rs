@@ -1,9 +1,11 @@
 //! Drives the machine of one shard: makes its requests, hands over what comes, reports where it stands.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::Client;
+use nodetap_wire::event::Event;
 use nodetap_wire::record::Kind;
 use nodetap_wire::shard::Share;
 use nodetap_wire::{AssignedWatch, Change, Checkpoint, Record, UidRange, WatchReport, WatchState};
@@ -54,6 +56,8 @@ pub(super) struct Worker {
     target: Target,
     /// The range of uids that is held. An API server that does not know the selector sends everything.
     range: Option<UidRange>,
+    /// Nodes whose events others watch.
+    other_hosts: HashSet<String>,
     /// The names of namespaces, where those are what is watched.
     gathering: Gathering,
     /// The shard's kind, as a label.
@@ -91,6 +95,7 @@ impl Worker {
                 Some(Share::UidRange(range)) => Some(*range),
                 _ => None,
             },
+            other_hosts: held.other_hosts.iter().cloned().collect(),
             gathering: Gathering::default(),
             share: held.shard.as_ref().map_or("unknown", share_of),
             machine: Machine::new(&held.resource_version, seed),
@@ -153,7 +158,7 @@ impl Worker {
             }
         };
         let resource = self.target.resource.plural();
-        self.shared.metrics.request(
+        self.shared.metrics.requests.count(
             verb,
             resource,
             answer.as_ref().map_or_else(Failure::code, |_| Some(200)),
@@ -342,8 +347,13 @@ impl Worker {
             }
         };
         let resource_version = event.resource_version.clone();
-        if self.range.is_some_and(|range| !range.has(&event.uid)) {
-            self.shared.metrics.refused("other_range");
+        let other = match self.range {
+            Some(range) if !range.has(&event.uid) => Some("other_range"),
+            _ if self.is_of_another_host(json) => Some("other_host"),
+            _ => None,
+        };
+        if let Some(reason) = other {
+            self.shared.metrics.refused(reason);
             self.step(Input::Taken { resource_version: &resource_version });
             return Ok(());
         }
@@ -358,6 +368,12 @@ impl Worker {
             self.checkpoint().await?;
         }
         Ok(())
+    }
+
+    fn is_of_another_host(&self, json: &str) -> bool {
+        // Only that field counts: the API server selects by no other.
+        !self.other_hosts.is_empty()
+            && Event::parse(json).is_ok_and(|event| self.other_hosts.contains(&*event.source.host))
     }
 
     /// Takes the name of a namespace.
@@ -395,6 +411,7 @@ impl Worker {
     /// Takes a newer assignment of the shard; says what to do where the stream at hand does not serve it.
     fn renew(&mut self) -> Option<Next> {
         let assigned = self.assigned.borrow_and_update().clone();
+        self.other_hosts = assigned.other_hosts.iter().cloned().collect();
         if assigned.epoch == self.held.epoch {
             return None;
         }

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub last_report: Family<ReportLabels, Gauge>,
     /// Times the journal's checkpoints could not be read.
     pub checkpoint_failures: Counter,
+    /// Times the journal did not keep who was given what.
+    pub note_failures: Counter,
     /// Shards that there are.
     pub shards: Gauge,
     /// Watches of the partition before go on.
@@ -128,6 +130,11 @@ impl Metrics {
             "nodetap_watch_checkpoint_read_failures",
             "Times the checkpoints could not be read from the journal",
             self.checkpoint_failures.clone(),
+        );
+        registry.register(
+            "nodetap_watch_note_failures",
+            "Times the journal did not keep which watch was given to whom",
+            self.note_failures.clone(),
         );
         registry.register(
             "nodetap_watch_shards",

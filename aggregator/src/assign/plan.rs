@@ -39,7 +39,7 @@ pub struct Patience {
     pub handover: Duration,
     /// The same where all shares change.
     pub changeover: Duration,
-    /// Until a node whose agent went away has no share of its own any more.
+    /// Until a node whose agent went away has no share of its own any more, and until a share that there is no more is forgotten.
     pub gone: Duration,
 }
 
@@ -67,6 +67,8 @@ pub struct Plan {
     namespaces: Option<BTreeSet<String>>,
     /// Nodes with an agent, and when they were last seen without one.
     hosts: BTreeMap<String, Option<Instant>>,
+    /// Those of them whose events are left out of the share of events that name no node.
+    apart: Vec<String>,
     hot: BTreeSet<Shard>,
     /// Since when, and when last, something changed for which shares may have to be moved.
     unbalanced: Option<(Instant, Instant)>,
@@ -227,7 +229,7 @@ impl Default for Patience {
             away: Duration::from_secs(1),
             restart: Duration::from_secs(3),
             restart_at_most: Duration::from_secs(30),
-            failing: Duration::from_secs(30),
+            failing: Duration::from_secs(10),
             shunned: Duration::from_secs(300),
             balance: Duration::from_secs(10),
             balance_at_most: Duration::from_secs(60),
@@ -259,6 +261,7 @@ impl Plan {
             known: Known::default(),
             namespaces: None,
             hosts: BTreeMap::new(),
+            apart: Vec::new(),
             hot: BTreeSet::new(),
             unbalanced: None,
             is_full: false,
@@ -543,6 +546,43 @@ impl Plan {
         if self.hosts.len() != hosts && self.partition == Partition::Host {
             self.seat(now);
         }
+        self.part(now);
+    }
+
+    /// Notes whose events are left out of the share of events that name no node. A node's are taken in again before its own share
+    /// ends, so that none falls between.
+    fn part(&mut self, now: Instant) {
+        if self.partition != Partition::Host {
+            self.apart.clear();
+            return;
+        }
+        let stays = self.patience.gone.saturating_sub(self.patience.handover);
+        let is_apart = |seen: &Option<Instant>| seen.is_none_or(|seen| now < seen + stays);
+        let apart = || self.hosts.iter().filter(|(_, seen)| is_apart(seen)).map(|(host, _)| host);
+        if !apart().eq(&self.apart) {
+            self.apart = apart().cloned().collect();
+            self.version += 1;
+        }
+    }
+
+    /// Forgets shares that there have not been for long, and answers which. Costs a look at each, so that it is not for every tick.
+    pub fn forget_unused(&mut self, now: Instant) -> Vec<Shard> {
+        let (seats, outgoing) = (&self.seats, &self.outgoing);
+        let is_used = |shard: &Shard| seats.contains_key(shard) || outgoing.contains_key(shard);
+        self.known.forget_unused(now, self.patience.gone, is_used)
+    }
+
+    /// What is to be durable before somebody hears of these changes: the epochs, and where each goes on from.
+    pub fn notes(&self, changes: &[Change]) -> Vec<Checkpoint> {
+        let note = |change: &Change| {
+            let seat = self.seats.get(&change.shard).filter(|seat| seat.epoch == change.epoch)?;
+            Some(Checkpoint {
+                shard: Some(change.shard.clone()),
+                epoch: seat.epoch,
+                resource_version: seat.resource_version.clone(),
+            })
+        };
+        changes.iter().filter_map(note).collect()
     }
 
     /// Whether watches of the partition before are still there.
@@ -625,6 +665,10 @@ impl Plan {
             shard: Some(shard.clone()),
             epoch,
             resource_version: resource_version.to_owned(),
+            other_hosts: match &shard.share {
+                Some(Share::NoHost(_)) => self.apart.clone(),
+                _ => Vec::new(),
+            },
         };
         for (shard, seat) in &self.seats {
             if let Some(holder) = &seat.holder {

@@ -36,7 +36,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
-use nodetap_wire::{Checkpoint, Record, record, time};
+use nodetap_wire::{Checkpoint, Record, Shard, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::metrics::JournalMetrics;
@@ -254,16 +254,26 @@ impl SqliteJournal {
     }
 }
 
-impl Journal for SqliteJournal {
-    async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
+impl SqliteJournal {
+    async fn write(&self, taken: Taken, gone: Vec<Shard>) -> Result<Appended, JournalError> {
         // Before anything is waited for; held until the answer is here.
         let turn = self.shared.lanes.enter(&taken.node);
         let bytes = size(&taken);
         let place = place(&self.append_places, bytes.div_ceil(PLACE_BYTES)).await?;
         let (answer, answered) = oneshot::channel();
-        let append = Append { taken, bytes, failures: turn.failures(), answer, place };
+        let append = Append { taken, gone, bytes, failures: turn.failures(), answer, place };
         send(&self.writer, Command::Append(append))?;
         answered.await.map_err(|_| JournalError::Stopped)?
+    }
+}
+
+impl Journal for SqliteJournal {
+    async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
+        self.write(taken, Vec::new()).await
+    }
+
+    async fn note(&self, given: Vec<Checkpoint>, gone: Vec<Shard>) -> Result<(), JournalError> {
+        self.write(Taken { checkpoints: given, ..Taken::default() }, gone).await.map(drop)
     }
 
     async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {

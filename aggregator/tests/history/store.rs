@@ -9,8 +9,8 @@ use nodetap_aggregator::history::{History, HistoryError, Page};
 use nodetap_aggregator::journal::{
     Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
-use nodetap_wire::Checkpoint;
 use nodetap_wire::face::Object;
+use nodetap_wire::{Checkpoint, Shard};
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -165,6 +165,10 @@ impl Journal for Store {
     }
 
     async fn forget_dead_letters(&self, _: Letters) -> Result<usize, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    async fn note(&self, _: Vec<Checkpoint>, _: Vec<Shard>) -> Result<(), JournalError> {
         Err(JournalError::Stopped)
     }
 

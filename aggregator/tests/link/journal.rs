@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use nodetap_aggregator::journal::{
     Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
-use nodetap_wire::{Checkpoint, Record};
+use nodetap_wire::{Checkpoint, Record, Shard};
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -110,6 +110,19 @@ impl Journal for Memory {
 
     async fn forget_dead_letters(&self, _: Letters) -> Result<usize, JournalError> {
         Err(JournalError::Stopped)
+    }
+
+    async fn note(&self, given: Vec<Checkpoint>, gone: Vec<Shard>) -> Result<(), JournalError> {
+        let mut state = self.state();
+        if state.fails {
+            return Err(JournalError::Storage("no space left on device".to_owned()));
+        }
+        state.checkpoints.retain(|known| {
+            let is_given = given.iter().any(|given| given.shard == known.shard);
+            !is_given && known.shard.as_ref().is_none_or(|shard| !gone.contains(shard))
+        });
+        state.checkpoints.extend(given);
+        Ok(())
     }
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {

@@ -1,9 +1,8 @@
 //! Hand-overs of watches between real sides.
 
-use nodetap_agent::outbox::Taken;
 use nodetap_aggregator::admit::Limits;
 use nodetap_aggregator::assign::choose::{Watch, Wish};
-use nodetap_wire::{Checkpoint, Finding, Findings, Shard};
+use nodetap_wire::{Finding, Findings, Shard};
 
 use crate::certificates::Authority;
 use crate::eventually;
@@ -61,12 +60,8 @@ async fn an_aggregator_that_restarts_lets_the_holders_keep_what_they_hold() {
     let aggregator = start().await;
     let proxy = Proxy::start(aggregator.address).await;
     let first = Agent::start(&authority, "node-1", proxy.address);
-    let shard = first.assigned().await.shard;
+    first.assigned().await;
     first.watch_all().await;
-    // As a watch does once it is open. By this the aggregator knows after its restart that somebody holds the share.
-    let checkpoint = Checkpoint { shard, epoch: 1, resource_version: "42".to_owned() };
-    first.intake.take(Taken::Checkpoint(checkpoint)).await.unwrap();
-    eventually(|| !journal.stored().is_empty()).await;
     let second = Agent::start(&authority, "node-2", proxy.address);
     eventually(|| second.health().connected).await;
     aggregator.stop().await;

@@ -67,7 +67,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// For how long nothing may change until it is taken for settled.
 const CALM: Duration = Duration::from_secs(2);
 /// How long the API server's own needs are measured.
-const IDLE: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(10);
 /// A naive run posts so many times fewer: each of its events costs that much more.
 const NAIVE_SHARE: usize = 4;
 

@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
-use kube::client::Body;
 use tokio::time::Instant;
 use tonic::codegen::Service;
 
 use super::*;
+use crate::kubernetes::requests::Requests;
 
 /// Lists no pods, and answers each watch with 410.
 #[derive(Clone)]
@@ -38,7 +38,9 @@ impl Service<http::Request<Body>> for Gone {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_each_watch_with_410_is_asked_ever_more_rarely() {
     let began = Instant::now();
-    let mut watch = PodWatch::spawn(Client::new(Gone, "default"), "node-1".to_owned(), Metrics::default());
+    let requests = Requests::default();
+    let metrics = Metrics::with(requests.clone());
+    let mut watch = PodWatch::spawn(Client::new(Gone, "default"), "node-1".to_owned(), metrics);
     let mut lists = 0;
     while lists < 5 {
         if let Change::Listed(_) = watch.next().await.unwrap() {
@@ -47,4 +49,7 @@ async fn a_server_that_answers_each_watch_with_410_is_asked_ever_more_rarely() {
     }
     // On the paused clock: 1, 2, 4 and 8 s between them, less a fifth.
     assert!(began.elapsed() >= Duration::from_secs(12), "{:?}", began.elapsed());
+    // With what the event watches ask for. The last watch may not have been asked for yet.
+    assert_eq!(requests.counted("list", "pods", "2xx"), 5);
+    assert!(requests.counted("watch", "pods", "4xx") >= 4);
 }

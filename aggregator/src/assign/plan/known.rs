@@ -2,10 +2,11 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use nodetap_wire::{Shard, resource_version};
 
-/// By share, of this partition and those before. Bounded by the journal's checkpoints and the shares given since the start.
+/// By share, of this partition and those before. Bounded: what no plan has for long is forgotten, here and in the journal.
 #[derive(Debug, Default)]
 pub(super) struct Known(BTreeMap<Shard, Past>);
 
@@ -15,6 +16,8 @@ struct Past {
     /// The first epoch whose checkpoints count.
     counts_from: u64,
     resource_version: String,
+    /// Since when no share of the plan is it.
+    unused_since: Option<Instant>,
 }
 
 // === impl Known ===
@@ -48,6 +51,24 @@ impl Known {
     /// How far a share is durable by its own checkpoint.
     pub(super) fn resource_version(&self, shard: &Shard) -> &str {
         self.0.get(shard).map_or("", |past| &past.resource_version)
+    }
+
+    /// Forgets the shares that have not been used for so long, and answers which: by then nobody holds them from before, and the
+    /// API server goes on from no version that old. That of the whole cluster stays, it is one.
+    pub(super) fn forget_unused(
+        &mut self,
+        now: Instant,
+        after: Duration,
+        is_used: impl Fn(&Shard) -> bool,
+    ) -> Vec<Shard> {
+        let gone = self.0.extract_if(.., |shard, past| {
+            if is_used(shard) || *shard == Shard::cluster() {
+                past.unused_since = None;
+                return false;
+            }
+            now >= *past.unused_since.get_or_insert(now) + after
+        });
+        gone.map(|(shard, _)| shard).collect()
     }
 
     /// What is durable is lost, up to the epochs given so far.

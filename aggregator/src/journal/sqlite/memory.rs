@@ -1,6 +1,6 @@
 //! What the writer remembers of the files' state, so that it need not ask the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::{HashMap, HashSet};
 use nodetap_wire::{Checkpoint, Shard, resource_version};
@@ -34,6 +34,8 @@ pub(super) struct Memory {
 pub(super) struct Staged {
     pub(super) watermarks: HashMap<String, String>,
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
+    /// Shards whose checkpoints go, unless another is noted since.
+    pub(super) gone: BTreeSet<String>,
     /// By the hash of the Event's uid.
     pub(super) counts: HashMap<u64, u64>,
     pub(super) versions: HashSet<Version>,
@@ -66,6 +68,9 @@ impl Memory {
     pub(super) fn apply(&mut self, staged: Staged) {
         self.raised.extend(staged.watermarks.keys().map(|namespace| (namespace.clone(), staged.now_ns)));
         self.watermarks.extend(staged.watermarks);
+        for shard in &staged.gone {
+            self.checkpoints.remove(shard);
+        }
         self.checkpoints.extend(staged.checkpoints);
         for (uid, count) in staged.counts {
             self.counts.set(uid, count);
@@ -111,10 +116,18 @@ impl Staged {
     /// Notes a checkpoint, unless the shard has since been given to another holder.
     pub(super) fn checkpoint(&mut self, memory: &Memory, checkpoint: &Checkpoint) {
         let Some(shard) = checkpoint.shard.as_ref().map(Shard::name) else { return };
-        let before = self.checkpoints.get(&shard).or_else(|| memory.checkpoints.get(&shard));
+        let stored = memory.checkpoints.get(&shard).filter(|_| !self.gone.contains(&shard));
+        let before = self.checkpoints.get(&shard).or(stored);
         if before.is_none_or(|before| checkpoint.epoch >= before.epoch) {
             self.checkpoints.insert(shard, checkpoint.clone());
         }
+    }
+
+    /// Forgets the checkpoint of a shard that is no more.
+    pub(super) fn forget(&mut self, shard: &Shard) {
+        let shard = shard.name();
+        self.checkpoints.remove(&shard);
+        self.gone.insert(shard);
     }
 
     /// Notes a state of an Event at the position that it gets.

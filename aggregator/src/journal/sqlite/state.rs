@@ -82,6 +82,11 @@ pub(super) fn write_checkpoint(
     Ok(())
 }
 
+pub(super) fn forget_checkpoint(connection: &Connection, shard: &str) -> Result<(), rusqlite::Error> {
+    connection.prepare_cached("DELETE FROM checkpoint WHERE shard = ?1")?.execute([shard])?;
+    Ok(())
+}
+
 pub(super) fn write_watermark(
     connection: &Connection,
     namespace: &str,

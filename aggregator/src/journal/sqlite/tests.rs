@@ -269,6 +269,24 @@ async fn checkpoints_are_kept_and_an_old_epoch_does_not_move_them() {
 }
 
 #[tokio::test]
+async fn what_was_given_is_known_after_a_restart_and_what_is_gone_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(folder.path());
+    let journal = open(&settings);
+    let of = |name: &str, epoch| Checkpoint { shard: Some(Shard::namespace(name)), ..checkpoint(epoch, "") };
+    journal.note(vec![of("a", 3), of("b", 1)], vec![]).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(journal.checkpoints().await.unwrap(), [of("a", 3), of("b", 1)]);
+    journal.note(vec![], vec![Shard::namespace("a")]).await.unwrap();
+    journal.note(vec![of("b", 2)], vec![Shard::namespace("b")]).await.unwrap();
+    assert_eq!(journal.checkpoints().await.unwrap(), [of("b", 2)]);
+    // One that was made again begins anew.
+    journal.note(vec![of("a", 1)], vec![]).await.unwrap();
+    let journal = reopen(journal, &settings).await;
+    assert_eq!(journal.checkpoints().await.unwrap(), [of("a", 1), of("b", 2)]);
+}
+
+#[tokio::test]
 async fn cursors_and_dead_letters_survive_and_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let settings = TestClock::new().settings(folder.path());

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use nodetap_wire::record;
+use nodetap_wire::{Shard, record};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -58,6 +58,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) taken: Taken,
+    /// Shards whose checkpoints go.
+    pub(super) gone: Vec<Shard>,
     /// About what it takes in memory.
     pub(super) bytes: usize,
     /// How many appends had failed when its node's lane began.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use nodetap_wire::Checkpoint;
+use nodetap_wire::{Checkpoint, Shard};
 use tokio::sync::watch;
 
 use crate::journal::{
@@ -159,6 +159,10 @@ impl Journal for Memory {
         };
         self.0.commits.send_modify(|_| {});
         Ok(forgotten)
+    }
+
+    async fn note(&self, _: Vec<Checkpoint>, _: Vec<Shard>) -> Result<(), JournalError> {
+        Err(JournalError::Stopped)
     }
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {

@@ -75,6 +75,9 @@ impl Transaction<'_> {
                     &mut batch,
                 )?;
             }
+            for shard in &append.gone {
+                staged.forget(shard);
+            }
             for checkpoint in &append.taken.checkpoints {
                 staged.checkpoint(self.memory, checkpoint);
             }
@@ -88,6 +91,9 @@ impl Transaction<'_> {
         self.close_block(packer)?;
         for (namespace, version) in &staged.watermarks {
             state::write_watermark(self.today, namespace, version, self.now_ns).map_err(at())?;
+        }
+        for shard in &staged.gone {
+            state::forget_checkpoint(self.today, shard).map_err(at())?;
         }
         for (shard, checkpoint) in &staged.checkpoints {
             state::write_checkpoint(self.today, shard, checkpoint).map_err(at())?;
