@@ -24,11 +24,13 @@ def pod(name, containers, node="node1", restart="Never", grace=30, init=(), shar
 
 
 class Case:
-    """A pod, what is done to it, and what has to be told of the first death of one of its containers."""
+    """A pod, what is done to it, and what has to be told of the first death of one of its containers.
 
-    def __init__(self, name, body, expected, exit_code=None, container="main", act=None):
+    `deaths`: so many are waited for. `by_status`: the runtime tells of no end, since nothing began, so the pod's status is the oracle."""
+
+    def __init__(self, name, body, expected, exit_code=None, container="main", act=None, deaths=1, by_status=False):
         self.name, self.body, self.expected, self.exit_code = name, body, expected, exit_code
-        self.container, self.act = container, act
+        self.container, self.act, self.deaths, self.by_status = container, act, deaths, by_status
 
 
 def probe(**more):
@@ -51,7 +53,7 @@ def ends():
         Case("exit-126", pod("exit-126", main("/etc/nsswitch.conf")), "main failed: by the convention of shells, a command was found and could not be run (exit 126)", 126),
         Case("exit-127", pod("exit-127", main("no-such-command")), "main failed: by the convention of shells, a command was not found (exit 127)", 127),
         Case("exit-255", pod("exit-255", main("exit 255")), "main failed (exit 255)", 255),
-        Case("no-command", pod("no-command", [container("main", command=["/no/such/program"])]), "main could not be started: exec: \"/no/such/program\": stat /no/such/program: no such file or directory (exit 128, StartError)", 128),
+        Case("no-command", pod("no-command", [container("main", command=["/no/such/program"])]), "main could not be started: exec: \"/no/such/program\": stat /no/such/program: no such file or directory (exit 128, StartError)", 128, by_status=True),
         Case("sigsegv", pod("sigsegv", main("echo before; kill -SEGV $$; sleep 9"), share=True), "main was ended by SIGSEGV, an invalid access to memory, going by its exit code (exit 139)", 139),
         Case("sigabrt", pod("sigabrt", main("kill -ABRT $$; sleep 9"), share=True), "main was ended by SIGABRT, abort, going by its exit code (exit 134)", 134),
         Case("sigkill", pod("sigkill", main("kill -KILL $$; sleep 9"), share=True), "main was killed by SIGKILL, going by its exit code, and nothing known says by whom (exit 137)", 137),
@@ -70,8 +72,23 @@ def ends():
              "sidecar proxy failed (exit 5)", 5, container="proxy"),
         Case("post-start", pod("post-start", main("exec sleep 600", lifecycle={"postStart": {"exec": {"command": ["false"]}}}), share=True, restart="Always"),
              "main stopped when it was told to: its postStart hook failed (exit 143)", 143),
+        two_causes(),
         Case("deadline", deadline("deadline", 3), "main stopped when it was told to: its pod had been active for longer than its deadline (exit 143)", 143),
     ]
+
+
+def two_causes():
+    """Fails, is killed for its memory, and then runs: what `kubectl describe` shows of it is in docs/deaths.md."""
+    script = """
+        n=$(cat /state/n 2>/dev/null || echo 0); echo $((n+1)) >/state/n; sleep 3
+        case $n in
+          0) echo "db.shop.svc:5432: connection refused"; exit 7 ;;
+          1) echo "loading the catalogue"; exec dd if=/dev/zero of=/dev/null bs=128M count=4 ;;
+        esac
+        exec sleep 600"""
+    body = pod("two-causes", main(script, memory="32Mi", volumeMounts=[{"name": "state", "mountPath": "/state"}]), restart="Always",
+               volumes=[{"name": "state", "emptyDir": {}}])
+    return Case("two-causes", body, "main failed (exit 7)", 7, deaths=2)
 
 
 def deadline(name, seconds):
