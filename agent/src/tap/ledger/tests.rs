@@ -225,6 +225,8 @@ fn the_time_from_an_end_to_the_next_beginning_is_counted_once() {
     assert_eq!(tell(4, "e", &runs("02:20"), &failed), (60, 0));
     // Between two ends of which one was missed nobody knows how long it ran.
     assert_eq!(tell(7, "h", &runs("09:00"), &end("g", "08:00", "08:10")), (50, 2));
+    assert_eq!(tell(7, "h", &end("h", "09:00", "10:00"), &json!({})), (0, 0));
+    assert_eq!(tell(10, "k", &runs("12:00"), &end("j", "11:00", "11:10")), (50, 1));
 }
 
 #[test]
