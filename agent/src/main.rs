@@ -1,6 +1,6 @@
 //! The agent's process.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,8 +13,8 @@ use nodetap_agent::tap::redact::{self, Redactor};
 /// `EX_USAGE`, sysexits.h: the settings are wrong, and another start will not help.
 const USAGE: u8 = 64;
 
-/// Read at once.
-const READ: usize = 256 * 1024;
+/// Written at once.
+const WRITE: usize = 256 * 1024;
 
 /// One thread is plenty for one watch and one kubelet, and the memory of more adds up over the nodes.
 #[tokio::main(flavor = "current_thread")]
@@ -70,14 +70,14 @@ async fn main() -> ExitCode {
 /// The file on standard output as it would leave the node, and what was found on standard error.
 fn redact_file(file: &Path, patterns: Option<&Path>) -> anyhow::Result<()> {
     let redactor = Redactor::with(config::named(patterns)?)?;
-    let input: Box<dyn Read> = if file.as_os_str() == "-" {
+    let mut input: Box<dyn Read> = if file.as_os_str() == "-" {
         Box::new(std::io::stdin())
     } else {
         let open = std::fs::File::open(file);
         Box::new(open.map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?)
     };
-    let mut input = BufReader::with_capacity(READ, input);
-    let counts = redact::command::redact(&redactor, &mut input, &mut std::io::stdout().lock())?;
+    let mut output = BufWriter::with_capacity(WRITE, std::io::stdout().lock());
+    let counts = redact::command::redact(&redactor, &mut input, &mut output)?;
     let mut said = std::io::stderr().lock();
     for (kind, times) in &counts {
         writeln!(said, "{} {times}", redactor.name(*kind))?;

@@ -22,6 +22,9 @@ const EVENT_SERIES: usize = 2_500;
 /// Label sets of `nodetap_container_deaths_total`.
 const DEATH_SERIES: usize = 1_500;
 
+/// Label sets of `nodetap_container_deaths_missed_total`.
+const MISSED_SERIES: usize = 256;
+
 /// Counts what was journalled.
 #[derive(Clone, Debug)]
 pub struct ClusterMetrics {
@@ -32,7 +35,7 @@ pub struct ClusterMetrics {
 struct Families {
     events: BoundedCounter<EventLabels>,
     deaths: BoundedCounter<DeathLabels>,
-    missed_deaths: Counter,
+    missed_deaths: BoundedCounter<ContainerLabels>,
     compatibility: Compatibility,
 }
 
@@ -61,6 +64,12 @@ struct DeathLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ContainerLabels {
+    namespace: String,
+    container: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FamilyLabels {
     family: &'static str,
 }
@@ -85,11 +94,15 @@ impl ClusterMetrics {
             overflow_of("nodetap_container_deaths"),
         );
         deaths.register(registry, "nodetap_container_deaths", "Deaths of containers");
-        let missed_deaths = Counter::default();
-        registry.register(
+        let missed_deaths = BoundedCounter::new(
+            MISSED_SERIES,
+            ContainerLabels { namespace: other(), container: other() },
+            overflow_of("nodetap_container_deaths_missed"),
+        );
+        missed_deaths.register(
+            registry,
             "nodetap_container_deaths_missed",
             "Deaths of containers that nobody could see, known by the next one's restart count",
-            missed_deaths.clone(),
         );
         let compatibility = Compatibility::register(registry, compatibility, overflow_of);
         registry.register(
@@ -109,7 +122,11 @@ impl ClusterMetrics {
             }
             Some(Kind::Death(death)) => {
                 self.families.deaths.inc_by(DeathLabels::of(death), 1);
-                self.families.missed_deaths.inc_by(u64::from(death.missed_before));
+                if death.missed_before > 0 {
+                    let (namespace, container) = (death.namespace.clone(), death.container.clone());
+                    let labels = ContainerLabels { namespace, container };
+                    self.families.missed_deaths.inc_by(labels, u64::from(death.missed_before));
+                }
             }
             Some(Kind::Pod(_)) | None => {}
         }

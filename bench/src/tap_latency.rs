@@ -2,7 +2,7 @@
 //! the answer of a query that names it.
 //!
 //! `ci/deaths --only latency` makes the cluster and the deaths, takes the ends from `ctr events` of each node and asks the
-//! aggregator's journal twenty times a second; here what it measured is held against the bars.
+//! aggregator's history over HTTPS up to twenty times a second; here what it measured is held against the bars.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -24,17 +24,21 @@ def pod(name, containers, node="node1", restart="Never", grace=30, init=(), shar
 
 
 class Case:
-    """A pod, what is done to it, and what has to be told of the first death of one of its containers."""
+    """A pod, what is done to it, and what has to be told of the first death of one of its containers.
 
-    def __init__(self, name, body, expected, exit_code=None, container="main", act=None):
+    `deaths`: so many are waited for. `by_status`: the runtime tells of no end, since nothing began, so the pod's status is the oracle.
+    `unseen`: nothing in Kubernetes shows the end, and it is enough that the agent says that it did not see it."""
+
+    def __init__(self, name, body, expected, exit_code=None, container="main", act=None, deaths=1, by_status=False, unseen=False):
         self.name, self.body, self.expected, self.exit_code = name, body, expected, exit_code
-        self.container, self.act = container, act
+        self.container, self.act, self.deaths, self.by_status, self.unseen = container, act, deaths, by_status, unseen
 
 
 def probe(**more):
     return {"exec": {"command": ["sh", "-c", "echo no heartbeat; exit 1"]}, "periodSeconds": 1, "failureThreshold": 2, "initialDelaySeconds": 2} | more
 
 
+SELF = "$$$$"  # in a command of Kubernetes, two are one
 LONG = "while true; do sleep 0.2; done"
 
 
@@ -51,10 +55,10 @@ def ends():
         Case("exit-126", pod("exit-126", main("/etc/nsswitch.conf")), "main failed: by the convention of shells, a command was found and could not be run (exit 126)", 126),
         Case("exit-127", pod("exit-127", main("no-such-command")), "main failed: by the convention of shells, a command was not found (exit 127)", 127),
         Case("exit-255", pod("exit-255", main("exit 255")), "main failed (exit 255)", 255),
-        Case("no-command", pod("no-command", [container("main", command=["/no/such/program"])]), "main could not be started: exec: \"/no/such/program\": stat /no/such/program: no such file or directory (exit 128, StartError)", 128),
-        Case("sigsegv", pod("sigsegv", main("echo before; kill -SEGV $$; sleep 9"), share=True), "main was ended by SIGSEGV, an invalid access to memory, going by its exit code (exit 139)", 139),
-        Case("sigabrt", pod("sigabrt", main("kill -ABRT $$; sleep 9"), share=True), "main was ended by SIGABRT, abort, going by its exit code (exit 134)", 134),
-        Case("sigkill", pod("sigkill", main("kill -KILL $$; sleep 9"), share=True), "main was killed by SIGKILL, going by its exit code, and nothing known says by whom (exit 137)", 137),
+        Case("no-command", pod("no-command", [container("main", command=["/no/such/program"])]), "main could not be started: exec: \"/no/such/program\": stat /no/such/program: no such file or directory (exit 128, StartError)", 128, by_status=True),
+        Case("sigsegv", pod("sigsegv", main(f"echo before; kill -SEGV {SELF}; sleep 9"), share=True), "main was ended by SIGSEGV, an invalid access to memory, going by its exit code (exit 139)", 139),
+        Case("sigabrt", pod("sigabrt", main(f"kill -ABRT {SELF}; sleep 9"), share=True), "main was ended by SIGABRT, abort, going by its exit code (exit 134)", 134),
+        Case("sigkill", pod("sigkill", main(f"kill -KILL {SELF}; sleep 9"), share=True), "main was killed by SIGKILL, going by its exit code, and nothing known says by whom (exit 137)", 137),
         Case("oom-main", pod("oom-main", main("echo taking; exec dd if=/dev/zero of=/dev/null bs=128M count=4", memory="32Mi")), "main was killed: it went over its memory limit of 32Mi (exit 137, OOMKilled)", 137),
         Case("oom-child", pod("oom-child", main("dd if=/dev/zero of=/dev/null bs=128M count=4; sleep 2; echo my child is gone; exit 3", memory="32Mi")),
              "main failed, and a process in it was killed: the container went over its memory limit of 32Mi (exit 3, OOMKilled)", 3),
@@ -69,9 +73,26 @@ def ends():
         Case("sidecar-dies", pod("sidecar-dies", main(LONG), init=[container("proxy", "sleep 2; echo lost upstream; exit 5", restartPolicy="Always")]),
              "sidecar proxy failed (exit 5)", 5, container="proxy"),
         Case("post-start", pod("post-start", main("exec sleep 600", lifecycle={"postStart": {"exec": {"command": ["false"]}}}), share=True, restart="Always"),
-             "main stopped when it was told to: its postStart hook failed (exit 143)", 143),
+             "main stopped when it was told to: its postStart hook failed (exit 143)"
+             # The death can be journalled before the event that says so: then it says less.
+             "|main was ended by SIGTERM, the request to stop, going by its exit code (exit 143)", 143),
+        two_causes(),
         Case("deadline", deadline("deadline", 3), "main stopped when it was told to: its pod had been active for longer than its deadline (exit 143)", 143),
     ]
+
+
+def two_causes():
+    """Fails, is killed for its memory, and then runs: what `kubectl describe` shows of it is in docs/deaths.md."""
+    script = """
+        n=$(cat /state/n 2>/dev/null || echo 0); echo $((n+1)) >/state/n; sleep 3
+        case $n in
+          0) echo "db.shop.svc:5432: connection refused"; exit 7 ;;
+          1) echo "loading the catalogue"; exec dd if=/dev/zero of=/dev/null bs=128M count=4 ;;
+        esac
+        exec sleep 600"""
+    body = pod("two-causes", main(script, memory="32Mi", volumeMounts=[{"name": "state", "mountPath": "/state"}]), restart="Always",
+               volumes=[{"name": "state", "emptyDir": {}}])
+    return Case("two-causes", body, "main failed (exit 7)", 7, deaths=2)
 
 
 def deadline(name, seconds):
@@ -88,7 +109,7 @@ def deleted():
         Case("term-ignored", pod("term-ignored", main(f"trap '' TERM; {LONG}"), grace=3),
              "main was killed: its pod was deleted, and it had not stopped when its grace period of 3 s was over (exit 137)", 137, act=delete()),
         Case("deleted-now", pod("deleted-now", main(f"trap '' TERM; {LONG}"), node="node2"), "main was killed: its pod was deleted", 137, act=delete(1)),
-        Case("deleted-by-force", pod("deleted-by-force", main("exec sleep 600"), share=True), "main ", None, act=delete(0)),
+        Case("deleted-by-force", pod("deleted-by-force", [container("forced", "exec sleep 600")], share=True), "", container="forced", act=delete(0), unseen=True),
         Case("deleted-mid-crash", pod("deleted-mid-crash", main("sleep 1; echo round; exit 21"), node="node2", restart="Always"), "main failed (exit 21)", 21, act=after_first_death(delete())),
         Case("evicted-by-api", pod("evicted-by-api", main("exec sleep 600"), share=True), "main stopped when it was told to: its pod was evicted through the API, as by a drain (exit 143)", 143, act=evict),
     ]

@@ -231,6 +231,11 @@ impl AskError {
         )
     }
 
+    /// Whether another token or CA than the client has read may put it right.
+    pub(super) fn may_be_rotated(&self) -> bool {
+        matches!(self.outcome(), Outcome::certificate | Outcome::unauthorized)
+    }
+
     /// The watch's resourceVersion is too old.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Status { status: StatusCode::GONE, .. })

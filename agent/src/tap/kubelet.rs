@@ -30,7 +30,7 @@ pub struct Kubelet {
     access: KubernetesAccess,
     address: Address,
     server: String,
-    /// `None`: to be made anew, since the CA may have been changed.
+    /// `None`: to be made anew, since the CA may have been changed, and so may what is behind the address.
     client: Option<Client>,
 }
 
@@ -70,28 +70,30 @@ impl Kubelet {
 
     /// The body of `GET /pods`.
     ///
+    /// Where one of the two refuses the other, the client may have read a token or a CA that has been rotated since: before that
+    /// counts, they are read again, and the kubelet is asked once more.
+    ///
     /// # Errors
     /// Why there is none, in words that name the way out.
     pub async fn pods(&mut self) -> Result<Vec<u8>, KubeletError> {
-        let client = match &self.client {
-            Some(client) => client.clone(),
-            None => self.connect().await?,
-        };
-        let answer = async {
-            let answer = ask(&client, &self.server, "/pods".into(), NEEDS).await?;
-            whole(&self.server, answer.into_body(), ANSWER_BYTES).await
-        };
-        match answer.await {
-            Ok(body) => {
-                self.client = Some(client);
-                Ok(body)
-            }
-            Err(error) => {
-                // The CA may be another by the next time, and so may what is behind the address.
-                self.client = None;
-                Err(error.into())
+        if let Some(client) = self.client.take() {
+            match self.ask(&client).await {
+                Err(error) if error.may_be_rotated() => {}
+                answer => {
+                    self.client = answer.is_ok().then_some(client);
+                    return Ok(answer?);
+                }
             }
         }
+        let client = self.connect().await?;
+        let body = self.ask(&client).await?;
+        self.client = Some(client);
+        Ok(body)
+    }
+
+    async fn ask(&self, client: &Client) -> Result<Vec<u8>, AskError> {
+        let answer = ask(client, &self.server, "/pods".into(), NEEDS).await?;
+        whole(&self.server, answer.into_body(), ANSWER_BYTES).await
     }
 
     /// Who is asked, for messages.
@@ -112,3 +114,6 @@ impl Kubelet {
         Ok(self.access.client_at(self.address.url.clone(), &trust)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tap::pods::Pod;
 
-use container::Container;
+use container::{Changed, Container};
 
 mod container;
 
@@ -103,6 +103,28 @@ pub struct Told {
     pub deaths: Vec<ContainerDied>,
     /// Deaths that nobody could see, in addition.
     pub missed: u64,
+    /// The same by container, and how long it was restarting; those of which there is something to tell.
+    pub tallies: Vec<Tally>,
+}
+
+/// What is counted of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Its name.
+    pub container: String,
+    /// Deaths that nobody could see.
+    pub missed: u64,
+    /// Nanoseconds from the ends of its instances to the beginnings of the next ones.
+    pub restarting_ns: i64,
+}
+
+/// A container whose end nobody saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The container's name.
+    pub container: String,
 }
 
 /// A log file that is, or was, there.
@@ -119,6 +141,7 @@ pub struct LogSeen {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Followed {
+    namespace: String,
     containers: HashMap<String, Container>,
     gone: Option<Gone>,
 }
@@ -185,7 +208,8 @@ impl Ledger {
         }
         let from_birth = self.primed && pod.created_ns().is_none_or(|created| created >= self.began_ns);
         if !self.pods.contains_key(uid) {
-            self.pods.insert(uid.to_owned(), Followed::default());
+            let followed = Followed { namespace: pod.metadata.namespace.clone(), ..Followed::default() };
+            self.pods.insert(uid.to_owned(), followed);
             self.revision += 1;
         }
         let Some(followed) = self.pods.get_mut(uid) else { return told };
@@ -227,6 +251,10 @@ impl Ledger {
                     container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
                 self.revision += u64::from(changed.remember);
                 told.missed += changed.missed;
+                if changed.missed > 0 || changed.restarting_ns > 0 {
+                    let Changed { missed, restarting_ns, .. } = changed;
+                    told.tallies.push(Tally { container: status.name.clone(), missed, restarting_ns });
+                }
                 for end in changed.ends {
                     told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));
                 }
@@ -258,10 +286,10 @@ impl Ledger {
         }
     }
 
-    /// Judges the pods that have been gone for long enough: how many containers were running when they were last seen, and
+    /// Judges the pods that have been gone for long enough: which containers were running when they were last seen, and
     /// whose end nobody saw. Forgets what is long gone.
-    pub fn settle(&mut self, now_ns: i64) -> u64 {
-        let mut unseen = 0;
+    pub fn settle(&mut self, now_ns: i64) -> Vec<Unseen> {
+        let mut unseen = Vec::new();
         for followed in self.pods.values_mut() {
             if let Some(gone) = &mut followed.gone
                 && !gone.judged
@@ -269,7 +297,11 @@ impl Ledger {
             {
                 gone.judged = true;
                 self.revision += 1;
-                unseen += followed.containers.values_mut().filter_map(Container::give_up).count() as u64;
+                let ended = followed.containers.iter().filter(|(_, container)| container.is_given_up());
+                unseen.extend(ended.map(|(name, _)| Unseen {
+                    namespace: followed.namespace.clone(),
+                    container: name.clone(),
+                }));
             }
         }
         let mut gone: Vec<i64> =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nodetap_runtime::bounded::{BoundedCounter, OVERFLOW};
 use nodetap_wire::time;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -12,21 +13,28 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::ledger::{Tally, Unseen};
 use super::logs::Missing;
 use crate::kubernetes::requests::Requests;
 
 /// Containers in back-off that are named: a node where more wait has another trouble.
 const BACK_OFFS: usize = 256;
 
+/// Label sets of each family by namespace and container: a node of 110 pods has fewer, and one of short-lived pods of many namespaces
+/// counts those that come late under one.
+const CONTAINERS: usize = 256;
+
 /// The tap's metrics; clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// What is asked of the API server; registered with what the watches ask.
     pub(super) requests: Requests,
     snapshots: Family<SnapshotLabels, Counter>,
     deaths: Family<DeathLabels, Counter>,
-    missed: Counter,
-    unseen: Counter,
+    missed: Arc<BoundedCounter<ContainerLabels>>,
+    unseen: Arc<BoundedCounter<ContainerLabels>>,
+    restarting: Arc<BoundedCounter<ContainerLabels>>,
+    label_overflow: Family<FamilyLabels, Counter>,
     last_snapshot: Gauge<f64, AtomicU64>,
     lines: Counter,
     lines_missing: Family<MissingLabels, Counter>,
@@ -103,6 +111,18 @@ pub struct BackOffLabels {
     pub reason: String,
 }
 
+/// A container, by the labels of kube-state-metrics: counters that outlive its pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ContainerLabels {
+    namespace: String,
+    container: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    family: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SnapshotLabels {
     source: SourceName,
@@ -131,6 +151,46 @@ struct SourceLabels {
 
 // === impl Metrics ===
 
+impl Default for Metrics {
+    fn default() -> Self {
+        let label_overflow = Family::<FamilyLabels, Counter>::default();
+        let by_container = |family| {
+            let other = || OVERFLOW.to_owned();
+            let overflow = ContainerLabels { namespace: other(), container: other() };
+            let overflowed = label_overflow.get_or_create_owned(&FamilyLabels { family });
+            Arc::new(BoundedCounter::new(CONTAINERS, overflow, overflowed))
+        };
+        Self {
+            snapshots: Default::default(),
+            deaths: Default::default(),
+            missed: by_container("nodetap_agent_tap_missed_deaths"),
+            unseen: by_container("nodetap_agent_tap_unseen_ends"),
+            restarting: by_container("nodetap_agent_tap_restarting_seconds"),
+            last_snapshot: Default::default(),
+            lines: Default::default(),
+            lines_missing: Default::default(),
+            redactions: Default::default(),
+            source: Default::default(),
+            bad_pods: Default::default(),
+            pods: Default::default(),
+            stirs: Default::default(),
+            rescans: Default::default(),
+            folders: Default::default(),
+            folders_unwatched: Default::default(),
+            pod_log_folder: Default::default(),
+            back_off: Default::default(),
+            back_off_containers: Default::default(),
+            blind: Default::default(),
+            patience_ms: Default::default(),
+            ledger_saves: Default::default(),
+            ledger_save_failures: Default::default(),
+            ledger_set_aside: Default::default(),
+            ledger_bytes: Default::default(),
+            label_overflow,
+        }
+    }
+}
+
 impl Metrics {
     /// Counts what is asked of the API server in with others.
     pub fn with(requests: Requests) -> Self {
@@ -144,6 +204,8 @@ impl Metrics {
             deaths,
             missed,
             unseen,
+            restarting,
+            label_overflow,
             last_snapshot,
             lines,
             lines_missing,
@@ -170,15 +232,25 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("nodetap_agent_tap");
         registry.register("snapshots", "Snapshots of this node's pods, by source and outcome", snapshots);
         registry.register("deaths", "Container deaths reported, by how they were seen", deaths);
-        registry.register(
+        missed.register(
+            registry,
             "missed_deaths",
             "Container deaths that nobody could see, known by restart counts",
-            missed,
         );
-        registry.register(
+        unseen.register(
+            registry,
             "unseen_ends",
             "Containers that were running when their pod was last seen, and whose end was not seen",
-            unseen,
+        );
+        restarting.register(
+            registry,
+            "restarting_seconds",
+            "Seconds from the end of a container to its next beginning, back-off included, counted when it begins",
+        );
+        registry.register(
+            "label_overflow",
+            "Increments that a full family counted under the label value _other",
+            label_overflow,
         );
         registry.register(
             "last_snapshot_timestamp_seconds",
@@ -233,16 +305,6 @@ impl Metrics {
         self.last_snapshot.get()
     }
 
-    /// Deaths that nobody could see.
-    pub fn missed_deaths(&self) -> u64 {
-        self.missed.get()
-    }
-
-    /// Containers whose end was not seen.
-    pub fn unseen_ends(&self) -> u64 {
-        self.unseen.get()
-    }
-
     pub(super) fn snapshot(&self, source: SourceName, outcome: Outcome) {
         self.snapshots.get_or_create(&SnapshotLabels { source, outcome }).inc();
         if outcome == Outcome::ok {
@@ -283,12 +345,21 @@ impl Metrics {
         self.deaths.get_or_create(&DeathLabels { source }).inc();
     }
 
-    pub(super) fn missed(&self, deaths: u64) {
-        self.missed.inc_by(deaths);
+    /// What is counted of a container of a namespace.
+    pub(super) fn tally(&self, namespace: &str, tally: &Tally) {
+        let labels = ContainerLabels { namespace: namespace.to_owned(), container: tally.container.clone() };
+        // The kubelet's times are whole seconds.
+        let seconds = u64::try_from(tally.restarting_ns / 1_000_000_000).unwrap_or_default();
+        if seconds > 0 {
+            self.restarting.inc_by(labels.clone(), seconds);
+        }
+        if tally.missed > 0 {
+            self.missed.inc_by(labels, tally.missed);
+        }
     }
 
-    pub(super) fn unseen(&self, ends: u64) {
-        self.unseen.inc_by(ends);
+    pub(super) fn unseen(&self, Unseen { namespace, container }: Unseen) {
+        self.unseen.inc_by(ContainerLabels { namespace, container }, 1);
     }
 
     pub(super) fn lines(&self, lines: usize) {
@@ -351,6 +422,33 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_counted_of_a_container_stays_and_is_bounded() {
+        let metrics = Metrics::default();
+        let tally = |container: &str, missed, seconds: i64| {
+            let restarting_ns = seconds * 1_000_000_000;
+            metrics.tally("shop", &Tally { container: container.into(), missed, restarting_ns });
+        };
+        tally("app", 2, 40);
+        tally("app", 0, 20);
+        for number in 0..CONTAINERS {
+            tally(&format!("job-{number}"), 1, 0);
+        }
+        metrics.unseen(Unseen { namespace: "shop".into(), container: "app".into() });
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let text = nodetap_runtime::exposition::prometheus(&registry);
+        for line in [
+            r#"nodetap_agent_tap_restarting_seconds_total{namespace="shop",container="app"} 60"#,
+            r#"nodetap_agent_tap_missed_deaths_total{namespace="shop",container="app"} 2"#,
+            r#"nodetap_agent_tap_missed_deaths_total{namespace="_other",container="_other"} 1"#,
+            r#"nodetap_agent_tap_unseen_ends_total{namespace="shop",container="app"} 1"#,
+            r#"nodetap_agent_tap_label_overflow_total{family="nodetap_agent_tap_missed_deaths"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn silence_beyond_what_is_usual_is_blindness() {

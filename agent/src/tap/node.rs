@@ -185,7 +185,9 @@ impl Node {
             return Ok(None);
         }
         let told = self.ledger.observe(&pod, Seen { at_ns: time::now_ns(), source });
-        self.metrics.missed(told.missed);
+        for tally in &told.tallies {
+            self.metrics.tally(&pod.metadata.namespace, tally);
+        }
         // The lines first: a log can be gone while the outbox is full.
         let mut deaths = Vec::with_capacity(told.deaths.len());
         for death in told.deaths {
@@ -224,7 +226,9 @@ impl Node {
 
     /// Judges what has been gone for long enough.
     pub fn settle(&mut self, now_ns: i64) {
-        self.metrics.unseen(self.ledger.settle(now_ns));
+        for unseen in self.ledger.settle(now_ns) {
+            self.metrics.unseen(unseen);
+        }
     }
 
     /// When the ledger is to be saved.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use nodetap_wire::LogLine;
 use regex::{Captures, Regex, RegexBuilder};
 
-use hints::Hints;
+use hints::{Hints, Suspect};
 use named::Named;
 
 pub mod command;
@@ -189,9 +189,9 @@ impl Redactor {
         }
     }
 
-    /// Whether a text of one or many lines holds nothing that [`Self::lines`] would look at more closely.
-    pub fn is_clean(&self, text: &str) -> bool {
-        self.named.is_empty() && !self.hints.any(text)
+    /// The first line of a text of many, from `from` on, that is to be looked at more closely; with patterns of the configuration, any.
+    fn suspect(&self, text: &str, from: usize) -> Option<Suspect> {
+        if self.named.is_empty() { self.hints.suspect(text, from) } else { Some(Suspect::Key) }
     }
 
     /// One text, such as a termination message.

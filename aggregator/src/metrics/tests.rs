@@ -42,7 +42,7 @@ fn events_count_by_their_occurrences_and_deaths_one_by_one() {
         r#"nodetap_events_total{namespace="shop",kind="Pod",reason="BackOff",type="Warning"} 5"#,
         r#"nodetap_container_deaths_total{namespace="shop",container="app",reason="Error",exit="7"} 1"#,
         r#"nodetap_container_deaths_total{namespace="shop",container="app",reason="Error",exit="unknown"} 1"#,
-        "nodetap_container_deaths_missed_total 4",
+        r#"nodetap_container_deaths_missed_total{namespace="shop",container="app"} 4"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }

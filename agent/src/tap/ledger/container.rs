@@ -37,6 +37,8 @@ pub(super) struct Container {
     recent: VecDeque<i64>,
     /// When the first instance started after the count fell last.
     anew_ns: Option<i64>,
+    /// When the instance that died last ended, while the next one has not begun; `None`: it has, or nobody saw when.
+    down_ns: Option<i64>,
     /// As it was saved, and not compared with a status since.
     #[serde(skip)]
     restored: bool,
@@ -66,6 +68,8 @@ struct Id {
 pub(super) struct Changed {
     pub(super) ends: Vec<End>,
     pub(super) missed: u64,
+    /// Nanoseconds from the ends of its instances to the beginnings of the next ones.
+    pub(super) restarting_ns: i64,
     /// The container is not as it was: to be saved.
     pub(super) remember: bool,
 }
@@ -176,6 +180,13 @@ impl Container {
         self.pass_over(count, logs, &mut changed);
         self.remember(id, count);
         let running = status.state.running.is_some();
+        if running {
+            self.begun(started_ns, &mut changed);
+        }
+        if was.is_none() && !from_birth {
+            // It was waited for before our time, too: an agent before this one may have counted it.
+            changed.restarting_ns = 0;
+        }
         // A source that lags shows an instance that has begun as one that is not created yet.
         let lags = |was: &Instance| was.ordinal == count && !was.id.is_empty() && id.is_empty();
         let current = match self.current.take() {
@@ -209,11 +220,11 @@ impl Container {
         (u32::try_from(self.recent.len()).unwrap_or(u32::MAX), first)
     }
 
-    /// The pod is gone: `Some` where this container had begun when last seen, and nobody has seen its end.
-    pub(super) fn give_up(&mut self) -> Option<()> {
-        let current = self.current.as_ref()?;
-        let begun = current.running || !current.id.is_empty();
-        (begun && current.ordinal >= self.accounted).then_some(())
+    /// The pod is gone: whether this container had begun when last seen, and nobody has seen its end.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| {
+            (current.running || !current.id.is_empty()) && current.ordinal >= self.accounted
+        })
     }
 
     /// The terminated states of a status, with the ordinals of the instances that they tell of, oldest first.
@@ -290,6 +301,10 @@ impl Container {
                 known.accounted = true;
             }
         }
+        self.begun(time::parse_ns(&terminated.started_at), changed);
+        let ended_ns = time::parse_ns(&terminated.finished_at).filter(|ended| *ended > 0);
+        // What could not be started has waited since the end before it.
+        self.down_ns = self.down_ns.or(ended_ns);
         changed.ends.push(End {
             ordinal,
             container_id: id.to_owned(),
@@ -307,6 +322,7 @@ impl Container {
         let mut next = self.accounted;
         for &logged in logs.range(self.accounted..ordinal) {
             self.miss(u64::from(logged - next), changed);
+            self.down_ns = None;
             changed.ends.push(End {
                 ordinal: logged,
                 container_id: String::new(),
@@ -324,7 +340,20 @@ impl Container {
         !id.is_empty() && self.ids.iter().any(|known| known.id == id && known.accounted)
     }
 
+    /// An instance began: what was between it and the end before it is over.
+    fn begun(&mut self, started_ns: Option<i64>, changed: &mut Changed) {
+        if let (Some(down), Some(started)) = (self.down_ns, started_ns)
+            && started >= down
+        {
+            changed.restarting_ns = changed.restarting_ns.saturating_add(started - down);
+            self.down_ns = None;
+        }
+    }
+
     fn miss(&mut self, deaths: u64, changed: &mut Changed) {
+        if deaths > 0 {
+            self.down_ns = None;
+        }
         self.missed = self.missed.saturating_add(u32::try_from(deaths).unwrap_or(u32::MAX));
         changed.missed += deaths;
     }

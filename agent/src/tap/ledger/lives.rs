@@ -339,8 +339,8 @@ fn live(steps: Vec<Step>, resets: bool) -> Result<(), String> {
     // The pod is gone: what lived when it was last seen has ended, and nobody saw how.
     if let Some(newest) = newest {
         ledger.gone(UID, BEGAN);
-        let unseen = ledger.settle(BEGAN + 3_600_000_000_000);
-        if unseen != u64::from(states[newest].alive) {
+        let unseen = ledger.settle(BEGAN + 3_600_000_000_000).len();
+        if unseen != states[newest].alive as usize {
             return Err(format!("{unseen} unseen ends of {}", states[newest].alive));
         }
     }

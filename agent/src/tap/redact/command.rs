@@ -2,78 +2,89 @@
 //!
 //! Takes a log as the runtime writes it (CRI) or plain text. A run of lines that is clean as a whole goes out as it is.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Read, Write};
 
-use memchr::memmem;
+use memchr::{memmem, memrchr};
 use nodetap_wire::LogLine;
 
+use super::hints::Suspect;
 use super::{Counts, Redactor};
 
 /// Lines are judged together up to here, as a key may be spread over several of them.
 const BLOCK: usize = 64 * 1024;
 
-/// A line that is longer is judged in pieces.
+/// A line, or a key, that is longer is judged in pieces.
 const LINE: usize = 1 << 20;
 
-/// Writes `from`, redacted, to `to`, and tells how many secrets of each kind were in it.
+/// Writes `from`, redacted, to `to`, and tells how many secrets of each kind were in it. Neither needs a buffer of its own for
+/// reading; `to` is written to in small pieces.
 ///
 /// # Errors
 /// Where `from` cannot be read or `to` not be written.
-pub fn redact(redactor: &Redactor, from: &mut impl BufRead, to: &mut impl Write) -> io::Result<Counts> {
+pub fn redact(redactor: &Redactor, from: &mut impl Read, to: &mut impl Write) -> io::Result<Counts> {
     let mut counts = Counts::new();
     let mut block: Vec<u8> = Vec::with_capacity(2 * BLOCK);
     loop {
-        let ended = fill(from, &mut block)?;
-        if block.is_empty() {
-            return Ok(counts);
+        let ended = from.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0;
+        let cut = if ended { block.len() } else { cut(&block) };
+        let whole = block.get(..cut).unwrap_or_default();
+        match std::str::from_utf8(whole) {
+            Ok(text) => judge(redactor, text, to, &mut counts)?,
+            Err(_) => judge(redactor, &String::from_utf8_lossy(whole), to, &mut counts)?,
         }
-        match std::str::from_utf8(&block) {
-            Ok(text) if redactor.is_clean(text) => to.write_all(&block)?,
-            Ok(text) => lines(redactor, text, to, &mut counts)?,
-            Err(_) => lines(redactor, &String::from_utf8_lossy(&block), to, &mut counts)?,
-        }
+        block.drain(..cut);
         if ended {
             to.flush()?;
             return Ok(counts);
         }
-        block.clear();
     }
 }
 
-/// Whole lines, and some [`BLOCK`] of them; a block never ends within what looks like a key. Whether there is no more.
-fn fill(from: &mut impl BufRead, block: &mut Vec<u8>) -> io::Result<bool> {
-    let mut in_key = None;
-    loop {
-        let start = block.len();
-        if io::Read::take(&mut *from, LINE as u64).read_until(b'\n', block)? == 0 {
-            return Ok(true);
-        }
-        if block.len() < BLOCK {
-            continue;
-        }
-        let line = block.get(start..).unwrap_or_default();
-        let open = match in_key {
-            None => memmem::rfind(block, b"-----BEGIN ") > memmem::rfind(block, b"-----END "),
-            Some(()) => memmem::find(line, b"-----END ").is_none(),
+/// Where a block that goes on can be cut: behind a line, and not within what looks like a key. 0: it cannot yet.
+fn cut(block: &[u8]) -> usize {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let lines = memrchr(b'\n', block).map_or(0, |at| at + 1);
+    let whole = block.get(..lines).unwrap_or_default();
+    let is_open = memmem::find(whole, BEGIN).is_some()
+        && memmem::rfind(whole, BEGIN) > memmem::rfind(whole, b"-----END ");
+    if block.len() < LINE && (is_open || lines == 0) {
+        return 0;
+    }
+    if lines > 0 {
+        return lines;
+    }
+    // Not within a character: it has at most four bytes.
+    let starts = block.iter().rev().take(4).position(|byte| byte & 0xc0 != 0x80);
+    starts.map_or(block.len(), |back| block.len() - back - 1)
+}
+
+/// Looks closer at the lines that need it, and at all of them together where there may be a key.
+fn judge(redactor: &Redactor, text: &str, to: &mut impl Write, counts: &mut Counts) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(suspect) = redactor.suspect(text, done) {
+        let Suspect::Line(at) = suspect else {
+            return lines(redactor, text.get(done..).unwrap_or_default(), to, counts);
         };
-        if !open || block.len() >= LINE {
-            return Ok(false);
-        }
-        in_key = Some(());
+        to.write_all(text.get(done..at.start).unwrap_or_default().as_bytes())?;
+        let (head, _, said) = head(text.get(at.clone()).unwrap_or_default());
+        // Its end stays outside: what a pattern takes up to there is no part of it.
+        let (said, end) = said.strip_suffix('\n').map_or((said, ""), |said| (said, "\n"));
+        to.write_all(head.as_bytes())?;
+        to.write_all(redactor.text(said, counts).as_bytes())?;
+        to.write_all(end.as_bytes())?;
+        done = at.end;
     }
+    to.write_all(text.get(done..).unwrap_or_default().as_bytes())
 }
 
+/// Lines of which some may be those of a key.
 fn lines(redactor: &Redactor, text: &str, to: &mut impl Write, counts: &mut Counts) -> io::Result<()> {
-    let split = text.split_inclusive('\n').map(|line| {
+    let (mut heads, mut lines) = (Vec::new(), Vec::new());
+    for line in text.split_inclusive('\n') {
         let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
         let (head, stderr, text) = head(line);
-        (head, end, LogLine { time_ns: 0, stderr, text: text.to_owned() })
-    });
-    let mut heads = Vec::new();
-    let mut lines = Vec::new();
-    for (head, end, line) in split {
         heads.push((head, end));
-        lines.push(line);
+        lines.push(LogLine { time_ns: 0, stderr, text: text.to_owned() });
     }
     redactor.lines(&mut lines, counts);
     for ((head, end), line) in heads.into_iter().zip(lines) {

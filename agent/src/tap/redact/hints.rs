@@ -1,7 +1,11 @@
 //! Words without which a pattern cannot match: all of them are looked for in one pass of an automaton, at several hundred megabytes a
-//! second, and text that has none of them is clean.
+//! second. Text that has none of them is clean, and so is text where the bytes beside them rule the pattern out.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
+use std::ops::Range;
+
+use aho_corasick::automaton::OverlappingState;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, Input};
+use memchr::{memchr, memrchr};
 
 /// How many patterns of our own there are.
 pub(super) const LOOKED: usize = 15;
@@ -143,13 +147,27 @@ const NAMES: &[&str] = &[
     "sharedaccesssignature",
 ];
 
-/// The last pattern needs this as well.
-const FLAG: &str = "--";
+/// What a private key that is spread over several lines has: its first or last line, or the first bytes of its body.
+const KEYS: &[&str] = &["-----BEGIN ", "-----END ", "MII", "MIG", "MHc", "MC4CAQ", "b3BlbnNzaC1rZXk"];
+
+/// Stands for no pattern: the lines around it are to be looked at together.
+const BLOCK: usize = LOOKED;
+
+/// Patterns that need more than their word, see [`holds`].
+const URLS: usize = 1;
+const COOKIES: usize = 4;
+const AUTHORIZATIONS: usize = 5;
+const PAIRS: usize = LOOKED - 2;
 const FLAGS: usize = LOOKED - 1;
 
-/// The pattern of user and password in a URL needs this as well.
-const AT: u8 = b'@';
-const URLS: usize = 1;
+/// A line of a text that is to be looked at more closely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Suspect {
+    /// Its bytes, and those of its end.
+    Line(Range<usize>),
+    /// It may belong to a private key of several lines.
+    Key,
+}
 
 // === impl Looked ===
 
@@ -177,6 +195,7 @@ impl Hints {
             .flat_map(|(pattern, (any_case, words))| {
                 words.iter().map(move |word| Hint { word, pattern, any_case: *any_case })
             })
+            .chain(KEYS.iter().map(|word| Hint { word, pattern: BLOCK, any_case: false }))
             .collect();
         let words = AhoCorasick::builder()
             .ascii_case_insensitive(true)
@@ -185,50 +204,107 @@ impl Hints {
         Ok(Self { words, hints })
     }
 
-    /// Whether there is any word at all, or what a private key of several lines has.
-    pub(super) fn any(&self, text: &str) -> bool {
-        self.words.is_match(text) || text.contains("-----") || text.lines().any(super::judge::begins_a_key)
-    }
-
     /// Which patterns could match.
     pub(super) fn of(&self, text: &str) -> Looked {
         let mut looked = Looked::default();
-        if !self.words.is_match(text) {
-            return looked;
-        }
         for found in self.words.find_overlapping_iter(text) {
             let Some(hint) = self.hints.get(found.pattern().as_usize()) else { continue };
-            if looked.has(hint.pattern) {
-                continue;
-            }
-            let is_so = hint.any_case || text.get(found.range()) == Some(hint.word);
-            let holds = match hint.pattern {
-                URLS => memchr::memchr(AT, text.as_bytes().get(found.end()..).unwrap_or_default()).is_some(),
-                FLAGS => text.contains(FLAG),
-                _ => true,
-            };
-            if is_so && holds {
+            if hint.pattern != BLOCK
+                && !looked.has(hint.pattern)
+                && hint.is_written(text, found.range())
+                && holds(hint.pattern, text.as_bytes(), found.range())
+            {
                 looked.add(hint.pattern);
             }
         }
         looked
     }
+
+    /// The first line of a text of many, from `from` on, in which some pattern could match.
+    pub(super) fn suspect(&self, text: &str, from: usize) -> Option<Suspect> {
+        let input = Input::new(text).range(from..);
+        let mut state = OverlappingState::start();
+        loop {
+            self.words.find_overlapping(input.clone(), &mut state);
+            let found = state.get_match()?;
+            let Some(hint) = self.hints.get(found.pattern().as_usize()) else { continue };
+            if !hint.is_written(text, found.range()) {
+                continue;
+            }
+            if hint.pattern == BLOCK {
+                return Some(Suspect::Key);
+            }
+            let bytes = text.as_bytes();
+            let start = memrchr(b'\n', bytes.get(from..found.start())?).map_or(from, |at| from + at + 1);
+            let end = memchr(b'\n', bytes.get(found.end()..)?).map_or(bytes.len(), |at| found.end() + at + 1);
+            let within = found.start() - start..found.end() - start;
+            if holds(hint.pattern, bytes.get(start..end)?, within) {
+                return Some(Suspect::Line(start..end));
+            }
+        }
+    }
+}
+
+// === impl Hint ===
+
+impl Hint {
+    /// Whether what was found counts as it is written.
+    fn is_written(&self, text: &str, found: Range<usize>) -> bool {
+        self.any_case || text.get(found) == Some(self.word)
+    }
+}
+
+/// Whether a pattern can match around its word, by the bytes beside it: most texts that speak of a token hold none. What is not ASCII
+/// is taken for whatever the pattern needs.
+fn holds(pattern: usize, text: &[u8], word: Range<usize>) -> bool {
+    let behind = text.get(word.end..).unwrap_or_default();
+    match pattern {
+        // A user, and `@` before anything that ends it.
+        URLS => {
+            let ends = |byte: &u8| {
+                byte.is_ascii_whitespace()
+                    || matches!(byte, 0x0b | b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>' | b'@')
+            };
+            behind.iter().find(|byte| ends(byte)) == Some(&b'@')
+        }
+        COOKIES | AUTHORIZATIONS => is_signed(behind),
+        PAIRS => is_signed(after(behind, |byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
+        })),
+        FLAGS => {
+            let is_flag = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || !byte.is_ascii();
+            let before = text.get(..word.start).unwrap_or_default();
+            let begins = before.iter().rposition(|byte| !is_flag(*byte)).map_or(0, |at| at + 1);
+            let name = before.get(begins..).unwrap_or_default();
+            (name.windows(2).any(|two| two == b"--") || !name.is_ascii())
+                && is_blank(after(behind, |byte| byte.is_ascii_alphanumeric() || byte == b'-'))
+        }
+        _ => true,
+    }
+}
+
+/// Whether a `:` or `=` comes next, behind a quote and blanks at most.
+fn is_signed(text: &[u8]) -> bool {
+    let text = after(text, |byte| byte == b'\\');
+    let text = match text {
+        [b'"' | b'\'', rest @ ..] => rest,
+        text => text,
+    };
+    match after(text, |byte| byte.is_ascii_whitespace() || byte == 0x0b) {
+        [byte, ..] => matches!(byte, b':' | b'=') || !byte.is_ascii(),
+        [] => false,
+    }
+}
+
+fn is_blank(text: &[u8]) -> bool {
+    text.first().is_some_and(|byte| byte.is_ascii_whitespace() || *byte == 0x0b || !byte.is_ascii())
+}
+
+/// What is left behind the bytes that are so.
+fn after(text: &[u8], is: impl Fn(u8) -> bool) -> &[u8] {
+    let ends = text.iter().position(|byte| !is(*byte)).unwrap_or(text.len());
+    text.get(ends..).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_looked_at_for_what_its_words_hint_at_and_nothing_else() {
-        let hints = Hints::new().unwrap();
-        let of = |text| (0..LOOKED).filter(|pattern| hints.of(text).has(*pattern)).collect::<Vec<_>>();
-        assert_eq!(of("level=info msg=started"), [0; 0]);
-        assert_eq!(of("GET https://example.net/a"), [0; 0], "no user in it");
-        assert_eq!(of("GET https://bob@example.net/a"), [URLS]);
-        assert_eq!(of("from Asia/Tokyo"), [0; 0], "not in this case");
-        assert_eq!(of("ASIAXXXX"), [8]);
-        assert_eq!(of("PassWord=1"), [13]);
-        assert_eq!(of("run --Token x"), [13, 14]);
-    }
-}
+mod tests;
