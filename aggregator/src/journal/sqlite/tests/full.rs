@@ -154,7 +154,7 @@ async fn a_full_disk_costs_the_oldest_file_and_not_what_comes() {
 }
 
 /// An ext2 of 32 megabytes on a loop device, whose file is sparse and lies where there is room for four of them: what is
-/// written beyond fails with EIO when it is synced.
+/// written beyond is taken, and fails when it is synced: an I/O error to SQLite.
 struct FailingDisk {
     folder: tempfile::TempDir,
     device: String,
