@@ -120,6 +120,7 @@ impl App {
         };
 
         let mut tasks = Tasks::default();
+        tasks.heed_signals();
         let stop = tasks.stop_token();
         let client = access.client.clone();
         let wiring = event_watch::Wiring {

@@ -212,6 +212,22 @@ async fn every_event_listed_or_watched_comes_once_by_one_request() {
     agent.stop().await;
 }
 
+/// Defect 22, grafana/agent#6516: with a huge backlog it cannot start, since its cache is not filled in time.
+#[tokio::test]
+async fn defect_22_ten_thousand_events_at_the_start_go_on_as_they_come_and_a_new_one_behind_them() {
+    let cluster = cluster().await;
+    post_many(&cluster, "before", 10_000);
+    let mut agent = Agent::start(&cluster, whole(1, "")).await;
+    agent.take_one().await;
+    // It waits for no end of the list: what nobody takes yet stays with the API server.
+    assert_eq!(agent.checkpoint, "");
+    post(&cluster, "shop", "new");
+    agent.until_truth(&cluster).await;
+    assert_eq!((agent.seen.len(), agent.doubled()), (10_001, vec![]));
+    assert_eq!((cluster.requests("list events"), cluster.requests("watch events")), (0, 1));
+    agent.stop().await;
+}
+
 #[tokio::test]
 async fn an_api_server_that_streams_no_list_is_paged() {
     let cluster = cluster().await;
@@ -228,8 +244,9 @@ async fn an_api_server_that_streams_no_list_is_paged() {
     agent.stop().await;
 }
 
+/// Defect 21, open-telemetry/opentelemetry-collector-contrib#38731 and #45897: a restart means a gap, or everything once more.
 #[tokio::test]
-async fn a_checkpoint_resumes_without_a_list_and_without_a_gap() {
+async fn defect_21_a_restart_resumes_at_its_checkpoint_without_a_gap_and_without_a_repeat() {
     let cluster = cluster().await;
     post_many(&cluster, "before", 20);
     let mut first = Agent::start(&cluster, whole(1, "")).await;

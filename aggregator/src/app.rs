@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::admit::tls::{Credentials, TlsError};
@@ -32,8 +33,8 @@ use crate::metrics::compatibility::EventExporterCounters;
 use crate::reconcile::Sources;
 use crate::sinks::{self, Built, SinkError};
 
-/// How long the parts have to end: sinks finish their batch within 5 s.
-const DRAIN: Duration = Duration::from_secs(8);
+/// How long the parts have to end: beside what sinks may still deliver, a commit of their cursors.
+const DRAIN: Duration = sinks::STOP_WITHIN.saturating_add(Duration::from_secs(3));
 
 /// How long the journal has to make durable what it has, after everything else.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -214,13 +215,16 @@ impl App {
     ) -> Tasks {
         let Self { config, credentials, sinks, mut registry, admit, .. } = self;
         let mut tasks = Tasks::default();
+        tasks.heed_signals();
         let stop = tasks.stop_token();
+        let drained = CancellationToken::new();
         let context = sinks::Context {
             journal: journal.clone(),
             router: Arc::new(config.router()),
             cluster: config.cluster_name.as_str().into(),
             metrics: sinks::Metrics::register(&mut registry),
             stop: stop.clone(),
+            drained: drained.clone(),
         };
         counters.send_event_errors = context.metrics.failures.clone();
         registry.register_collector(Box::new(ProcessCollector::default()));
@@ -266,6 +270,7 @@ impl App {
         tasks.spawn_fallible("admit", async move {
             let served = serving.await;
             admits.send_replace(false);
+            drained.cancel();
             served
         });
         let health = AggregatorHealth { journal, admits: admitting, stop: stop.clone() };
@@ -324,7 +329,8 @@ fn history(config: &Config, registry: &mut Registry) -> Result<Option<Api>, Vec<
 // === impl Running ===
 
 impl Running {
-    /// Waits for a signal, and ends everything in good order: the intake first, the journal last.
+    /// Waits for a signal, and ends everything in good order: the intake first, then the sinks, which have until
+    /// [`sinks::STOP_WITHIN`] for what was taken, the journal last.
     ///
     /// # Errors
     /// Where a part ended by itself: its name and why.

@@ -28,7 +28,7 @@ pub mod stdout;
 pub mod webhook;
 
 pub use self::metrics::Metrics;
-pub use self::run::{Built, Context, Orders, Task, spawn_all, warn_of_strangers};
+pub use self::run::{Built, Context, Orders, STOP_WITHIN, Task, spawn_all, warn_of_strangers};
 
 /// One record on its way to one sink, rendered once however often it is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]

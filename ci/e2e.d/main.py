@@ -17,7 +17,7 @@ import processes
 import recorder
 from checks import Failed, Report, expect, say, some, until
 from kube import Api, ApiError, kubectl, kubectl_clean
-from prometheus import Prometheus, by_kubernetes
+from prometheus import Account, Prometheus
 from receivers import Loki, Webhook
 
 HERE = pathlib.Path(__file__).parent
@@ -493,7 +493,9 @@ def scrape(test):
         deaths = until("it has the deaths", lambda: server.query('sum(nodetap_container_deaths_total{namespace="e2e",exit="7"})'), 30)[0][1]
         expect(events > 0 and deaths == 1, f"{events} events, {deaths} deaths with exit 7")
         series = server.query('count({job=~".+",__name__=~"nodetap_.+"})')[0][1]
-        found = "by its own Kubernetes client" if server.discovery is by_kubernetes else "told by http_sd of every endpoint, as this build has no Kubernetes client"
+        labelled = server.query('up{namespace="nodetap",service=~"nodetap-(agent|aggregator)",pod=~"nodetap-.+",endpoint="metrics"} == 1')
+        expect({(labels["job"], labels.get("node")) for labels, _ in labelled} == wanted, f"not labelled as the operator would: {labelled}")
+        found = f"found by its own Kubernetes client as {Account.NAME}" if server.itself else "TOLD BY http_sd of every endpoint, as this build has no Kubernetes client"
         return f"3 targets, {series:.0f} series of ours; {found}"
     finally:
         server.stop()

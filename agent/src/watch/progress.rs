@@ -80,3 +80,6 @@ impl Progress {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

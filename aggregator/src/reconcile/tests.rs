@@ -81,6 +81,7 @@ async fn over_kills_refusals_and_repeats_the_accounts_add_up_at_every_look_and_n
             cluster: "prod".into(),
             metrics: sources.sinks.clone(),
             stop: CancellationToken::new(),
+            drained: crate::sinks::tests::drained(),
         };
         let (tasks, orders) = spawn_all(Built::new(&receivers).unwrap(), &context);
         let first = 1 + round * 40;

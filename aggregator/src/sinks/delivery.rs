@@ -64,7 +64,9 @@ pub struct Loop<J: Journal, S> {
     pub tolerance: u32,
     /// Which of its dead letters are to be delivered again.
     pub replays: mpsc::Receiver<Letters>,
-    /// How long a batch in flight may go on once the loop is to stop.
+    /// Told once nothing more will be journalled: what is there then is all that a loop that is to stop may wait for.
+    pub drained: CancellationToken,
+    /// How long it may go on delivering once it is to stop.
     pub stop_within: Duration,
 }
 
@@ -83,6 +85,8 @@ struct State {
     empty_reads: u32,
     /// Nothing was committed for this consumer yet: what lies before the first entry is not missed.
     fresh: bool,
+    /// When it is to end at the latest; none: nobody told it to stop.
+    end: Option<Instant>,
 }
 
 /// The name of a receiver's cursor.
@@ -93,7 +97,7 @@ pub fn consumer(name: &str) -> String {
 // === impl Loop ===
 
 impl<J: Journal, S: Sink> Loop<J, S> {
-    /// Runs until told to stop, then lets the batch in flight end and commits.
+    /// Runs until told to stop, then delivers what the journal has for as long as it may and the sink takes it, and commits.
     ///
     /// # Errors
     /// Where the journal has stopped; whatever else it fails of is tried again.
@@ -102,6 +106,9 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         loop {
             let now = Instant::now().into_std();
             let stopping = stop.is_cancelled();
+            if stopping {
+                state.end.get_or_insert_with(|| Instant::now() + self.stop_within);
+            }
             self.tell_lag(&state);
             if let Some((cursor, dead)) = state.queue.commit(now, stopping)
                 && !self.commit(&mut state, cursor, dead, &stop).await?
@@ -109,12 +116,13 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             {
                 continue;
             }
-            if stopping {
+            if self.is_over(&state) {
                 return Ok(());
             }
-            let ready = state.queue.ready(now, false);
+            let ready = state.queue.ready(now, stopping);
             // In turns, so that neither holds up the other; what is new comes first, and alone tells whether the sink is up.
-            let may_replay = state.queue.failures() == 0 && (ready.is_empty() || state.after_new);
+            let may_replay =
+                !stopping && state.queue.failures() == 0 && (ready.is_empty() || state.after_new);
             if may_replay && state.replays.is_due(now) {
                 state.after_new = false;
                 self.replay(&mut state, &stop).await?;
@@ -134,12 +142,22 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             let wake = [state.queue.wake(now), state.replays.wake()].into_iter().flatten().min();
             let wake = wake.map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stop.cancelled(), if !stopping => {}
+                () = self.drained.cancelled(), if stopping && !self.drained.is_cancelled() => {}
+                () = until(state.end) => {}
                 Some(letters) = self.replays.recv() => state.replays.begin(letters),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 changed = state.head.changed(), if room => changed.map_err(|_| JournalError::Stopped)?,
             }
         }
+    }
+
+    /// Whether it was told to stop and there is nothing more that it could do: all is delivered, the time is up, or the sink or
+    /// the journal fails, which is for the next start.
+    fn is_over(&self, state: &State) -> bool {
+        let Some(end) = state.end else { return false };
+        let all = || self.drained.is_cancelled() && state.queue.cursor() >= *state.head.borrow();
+        Instant::now() >= end || state.queue.failures() > 0 || state.trouble.failures() > 0 || all()
     }
 
     /// Finds the place to start from; none: stopped before it was found.
@@ -189,6 +207,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             trouble,
             empty_reads: 0,
             fresh,
+            end: None,
         }))
     }
 
@@ -373,17 +392,21 @@ impl<J: Journal, S: Sink> Loop<J, S> {
     /// Gives a batch to the sink, for as long as it takes, but not much longer than the process is to live.
     async fn attempt(
         &mut self,
-        state: &State,
+        state: &mut State,
         batch: &[Delivery],
         stop: &CancellationToken,
     ) -> Vec<Option<Outcome>> {
         let mut report = Report::new(batch.len());
         self.metrics.batch_records.observe(batch.len() as f64);
         let began = Instant::now();
+        let mut end = state.end;
         {
             let Self { sink, metrics, stop_within, .. } = self;
             let mut attempt = pin!(sink.deliver(batch, &mut report));
-            let mut stopping = pin!(stopped(stop, *stop_within));
+            let mut stopping = pin!(async {
+                stop.cancelled().await;
+                tokio::time::sleep_until(*end.get_or_insert_with(|| Instant::now() + *stop_within)).await;
+            });
             let mut tick = tokio::time::interval(TELL_LAG);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -394,6 +417,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 }
             }
         }
+        state.end = end;
         self.metrics.request_seconds.observe(began.elapsed().as_secs_f64());
         report.into_outcomes()
     }
@@ -523,10 +547,12 @@ async fn rest(trouble: &mut Backoff, stop: &CancellationToken) -> bool {
     stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some()
 }
 
-/// Ends so long after `stop`.
-async fn stopped(stop: &CancellationToken, grace: Duration) {
-    stop.cancelled().await;
-    tokio::time::sleep(grace).await;
+/// Ends at a time; without one never.
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

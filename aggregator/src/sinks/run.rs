@@ -16,8 +16,8 @@ use crate::config::receivers::{Receiver, Start};
 use crate::journal::{Journal, JournalError, Letters, Position};
 use crate::route::Router;
 
-/// How long a batch in flight may go on once the aggregator is to stop.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long sinks may go on delivering once the aggregator is to stop: a third of the time that Kubernetes gives a pod.
+pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// What all sinks share.
 #[derive(Clone)]
@@ -30,8 +30,10 @@ pub struct Context<J> {
     pub cluster: Arc<str>,
     /// What they count.
     pub metrics: Metrics,
-    /// Ends them all: batches in flight have 5 s.
+    /// Ends them all: they have [`STOP_WITHIN`] for what is journalled.
     pub stop: CancellationToken,
+    /// Told once nothing more will be journalled.
+    pub drained: CancellationToken,
 }
 
 /// A sink's running loop.
@@ -104,7 +106,7 @@ pub async fn warn_of_strangers<J: Journal>(journal: &J, receivers: &[Receiver]) 
 /// Starts them, and says where orders for each are taken. To be called within a tokio runtime.
 pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, Orders) {
     let mut orders = Orders::new();
-    let Context { journal, router, cluster, metrics, stop } = context;
+    let Context { journal, router, cluster, metrics, stop, drained } = context;
     let plain = sinks.0.iter().map(|one| one.encoder.is_plain()).collect();
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(router), Arc::clone(cluster), plain));
     // Before anything more is taken.
@@ -123,6 +125,7 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, 
             },
             tolerance: delivery.dead_letter_after,
             replays,
+            drained: drained.clone(),
             stop_within: STOP_WITHIN,
             name: name.clone(),
             encoder,

@@ -60,6 +60,13 @@ pub fn dispatcher(rules: &[Option<&str>], encoder: &encode::Encoder) -> Arc<disp
     Arc::new(dispatch::Dispatcher::new(router, "prod".into(), vec![encoder.is_plain()]))
 }
 
+/// What says that nothing more will be journalled.
+pub fn drained() -> tokio_util::sync::CancellationToken {
+    let drained = tokio_util::sync::CancellationToken::new();
+    drained.cancel();
+    drained
+}
+
 /// A loop of the receiver called `name` over `journal`, to which every record goes; and what it counts.
 pub fn looping<S: Sink>(
     name: &str,
@@ -79,6 +86,7 @@ pub fn looping<S: Sink>(
         start: Position(0),
         tolerance: 10,
         replays: tokio::sync::mpsc::channel(1).1,
+        drained: drained(),
         stop_within: Duration::from_secs(5),
     };
     (delivering, metrics)

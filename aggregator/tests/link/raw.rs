@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::Stream;
 use hyper_util::rt::TokioIo;
 use nodetap_wire::{Batch, FromAgent, Hello, ToAgent, from_agent};
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::codegen::Service;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Request, Status};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
 
 use crate::certificates::Identity;
 
@@ -71,23 +73,34 @@ impl Service<http::Uri> for Connector {
     }
 }
 
-/// Sends frames on a stream, and answers with what ended it.
-pub async fn stream(identity: &Identity, address: SocketAddr, frames: Vec<FromAgent>) -> Status {
+/// Connects for gRPC, over a connection that is never made anew.
+pub async fn channel(identity: &Identity, address: SocketAddr) -> Channel {
     let io = dial(identity, Some(identity), address).await;
-    let endpoint = tonic::transport::Endpoint::from_static("http://aggregator");
     let connector = Connector(Arc::new(tokio::sync::Mutex::new(Some(io))));
-    let channel = endpoint.connect_with_connector(connector).await.unwrap();
+    Endpoint::from_static("http://aggregator").connect_with_connector(connector).await.unwrap()
+}
+
+/// Opens a stream: what goes in, and what comes out.
+pub async fn open(
+    channel: Channel,
+    frames: impl Stream<Item = FromAgent> + Send + 'static,
+) -> Result<Streaming<ToAgent>, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<FromAgent, ToAgent>::default();
     let path = PathAndQuery::from_static("/nodetap.v1.Link/Stream");
+    Ok(client.streaming(Request::new(frames), path, codec).await?.into_inner())
+}
+
+/// Sends frames on a stream, and answers with what ended it.
+pub async fn stream(identity: &Identity, address: SocketAddr, frames: Vec<FromAgent>) -> Status {
     // Never ends by itself.
     let frames = futures_util::StreamExt::chain(
         futures_util::stream::iter(frames),
         futures_util::stream::pending::<FromAgent>(),
     );
-    let mut incoming = match client.streaming(Request::new(frames), path, codec).await {
-        Ok(response) => response.into_inner(),
+    let mut incoming = match open(channel(identity, address).await, frames).await {
+        Ok(incoming) => incoming,
         Err(status) => return status,
     };
     loop {

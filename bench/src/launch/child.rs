@@ -31,8 +31,8 @@ const LAST_LINES: usize = 15;
 const RETRY: Duration = Duration::from_millis(10);
 /// For an answer with its metrics.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long it may take to end by itself.
-const STOP: Duration = Duration::from_secs(10);
+/// How long it may take to end by itself: the aggregator delivers for 10 s of it where it has something.
+const STOP: Duration = Duration::from_secs(20);
 
 // === impl Child ===
 

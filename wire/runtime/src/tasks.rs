@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::signal;
+use crate::signal::Shutdown;
 
 /// The long tasks of a process.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Tasks {
     running: JoinSet<Result<(), String>>,
     names: HashMap<Id, String>,
     stop: CancellationToken,
+    /// Since when signals are heeded that come before somebody waits for them.
+    shutdown: Option<std::io::Result<Shutdown>>,
 }
 
 /// A task that ended although nobody told it to.
@@ -33,6 +35,11 @@ impl Tasks {
     /// Told when the tasks are to end.
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
+    }
+
+    /// From now on a signal to end is kept for [`Tasks::run_until_told`]. Without it, one that comes before ends the process at once.
+    pub fn heed_signals(&mut self) {
+        self.shutdown.get_or_insert_with(Shutdown::listen);
     }
 
     /// Starts a task that runs until [`Tasks::stop_token`] is cancelled.
@@ -95,10 +102,17 @@ impl Tasks {
         farewell: impl Future<Output = ()>,
         deadline: Duration,
     ) -> Result<(), String> {
+        let shutdown = self.shutdown.take().unwrap_or_else(Shutdown::listen);
         let told = async {
-            let told = signal::shutdown().await;
+            let told = match shutdown {
+                Ok(mut shutdown) => {
+                    shutdown.asked().await;
+                    Ok(())
+                }
+                Err(error) => Err(format!("cannot wait for signals: {error}")),
+            };
             farewell.await;
-            told.map_err(|error| format!("cannot wait for signals: {error}"))
+            told
         };
         let end = tokio::select! {
             told = told => told,

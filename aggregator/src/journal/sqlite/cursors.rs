@@ -139,9 +139,12 @@ impl Cursors {
         })
     }
 
-    /// Opens it, and makes it where it is not there.
+    /// Opens it, and makes it where it is not there. Looks at the cursors themselves: their table can be damaged alone.
     pub(super) fn open(&self) -> Result<(), Failure> {
-        self.with(|_| Ok(()))
+        self.with(|connection| {
+            connection.query_row("SELECT max(position) FROM cursor", [], |_| Ok(()))?;
+            connection.query_row("SELECT max(committed) FROM head", [], |_| Ok(()))
+        })
     }
 
     /// Runs something on the database. One that cannot be read is put aside, and begun anew.

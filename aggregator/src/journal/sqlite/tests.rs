@@ -4,6 +4,7 @@ mod damage;
 mod full;
 mod history;
 mod kill;
+mod pages;
 
 use std::collections::BTreeMap;
 use std::path::Path;

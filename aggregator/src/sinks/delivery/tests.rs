@@ -279,7 +279,7 @@ async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_in_flight_may_end_when_the_loop_is_stopped_and_no_other_is_begun() {
+async fn when_the_loop_is_stopped_the_batch_in_flight_ends_and_the_rest_follows() {
     let journal = Memory::new();
     for _ in 0..16 {
         journal.event("a", "x");
@@ -294,8 +294,8 @@ async fn a_batch_in_flight_may_end_when_the_loop_is_stopped_and_no_other_is_begu
     });
     let (delivering, _) = looping("s", &journal, Encoder::default(), sink);
     delivering.run(stop).await.unwrap();
-    assert_eq!(took.lock().unwrap().len(), 8);
-    assert_eq!(journal.cursor_of("s"), Some(Position(8)));
+    assert_eq!(took.lock().unwrap().len(), 16);
+    assert_eq!(journal.cursor_of("s"), Some(Position(16)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,4 +331,52 @@ async fn a_record_that_is_answered_500_for_ever_becomes_a_dead_letter_and_the_re
     let dead = journal.dead("s");
     assert_eq!(dead, [(2, "down; time and again, while other records were taken".to_owned())]);
     assert_eq!((metrics.dead_letters.get(), metrics.delivered.get()), (1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_is_to_stop_delivers_what_is_journalled_until_nothing_more_comes() {
+    let journal = Memory::new();
+    for _ in 0..30 {
+        journal.event("a", "x");
+    }
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
+    delivering.drained = drained.clone();
+    stop.cancel();
+    let task = tokio::spawn(async move { delivering.run(stop).await.unwrap() });
+    journal.reached("s", 30).await;
+    // The intake has a batch in hand still.
+    journal.event("a", "late");
+    journal.reached("s", 31).await;
+    assert!(!task.is_finished());
+    drained.cancel();
+    let before = Instant::now();
+    task.await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert_eq!(took.lock().unwrap().len(), 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_is_to_stop_ends_when_its_time_is_up_or_its_sink_fails() {
+    for hangs in [true, false] {
+        let journal = Memory::new();
+        for _ in 0..30 {
+            journal.event("a", "x");
+        }
+        let (sink, took) = scripted(move |delivery| match delivery.position.0 {
+            20.. if hangs => None,
+            20.. => down(),
+            _ => Some(Outcome::Delivered),
+        });
+        let (delivering, _) = looping("s", &journal, Encoder::default(), sink);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let began = Instant::now();
+        delivering.run(stop).await.unwrap();
+        assert_eq!(began.elapsed(), if hangs { Duration::from_secs(5) } else { Duration::ZERO });
+        assert_eq!(took.lock().unwrap().len(), 19);
+        // What was taken of the batch that failed is passed over.
+        assert_eq!(journal.cursor_of("s"), Some(Position(19)));
+    }
 }

@@ -69,6 +69,7 @@ async fn each_sink_gets_what_is_routed_to_it_with_a_cursor_of_its_own() {
         cluster: "prod".into(),
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
         stop: CancellationToken::new(),
+        drained: crate::sinks::tests::drained(),
     };
     let (tasks, _) = spawn_all(Built::new(&receivers).unwrap(), &context);
     assert_eq!(
@@ -123,6 +124,7 @@ async fn over_the_real_journal_a_file_has_each_record_once_however_often_its_sin
             cluster: "prod".into(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             stop: CancellationToken::new(),
+            drained: crate::sinks::tests::drained(),
         };
         let (tasks, _) = spawn_all(Built::new(&receivers).unwrap(), &context);
         let head = journal.append(taken(1 + round * 1500..1 + (round + 1) * 1500)).await.unwrap().head;

@@ -17,12 +17,106 @@ fn receiver(name: &str, body: ReceiverBody) -> Receiver {
     Receiver { name: name.to_owned(), body, delivery: Default::default() }
 }
 
+/// As little as a person would write.
+fn loki(server: &Server) -> LokiConfig {
+    LokiConfig {
+        url: server.url("/loki/api/v1/push").parse().unwrap(),
+        labels: Vec::new(),
+        tenant: None,
+        tls: TlsConfig::default(),
+        headers: Vec::new(),
+        layout: None,
+        batch: BatchConfig::default(),
+        timeout: Duration::from_secs(10),
+    }
+}
+
 /// Runs the receiver's loop over a journal.
 fn run(receiver: &Receiver, journal: &Memory) -> (tokio::task::JoinHandle<()>, metrics::SinkMetrics) {
     let encoder = encode::Encoder::new(&receiver.body);
     let (delivering, metrics) = looping(&receiver.name, journal, encoder, build(receiver).unwrap());
     let stop = CancellationToken::new();
     (tokio::spawn(async move { delivering.run(stop).await.unwrap() }), metrics)
+}
+
+/// Defect 1, mustafaakin/kubernetes-event-exporter#196: "Event discarded as being older then maxEventAgeSeconds".
+#[tokio::test(start_paused = true)]
+async fn defect_1_events_of_the_last_hour_are_all_delivered_however_old_they_are() {
+    let journal = Memory::new();
+    let now = nodetap_wire::time::now_ns();
+    for minutes in 0..60_i64 {
+        let time = jiff::Timestamp::from_nanosecond(i128::from(now - minutes * 60_000_000_000)).unwrap();
+        journal.raw(format!(
+            r#"{{"metadata":{{"name":"e","namespace":"shop","uid":"u{minutes}","resourceVersion":"{minutes}"}},"involvedObject":{{"kind":"Pod","name":"web"}},"reason":"BackOff","lastTimestamp":"{time:.0}"}}"#
+        ));
+    }
+    let server = Server::start(|_| Reply::Status(200)).await;
+    let hook = receiver("hook", ReceiverBody::Webhook(webhook(&server.url("/"))));
+    let (_task, metrics) = run(&hook, &journal);
+    journal.reached("hook", 60).await;
+    assert_eq!((metrics.delivered.get(), metrics.dead_letters.get(), metrics.missed.get()), (60, 0, 0));
+    assert_eq!(server.got().len(), 60);
+}
+
+/// Defect 3, mustafaakin/kubernetes-event-exporter#51: an event that is counted up is not exported again.
+#[tokio::test]
+async fn defect_3_an_event_that_is_counted_to_fifty_is_told_of_fifty_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::new(folder.path());
+    let journal = SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())).unwrap();
+    let state = |count: u64| {
+        let json = format!(
+            r#"{{"metadata":{{"name":"web.1","namespace":"shop","uid":"u1","resourceVersion":"{}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"web"}},"reason":"BackOff","count":{count}}}"#,
+            100 + count
+        );
+        let change = if count == 1 { Change::Added } else { Change::Modified };
+        Record { kind: Some(record::Kind::Event(EventSeen::from_json(&json, change).unwrap())) }
+    };
+    for records in [1..=20, 21..=50] {
+        let taken =
+            Taken { node: "n1".to_owned(), records: records.map(state).collect(), ..Taken::default() };
+        journal.append(taken).await.unwrap();
+    }
+    let entries = journal.read_from(Position(0), 100).await.unwrap();
+    assert_eq!(entries.len(), 50);
+    assert_eq!(entries.iter().map(|entry| entry.occurrences).sum::<u64>(), 50);
+    journal.close().await;
+}
+
+/// Defect 5, opsgenie/kubernetes-event-exporter#194: a zero timestamp makes Loki reject the whole push.
+#[tokio::test(start_paused = true)]
+async fn defect_5_an_event_without_a_time_reaches_loki_with_that_of_its_taking() {
+    let journal = Memory::new();
+    let before = nodetap_wire::time::now_ns();
+    for (number, times) in [
+        r#""firstTimestamp":null,"lastTimestamp":null"#,
+        r#""firstTimestamp":"0001-01-01T00:00:00Z","lastTimestamp":"0001-01-01T00:00:00Z""#,
+        r#""eventTime":"1970-01-01T00:00:00Z""#,
+        r#""count":1"#,
+    ]
+    .iter()
+    .enumerate()
+    {
+        journal.raw(format!(
+            r#"{{"metadata":{{"name":"e","namespace":"shop","uid":"u{number}","resourceVersion":"{number}"}},"involvedObject":{{"kind":"Pod","name":"web"}},{times}}}"#
+        ));
+    }
+    let server = Server::start(|_| Reply::Status(204)).await;
+    let loki = receiver("loki", ReceiverBody::Loki(loki(&server)));
+    let (_task, _) = run(&loki, &journal);
+    journal.reached("loki", 4).await;
+    let mut entries = 0;
+    for body in server.bodies() {
+        let push: serde_json::Value = serde_json::from_str(&body).unwrap();
+        for value in push["streams"].as_array().unwrap().iter().flat_map(|s| s["values"].as_array().unwrap())
+        {
+            let time: i64 = value[0].as_str().unwrap().parse().unwrap();
+            assert!(time >= before, "{value}");
+            assert!(!value[1].as_str().unwrap().contains("0001-01-01"), "{value}");
+            entries += 1;
+        }
+    }
+    assert_eq!(entries, 4);
 }
 
 /// Defect 9, opsgenie/kubernetes-event-exporter#137: memory grows behind a blocked sink.
@@ -72,17 +166,7 @@ async fn defect_12_loki_without_labels_delivers_and_what_it_refuses_is_kept_with
         false => Reply::Status(204),
     })
     .await;
-    let config = LokiConfig {
-        url: server.url("/loki/api/v1/push").parse().unwrap(),
-        labels: Vec::new(),
-        tenant: None,
-        tls: TlsConfig::default(),
-        headers: Vec::new(),
-        layout: None,
-        batch: BatchConfig::default(),
-        timeout: Duration::from_secs(10),
-    };
-    let (_task, metrics) = run(&receiver("loki", ReceiverBody::Loki(config)), &journal);
+    let (_task, metrics) = run(&receiver("loki", ReceiverBody::Loki(loki(&server))), &journal);
     journal.reached("loki", 2).await;
     assert_eq!((metrics.delivered.get(), metrics.dead_letters.get()), (1, 1));
     assert!(server.bodies().iter().all(|body| body.contains(r#""stream":{"app":"#)));
@@ -109,6 +193,42 @@ async fn defect_13_a_webhook_that_answers_503_for_ten_minutes_gets_everything_in
         server.got().iter().map(|got| got.headers["nodetap-id"].to_str().unwrap().to_owned()).collect();
     let taken: Vec<String> = (1..=40).map(|n| format!("event/prod/u{n}/{n}")).collect();
     assert_eq!(ids[ids.len() - 40..], taken);
+}
+
+/// Defect 14, mustafaakin/kubernetes-event-exporter#163: `labels.app` is a text in one document and an object in the next, which
+/// is rejected and gone.
+#[tokio::test(start_paused = true)]
+async fn defect_14_labels_of_both_styles_are_texts_and_a_rejected_document_is_kept_with_its_answer() {
+    let labels = |labels: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"e","namespace":"shop","uid":"u","resourceVersion":"1","labels":{labels}}},"involvedObject":{{"kind":"Pod","name":"web"}}}}"#
+        )
+    };
+    // Under deDot no key is another's parent.
+    let stdout = ReceiverBody::Stdout(StdoutConfig { de_dot: true, ..StdoutConfig::default() });
+    let mut encoder = encode::Encoder::new(&stdout);
+    let journal = Memory::new();
+    journal.raw(labels(r#"{"app":"web","app.kubernetes.io/name":"web"}"#));
+    let entry = journal.read_from(Position(0), 1).await.unwrap().remove(0);
+    let delivery = encoder.encode(&entry.face("prod").unwrap(), Position(1), 1).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&delivery.body).unwrap();
+    let expected = serde_json::json!({"app": "web", "app_kubernetes_io/name": "web"});
+    assert_eq!(body["metadata"]["labels"], expected);
+
+    // A store that takes dots as nesting rejects the one without, and has the other.
+    const ANSWER: &str = "mapper_parsing_exception: object mapping for [metadata.labels.app] tried to parse field [app] as object";
+    journal.raw(labels(r#"{"app":"web"}"#));
+    let server = Server::start(|got| match got.body.contains("app.kubernetes.io") {
+        true => Reply::Text(400, ANSWER),
+        false => Reply::Status(200),
+    })
+    .await;
+    let hook = receiver("hook", ReceiverBody::Webhook(webhook(&server.url("/"))));
+    let (_task, metrics) = run(&hook, &journal);
+    journal.reached("hook", 2).await;
+    assert_eq!((metrics.delivered.get(), metrics.dead_letters.get()), (1, 1));
+    let dead = journal.dead("hook");
+    assert!(dead[0].0 == 1 && dead[0].1.contains("mapper_parsing_exception"), "{dead:?}");
 }
 
 fn listed(versions: std::ops::Range<u64>, change: Change) -> Taken {
@@ -146,6 +266,7 @@ async fn defect_16_and_17_twenty_restarts_and_lists_journal_and_deliver_nothing_
             cluster: "prod".into(),
             metrics: Metrics::register(&mut Registry::default()),
             stop: CancellationToken::new(),
+            drained: crate::sinks::tests::drained(),
         };
         let (tasks, orders) = spawn_all(Built::new(&receivers).unwrap(), &context);
         let change = if round == 0 { Change::Added } else { Change::Listed };

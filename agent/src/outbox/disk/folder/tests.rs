@@ -168,7 +168,13 @@ impl SmallDisk {
         if disk.run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"]) {
             return Some(disk);
         }
-        eprintln!("NOT RUN: a disk that fails, because this user may not mount a tmpfs");
+        let what = "a disk that fails: this user may not mount a tmpfs";
+        eprintln!("NOT RUN: {what}");
+        // `ci/test` counts it.
+        if let Some(list) = std::env::var_os("NODETAP_NOT_RUN") {
+            let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+            std::io::Write::write_all(&mut list, format!("the outbox on {what}\n").as_bytes()).unwrap();
+        }
         std::mem::forget(disk);
         None
     }

@@ -1,10 +1,24 @@
-//! A disk without room: a small filesystem of the test's own, where the test may mount one.
+//! A disk without room, one that is read-only, and one that fails: small filesystems of the test's own, where it may mount them.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command as Process;
 
 use super::*;
+use crate::journal::metrics::{ErrorLabel, Failed};
+
+/// Says so, loudly, and to `ci/test`, which counts it.
+fn not_run(what: &str) {
+    eprintln!("NOT RUN: {what}");
+    if let Some(list) = std::env::var_os("NODETAP_NOT_RUN") {
+        let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+        std::io::Write::write_all(&mut list, format!("the journal on {what}\n").as_bytes()).unwrap();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    Process::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
 
 /// A filesystem of two megabytes.
 struct SmallDisk(PathBuf, #[expect(dead_code, reason = "keeps the folder")] tempfile::TempDir);
@@ -19,7 +33,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(path, folder));
         }
-        eprintln!("NOT RUN: a full disk, because this user may not mount a tmpfs");
+        not_run("a full disk: this user may not mount a tmpfs");
         None
     }
 
@@ -137,4 +151,142 @@ async fn a_full_disk_costs_the_oldest_file_and_not_what_comes() {
     let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
     assert_eq!(positions, (full() + 1..=kept).collect::<Vec<_>>());
     journal.commit("file", Position(kept), vec![]).await.unwrap();
+}
+
+/// An ext2 of 32 megabytes on a loop device, whose file is sparse and lies where there is room for four of them: what is
+/// written beyond is taken, and fails when it is synced: an I/O error to SQLite.
+struct FailingDisk {
+    folder: tempfile::TempDir,
+    device: String,
+}
+
+impl FailingDisk {
+    /// `None`, loudly, where this user may not mount, or the kernel has no loop devices.
+    fn mount() -> Option<Self> {
+        let disk = Self { folder: tempfile::tempdir().unwrap(), device: String::new() };
+        let disk = disk.build();
+        if disk.is_none() {
+            not_run("a disk that fails: this user may not mount a loop device, or mke2fs is missing");
+        }
+        disk
+    }
+
+    fn build(mut self) -> Option<Self> {
+        let (backing, mounted) = (self.path("backing"), self.path("disk"));
+        fs::create_dir(&backing).unwrap();
+        fs::create_dir(&mounted).unwrap();
+        let image = format!("{backing}/image");
+        if !run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", &backing]) {
+            return None;
+        }
+        fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        if !run("mke2fs", &["-q", "-t", "ext2", "-b", "4096", "-N", "64", "-m", "0", &image]) {
+            return None;
+        }
+        let attached = Process::new("losetup").args(["--find", "--show", &image]).output().ok()?;
+        self.device = String::from_utf8(attached.stdout).unwrap().trim().to_owned();
+        (!self.device.is_empty() && run("mount", &["-t", "ext2", &self.device, &mounted])).then_some(self)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("disk/journal")
+    }
+
+    /// From now on it holds what it says.
+    fn mend(&self) {
+        assert!(run("mount", &["-o", "remount,size=64m", &self.path("backing")]));
+    }
+}
+
+impl Drop for FailingDisk {
+    fn drop(&mut self) {
+        run("umount", &["-l", &self.path("disk")]);
+        if !self.device.is_empty() {
+            run("losetup", &["--detach", &self.device]);
+        }
+        run("umount", &["-l", &self.path("backing")]);
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_on_a_disk_that_then_fails_is_there_and_the_rest_is_refused_until_it_works() {
+    let Some(disk) = FailingDisk::mount() else { return };
+    let settings = TestClock::new().settings(&disk.journal());
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+    let records = |batch: u64| -> Vec<_> {
+        (0..100).map(|n| event(&noisy(&format!("{batch}-{n}")), 1 + batch * 100 + n, 1)).collect()
+    };
+    let mut kept = 0;
+    let error = loop {
+        match journal.append(taken(records(kept))).await {
+            Ok(appended) => assert_eq!(appended.new, 100),
+            Err(error) => break error.to_string(),
+        }
+        kept += 1;
+        assert!(kept < 1_000, "the disk never fails");
+    };
+    assert!(kept > 0 && error.contains(&*disk.journal().to_string_lossy()), "{kept}: {error}");
+    assert!(journal.failure().is_some());
+    assert!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Io }).get() > 0, "{error}");
+    disk.mend();
+    // As an agent does: again, until it is taken.
+    let mut again = journal.append(taken(records(kept))).await;
+    for _ in 0..20 {
+        if again.is_ok() {
+            break;
+        }
+        again = journal.append(taken(records(kept))).await;
+    }
+    assert_eq!(again.unwrap().new, 100);
+    assert!(journal.failure().is_none());
+    journal.close().await;
+    drop(journal);
+
+    let journal = open(&settings);
+    let mut found: Vec<u64> = versions(&all(&journal).await).iter().map(|v| v.parse().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, (1..=(kept + 1) * 100).collect::<Vec<_>>());
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_may_write() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let at = disk.0.display().to_string();
+    let settings = TestClock::new().settings(&disk.0);
+    let journal = open(&settings);
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    journal.commit("file", Position(1), vec![]).await.unwrap();
+    journal.close().await;
+    drop(journal);
+
+    // The threads of the journal that was closed let go of its files by and by.
+    while !run("mount", &["-o", "remount,ro", &at]) {
+        std::thread::yield_now();
+    }
+    let journal = open(&settings);
+    assert_eq!(all(&journal).await.len(), 1);
+    let error = journal.append(taken(vec![event("b", 2, 1)])).await.unwrap_err().to_string();
+    assert!(error.contains(&at), "{error}");
+    assert!(journal.failure().is_some());
+    // A sink waits: what it delivered now could not be noted.
+    assert!(journal.commit("file", Position(1), vec![]).await.is_err());
+
+    assert!(run("mount", &["-o", "remount,rw", &at]));
+    let mut again = journal.append(taken(vec![event("b", 2, 1)])).await;
+    for _ in 0..20 {
+        if again.is_ok() {
+            break;
+        }
+        again = journal.append(taken(vec![event("b", 2, 1)])).await;
+    }
+    assert_eq!(again.unwrap().new, 1);
+    assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(1)));
+    assert_eq!(all(&journal).await.len(), 2);
+    assert!(journal.failure().is_none());
 }

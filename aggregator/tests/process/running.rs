@@ -1,0 +1,124 @@
+//! The process: its files, its start, its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use nodetap_aggregator::journal::metrics::JournalMetrics;
+use nodetap_aggregator::journal::sqlite::{Settings, SqliteJournal};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::certificates::{Authority, Identity};
+use crate::within;
+
+/// What a process is started with, time and again.
+pub struct Home {
+    folder: tempfile::TempDir,
+    aggregator: Identity,
+    pub agent: Identity,
+}
+
+/// A process that runs.
+pub struct Running {
+    child: Child,
+    pub agents: SocketAddr,
+}
+
+impl Home {
+    /// With the receivers that a configuration names.
+    pub fn new(receivers: serde_json::Value) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let home = Self {
+            aggregator: authority.server("nodetap-aggregator"),
+            agent: authority.agent("node-1"),
+            folder,
+        };
+        let names: Vec<_> = receivers
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|receiver| serde_json::json!({"receiver": receiver["name"]}))
+            .collect();
+        let files = home.aggregator.files();
+        // JSON is YAML.
+        let text = serde_json::json!({
+            "clusterName": "prod",
+            "listen": {"agents": "127.0.0.1:0", "metrics": "127.0.0.1:0"},
+            "tls": {"certFile": files.certificate, "keyFile": files.key, "caFile": files.ca},
+            "journal": {"path": home.journal()},
+            "route": {"match": names},
+            "receivers": receivers,
+        });
+        std::fs::write(home.configuration(), text.to_string()).unwrap();
+        home
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal")
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.path().join("config.yaml")
+    }
+
+    /// Begins with an empty journal.
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(self.journal()).unwrap();
+    }
+
+    /// The journal of a process that has ended.
+    pub fn open_journal(&self) -> SqliteJournal {
+        SqliteJournal::open(Settings::new(self.journal()), JournalMetrics::default(), Box::new(())).unwrap()
+    }
+
+    /// Until it says that it runs.
+    pub async fn start(&self) -> Running {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nodetap-aggregator"))
+            .env_clear()
+            .arg("--config")
+            .arg(self.configuration())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let agents = loop {
+            let Some(line) = within(lines.next_line()).await.unwrap() else {
+                panic!("it ended: {}", said.join("\n"))
+            };
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if value["message"] == "aggregator is running" {
+                break value["agents"].as_str().unwrap().parse().unwrap();
+            }
+            said.push(line);
+        };
+        // A full pipe would hold it up.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Running { child, agents }
+    }
+}
+
+impl Running {
+    /// SIGKILL, and until it is gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_end(&self) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill(Pid::from_raw(id), Signal::SIGTERM).unwrap();
+    }
+
+    /// Until it has ended by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        within(self.child.wait()).await.unwrap()
+    }
+}
