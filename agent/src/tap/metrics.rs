@@ -161,6 +161,7 @@ impl Default for Metrics {
             Arc::new(BoundedCounter::new(CONTAINERS, overflow, overflowed))
         };
         Self {
+            requests: Default::default(),
             snapshots: Default::default(),
             deaths: Default::default(),
             missed: by_container("nodetap_agent_tap_missed_deaths"),
