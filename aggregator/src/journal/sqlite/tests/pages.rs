@@ -57,7 +57,22 @@ async fn written(folder: &Path) -> (Settings, BTreeMap<u64, (usize, Body)>) {
     });
     let found = found.collect();
     journal.close().await;
+    drop(journal);
+    whole(folder).await;
     (settings, found)
+}
+
+/// Waits for the threads of a journal to let go of its files: who lets go of one last moves its log into it.
+async fn whole(folder: &Path) {
+    let is_log = |entry: std::io::Result<fs::DirEntry>| {
+        entry.unwrap().file_name().into_string().unwrap().ends_with("-wal")
+    };
+    let moved = async {
+        while fs::read_dir(folder).unwrap().any(is_log) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), moved).await.unwrap();
 }
 
 #[tokio::test]
