@@ -140,12 +140,13 @@ def after_first_death(then):
 # --- what is no pod of its own
 
 EPHEMERAL = Case("ephemeral", pod("ephemeral", main(LONG)), "ephemeral container debugger failed (exit 4)", 4, container="debugger")
-STATIC = Case("static-pod-node1", None, "main failed (exit 8)", 8)
+# Its file goes while it runs: with it goes the pod, and nothing shows how the container ended.
+STATIC = Case("static-pod-node1", None, "from-file failed (exit 8)", 8, container="from-file", unseen=True)
 JOB = Case("job", None, "main failed (exit 6)", 6)
 
 
 def static_pod():
-    body = pod("static-pod", main("sleep 1; echo from a file; exit 8"), restart="Always")
+    body = pod("static-pod", [container("from-file", "sleep 1; echo from a file; exit 8")], restart="Always")
     del body["spec"]["nodeName"]
     return body
 

@@ -61,6 +61,10 @@ class Test:
                         total += float(line.split()[-1])
         return int(total)
 
+    def accounted(self, case):
+        ends, records = self.deaths(case.name)
+        return len(records) + self.missed(case.container) >= len(ends) > 0
+
     def history(self):
         """The aggregator's history, as a client of the Service would ask it."""
         listed = self.api.get("/api/v1/namespaces/nodetap/pods?labelSelector=app.kubernetes.io/component=aggregator")["items"]
@@ -225,7 +229,7 @@ def exit_case(case):
     def check(test):
         if case.unseen:
             # It is judged a minute after the pod was seen last.
-            until("the end is seen, or said not to have been", lambda: test.deaths(case.name)[1] or test.missed(case.container), 120)
+            until("each end is seen, or said not to have been", lambda: test.accounted(case), 120)
         row = test.row(case.name, seconds=1 if case.unseen else 20, unseen=lambda: test.missed(case.container) if case.unseen else 0)
         note = judge(row)
         if case.unseen and not row["records"]:
