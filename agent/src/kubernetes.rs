@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use hyper::body::Incoming;
+use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
@@ -213,7 +214,10 @@ impl Token {
             Self::Fixed(token) => Some(token.clone()),
             Self::File { path, last } => {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Ok(token) = std::fs::read_to_string(path) {
+                // One that is being written is empty for a moment.
+                if let Ok(token) = std::fs::read_to_string(path)
+                    && !token.trim().is_empty()
+                {
                     token.trim().clone_into(&mut last);
                 }
                 Some(last.clone())
@@ -256,7 +260,10 @@ fn direct(config: &Config, token: &Arc<Token>) -> Result<Client, kube::Error> {
     tcp.set_keepalive_retries(Some(KEEP_ALIVE.2));
     tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let tls = config.rustls_https_connector_with_connector(tcp)?;
-    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(tls);
+    // That of TCP is over when a peer accepts; one that then says nothing of TLS is given up here.
+    let mut bounded = TimeoutConnector::new(tls);
+    bounded.set_connect_timeout(config.connect_timeout);
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(bounded);
     let bare =
         ClientBuilder::new(Http { client: http, token: Arc::clone(token) }, &*config.default_namespace)
             .with_layer(&config.extra_headers_layer()?);

@@ -36,6 +36,9 @@ use crate::sinks::{self, Built, SinkError};
 /// How long the parts have to end: beside what sinks may still deliver, a commit of their cursors.
 const DRAIN: Duration = sinks::STOP_WITHIN.saturating_add(Duration::from_secs(3));
 
+/// How long what agents sent last has to become durable, before sinks are told that nothing more comes.
+const FLUSH: Duration = Duration::from_secs(2);
+
 /// How long the journal has to make durable what it has, after everything else.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -267,9 +270,12 @@ impl App {
             admit,
             stop.clone(),
         );
+        let last = journal.clone();
         tasks.spawn_fallible("admit", async move {
             let served = serving.await;
             admits.send_replace(false);
+            // What sessions that have ended gave to the journal may still be on its way: this stands behind it.
+            let _ = tokio::time::timeout(FLUSH, last.note(Vec::new(), Vec::new())).await;
             drained.cancel();
             served
         });

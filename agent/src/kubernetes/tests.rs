@@ -128,6 +128,21 @@ async fn a_token_that_was_rotated_counts_from_the_next_request_on() {
     assert_eq!(ask().await, 401);
     fs::write(&path, "second").unwrap();
     assert_eq!(ask().await, 200);
+    // While the third is being written, the second goes on counting.
+    fs::write(&path, "").unwrap();
+    assert_eq!(ask().await, 200);
+}
+
+#[tokio::test]
+async fn a_peer_that_accepts_and_never_speaks_tls_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut silent = config();
+    silent.cluster_url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    silent.connect_timeout = Some(std::time::Duration::from_millis(50));
+    let access = KubernetesAccess::from_config(silent).unwrap();
+    let request = http::Request::get("/version").body(kube::client::Body::empty()).unwrap();
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(60), access.client.send(request)).await;
+    assert!(answer.expect("the handshake is waited for without an end").is_err());
 }
 
 #[tokio::test]

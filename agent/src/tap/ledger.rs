@@ -216,6 +216,10 @@ impl Ledger {
         if followed.gone.take().is_some() {
             self.revision += 1;
         }
+        // A ledger that an older version saved has none.
+        if followed.namespace.is_empty() {
+            followed.namespace.clone_from(&pod.metadata.namespace);
+        }
 
         let sidecars: HashSet<&str> = pod
             .spec
@@ -247,10 +251,14 @@ impl Ledger {
                 let Some(container) = followed.containers.get_mut(&status.name) else { continue };
                 let mut none = BTreeSet::new();
                 let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
-                let changed =
+                let mut changed =
                     container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
                 self.revision += u64::from(changed.remember);
                 told.missed += changed.missed;
+                // One that completed rests for as long as its pod lives, and runs again where the pod's sandbox is made anew.
+                if kind == ContainerKind::Init {
+                    changed.restarting_ns = 0;
+                }
                 if changed.missed > 0 || changed.restarting_ns > 0 {
                     let Changed { missed, restarting_ns, .. } = changed;
                     told.tallies.push(Tally { container: status.name.clone(), missed, restarting_ns });

@@ -158,7 +158,8 @@ impl<'a> Frame<'a> {
     }
 
     /// As [`parse`](Self::parse), but where the line is written as every API server writes it, the object is not looked through
-    /// to find its end: it is for whoever reads it to refuse what is not one value.
+    /// to find its end: it is for whoever reads it to refuse what is not one value. (A field behind the object, which no API
+    /// server writes, makes it such.)
     ///
     /// # Errors
     /// As [`parse`](Self::parse).

@@ -230,6 +230,24 @@ fn the_time_from_an_end_to_the_next_beginning_is_counted_once() {
 }
 
 #[test]
+fn an_init_container_that_runs_again_was_not_restarting_all_the_while() {
+    let setup = |count, id: &str, state: Value| {
+        let of_app = status(count, id, &state, &json!({}));
+        let mut of_setup = of_app.clone();
+        of_setup["name"] = json!("setup");
+        let of_app = json!({"name": "app", "restartCount": 0, "state": {"waiting": {}}});
+        pod_with(
+            json!({"phase": "Pending", "initContainerStatuses": [of_setup], "containerStatuses": [of_app]}),
+        )
+    };
+    let mut ledger = primed();
+    ledger.observe(&setup(0, "a", terminated("a", 0)), seen());
+    // Ten minutes later the pod's sandbox is made anew.
+    let told = ledger.observe(&setup(1, "b", later()), seen());
+    assert!(told.tallies.is_empty(), "{:?}", told.tallies);
+}
+
+#[test]
 fn what_was_waited_for_before_our_time_is_not_counted() {
     let mut ledger = Ledger::new("node-1", BEGAN);
     let told = ledger.observe(&pod(status(5, "f", &running(), &terminated("e", 1))), seen());
