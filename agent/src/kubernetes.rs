@@ -107,6 +107,13 @@ enum Token {
     },
 }
 
+/// An HTTP client whose errors are boxed, as kube's layers want them.
+#[derive(Clone)]
+struct Http<C> {
+    client: hyper_util::client::legacy::Client<C, Body>,
+    token: Arc<Token>,
+}
+
 // === impl KubernetesAccess ===
 
 impl KubernetesAccess {
@@ -205,9 +212,7 @@ impl Token {
             Err(error) => Err(AccessError::Unreadable { path, error }),
         }
     }
-}
 
-impl Token {
     fn now(&self) -> Option<String> {
         match self {
             Self::None => None,
@@ -231,6 +236,34 @@ impl Token {
         let mut header = HeaderValue::try_from(format!("Bearer {}", self.now()?)).ok()?;
         header.set_sensitive(true);
         Some(header)
+    }
+}
+
+// === impl Http ===
+
+impl<C> Service<http::Request<Body>> for Http<C>
+where
+    hyper_util::client::legacy::Client<C, Body>: Service<
+            http::Request<Body>,
+            Response = http::Response<Incoming>,
+            Error = hyper_util::client::legacy::Error,
+            Future: Send + 'static,
+        >,
+{
+    type Response = http::Response<Incoming>;
+    type Error = StdError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, StdError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        self.client.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if let Some(token) = self.token.header() {
+            request.headers_mut().insert(AUTHORIZATION, token);
+        }
+        let answered = self.client.call(request);
+        Box::pin(async move { answered.await.map_err(Into::into) })
     }
 }
 
@@ -273,39 +306,6 @@ fn direct(config: &Config, token: &Arc<Token>) -> Result<Client, kube::Error> {
         Some(auth) => bare.with_layer(&auth).with_layer(&uri).build(),
         None => bare.with_layer(&uri).build(),
     })
-}
-
-/// An HTTP client whose errors are boxed, as kube's layers want them.
-#[derive(Clone)]
-struct Http<C> {
-    client: hyper_util::client::legacy::Client<C, Body>,
-    token: Arc<Token>,
-}
-
-impl<C> Service<http::Request<Body>> for Http<C>
-where
-    hyper_util::client::legacy::Client<C, Body>: Service<
-            http::Request<Body>,
-            Response = http::Response<Incoming>,
-            Error = hyper_util::client::legacy::Error,
-            Future: Send + 'static,
-        >,
-{
-    type Response = http::Response<Incoming>;
-    type Error = StdError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, StdError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
-        self.client.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if let Some(token) = self.token.header() {
-            request.headers_mut().insert(AUTHORIZATION, token);
-        }
-        let answered = self.client.call(request);
-        Box::pin(async move { answered.await.map_err(Into::into) })
-    }
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AccessError> {

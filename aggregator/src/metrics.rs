@@ -6,12 +6,10 @@ pub mod compatibility;
 
 use std::sync::Arc;
 
-use nodetap_runtime::bounded::{BoundedCounter, OVERFLOW};
+use nodetap_runtime::bounded::{BoundedCounter, ContainerLabels, OVERFLOW, Overflow};
 use nodetap_wire::record::Kind;
 use nodetap_wire::{ContainerDied, EventSeen, Record};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use compatibility::Compatibility;
@@ -63,24 +61,13 @@ struct DeathLabels {
     exit: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ContainerLabels {
-    namespace: String,
-    container: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FamilyLabels {
-    family: &'static str,
-}
-
 // === impl ClusterMetrics ===
 
 impl ClusterMetrics {
     /// Registers the families; `compatibility` are those of other exporters that are switched on.
     pub fn register(registry: &mut Registry, compatibility: compatibility::Switches) -> Self {
-        let overflowed = Family::<FamilyLabels, Counter>::default();
-        let overflow_of = |family| overflowed.get_or_create_owned(&FamilyLabels { family });
+        let overflow = Overflow::default();
+        let overflow_of = |family| overflow.of(family);
         let other = || OVERFLOW.to_owned();
         let events = BoundedCounter::new(
             EVENT_SERIES,
@@ -96,7 +83,7 @@ impl ClusterMetrics {
         deaths.register(registry, "nodetap_container_deaths", "Deaths of containers");
         let missed_deaths = BoundedCounter::new(
             MISSED_SERIES,
-            ContainerLabels { namespace: other(), container: other() },
+            ContainerLabels::overflow(),
             overflow_of("nodetap_container_deaths_missed"),
         );
         missed_deaths.register(
@@ -105,11 +92,7 @@ impl ClusterMetrics {
             "Deaths of containers that nobody could see, known by the next one's restart count",
         );
         let compatibility = Compatibility::register(registry, compatibility, overflow_of);
-        registry.register(
-            "nodetap_label_overflow",
-            "Increments that a full family counted under the label value _other",
-            overflowed,
-        );
+        overflow.register(registry, "nodetap_label_overflow");
         Self { families: Arc::new(Families { events, deaths, missed_deaths, compatibility }) }
     }
 

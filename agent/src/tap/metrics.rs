@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nodetap_runtime::bounded::{BoundedCounter, OVERFLOW};
+use nodetap_runtime::bounded::{BoundedCounter, ContainerLabels, Overflow};
 use nodetap_wire::time;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -25,16 +25,13 @@ const BACK_OFFS: usize = 256;
 const CONTAINERS: usize = 256;
 
 /// The tap's metrics; clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// What is asked of the API server; registered with what the watches ask.
     pub(super) requests: Requests,
     snapshots: Family<SnapshotLabels, Counter>,
     deaths: Family<DeathLabels, Counter>,
-    missed: Arc<BoundedCounter<ContainerLabels>>,
-    unseen: Arc<BoundedCounter<ContainerLabels>>,
-    restarting: Arc<BoundedCounter<ContainerLabels>>,
-    label_overflow: Family<FamilyLabels, Counter>,
+    containers: Arc<Containers>,
     last_snapshot: Gauge<f64, AtomicU64>,
     lines: Counter,
     lines_missing: Family<MissingLabels, Counter>,
@@ -111,16 +108,13 @@ pub struct BackOffLabels {
     pub reason: String,
 }
 
-/// A container, by the labels of kube-state-metrics: counters that outlive its pod.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ContainerLabels {
-    namespace: String,
-    container: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FamilyLabels {
-    family: &'static str,
+/// What is counted by container, and outlives its pod.
+#[derive(Debug)]
+struct Containers {
+    missed: BoundedCounter<ContainerLabels>,
+    unseen: BoundedCounter<ContainerLabels>,
+    restarting: BoundedCounter<ContainerLabels>,
+    overflow: Overflow,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,48 +143,23 @@ struct SourceLabels {
     source: SourceName,
 }
 
-// === impl Metrics ===
+// === impl Containers ===
 
-impl Default for Metrics {
+impl Default for Containers {
     fn default() -> Self {
-        let label_overflow = Family::<FamilyLabels, Counter>::default();
-        let by_container = |family| {
-            let other = || OVERFLOW.to_owned();
-            let overflow = ContainerLabels { namespace: other(), container: other() };
-            let overflowed = label_overflow.get_or_create_owned(&FamilyLabels { family });
-            Arc::new(BoundedCounter::new(CONTAINERS, overflow, overflowed))
-        };
+        let overflow = Overflow::default();
+        let counter =
+            |family| BoundedCounter::new(CONTAINERS, ContainerLabels::overflow(), overflow.of(family));
         Self {
-            requests: Default::default(),
-            snapshots: Default::default(),
-            deaths: Default::default(),
-            missed: by_container("nodetap_agent_tap_missed_deaths"),
-            unseen: by_container("nodetap_agent_tap_unseen_ends"),
-            restarting: by_container("nodetap_agent_tap_restarting_seconds"),
-            last_snapshot: Default::default(),
-            lines: Default::default(),
-            lines_missing: Default::default(),
-            redactions: Default::default(),
-            source: Default::default(),
-            bad_pods: Default::default(),
-            pods: Default::default(),
-            stirs: Default::default(),
-            rescans: Default::default(),
-            folders: Default::default(),
-            folders_unwatched: Default::default(),
-            pod_log_folder: Default::default(),
-            back_off: Default::default(),
-            back_off_containers: Default::default(),
-            blind: Default::default(),
-            patience_ms: Default::default(),
-            ledger_saves: Default::default(),
-            ledger_save_failures: Default::default(),
-            ledger_set_aside: Default::default(),
-            ledger_bytes: Default::default(),
-            label_overflow,
+            missed: counter("nodetap_agent_tap_missed_deaths"),
+            unseen: counter("nodetap_agent_tap_unseen_ends"),
+            restarting: counter("nodetap_agent_tap_restarting_seconds"),
+            overflow,
         }
     }
 }
+
+// === impl Metrics ===
 
 impl Metrics {
     /// Counts what is asked of the API server in with others.
@@ -203,10 +172,7 @@ impl Metrics {
         let Self {
             snapshots,
             deaths,
-            missed,
-            unseen,
-            restarting,
-            label_overflow,
+            containers,
             last_snapshot,
             lines,
             lines_missing,
@@ -233,26 +199,22 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("nodetap_agent_tap");
         registry.register("snapshots", "Snapshots of this node's pods, by source and outcome", snapshots);
         registry.register("deaths", "Container deaths reported, by how they were seen", deaths);
-        missed.register(
+        containers.missed.register(
             registry,
             "missed_deaths",
             "Container deaths that nobody could see, known by restart counts",
         );
-        unseen.register(
+        containers.unseen.register(
             registry,
             "unseen_ends",
             "Containers that were running when their pod was last seen, and whose end was not seen",
         );
-        restarting.register(
+        containers.restarting.register(
             registry,
             "restarting_seconds",
             "Seconds from the end of a container to its next beginning, back-off included, counted when it begins",
         );
-        registry.register(
-            "label_overflow",
-            "Increments that a full family counted under the label value _other",
-            label_overflow,
-        );
+        containers.overflow.register(registry, "label_overflow");
         registry.register(
             "last_snapshot_timestamp_seconds",
             "When pods were last seen, in seconds since 1970",
@@ -352,15 +314,15 @@ impl Metrics {
         // The kubelet's times are whole seconds.
         let seconds = u64::try_from(tally.restarting_ns / 1_000_000_000).unwrap_or_default();
         if seconds > 0 {
-            self.restarting.inc_by(labels.clone(), seconds);
+            self.containers.restarting.inc_by(labels.clone(), seconds);
         }
         if tally.missed > 0 {
-            self.missed.inc_by(labels, tally.missed);
+            self.containers.missed.inc_by(labels, tally.missed);
         }
     }
 
     pub(super) fn unseen(&self, Unseen { namespace, container }: Unseen) {
-        self.unseen.inc_by(ContainerLabels { namespace, container }, 1);
+        self.containers.unseen.inc_by(ContainerLabels { namespace, container }, 1);
     }
 
     pub(super) fn lines(&self, lines: usize) {

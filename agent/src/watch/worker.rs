@@ -349,7 +349,7 @@ impl Worker {
         let resource_version = event.resource_version.clone();
         let other = match self.range {
             Some(range) if !range.has(&event.uid) => Some("other_range"),
-            _ if self.is_of_another_host(json) => Some("other_host"),
+            _ if self.is_of_another_host(&event.node, json) => Some("other_host"),
             _ => None,
         };
         if let Some(reason) = other {
@@ -370,9 +370,9 @@ impl Worker {
         Ok(())
     }
 
-    fn is_of_another_host(&self, json: &str) -> bool {
-        // Only that field counts: the API server selects by no other.
-        !self.other_hosts.is_empty()
+    fn is_of_another_host(&self, node: &str, json: &str) -> bool {
+        // `source.host` alone counts, as the API server selects by no other field; where it names a node, the event's node is that.
+        self.other_hosts.contains(node)
             && Event::parse(json).is_ok_and(|event| self.other_hosts.contains(&*event.source.host))
     }
 

@@ -26,6 +26,48 @@ where
     overflowed: Counter,
 }
 
+/// A container, by the labels of kube-state-metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ContainerLabels {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The container's name.
+    pub container: String,
+}
+
+/// How often the families of a registry had no room. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Overflow(Family<FamilyLabels, Counter>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    family: &'static str,
+}
+
+// === impl ContainerLabels ===
+
+impl ContainerLabels {
+    /// What a full family counts under.
+    pub fn overflow() -> Self {
+        Self { namespace: OVERFLOW.to_owned(), container: OVERFLOW.to_owned() }
+    }
+}
+
+// === impl Overflow ===
+
+impl Overflow {
+    /// The count of a family.
+    pub fn of(&self, family: &'static str) -> Counter {
+        self.0.get_or_create_owned(&FamilyLabels { family })
+    }
+
+    /// Registers the counts. `name` is without `_total`.
+    pub fn register(&self, registry: &mut Registry, name: &str) {
+        let help = "Increments that a full family counted under the label value _other";
+        registry.register(name, help, self.0.clone());
+    }
+}
+
 // === impl BoundedCounter ===
 
 impl<L> BoundedCounter<L>

@@ -77,8 +77,8 @@ fn kubelet(folder: &Path, url: Uri) -> Kubelet {
     Kubelet::new(access, Address { url, ca: Some(folder.join("ca.crt")), skip_verify: false })
 }
 
-#[tokio::test]
-async fn a_token_that_was_rotated_is_read_again_before_a_failure_counts() {
+/// A kubelet that has answered once: the client's files, the CA of its certificate, the server, the client.
+async fn begun() -> (tempfile::TempDir, Authority, Rotating, Kubelet) {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("kubelet-serving").unwrap();
     std::fs::write(folder.path().join("ca.crt"), authority.pem()).unwrap();
@@ -86,6 +86,12 @@ async fn a_token_that_was_rotated_is_read_again_before_a_failure_counts() {
     let (server, url) = Rotating::start(&authority, "first").await;
     let mut kubelet = kubelet(folder.path(), url);
     kubelet.pods().await.unwrap();
+    (folder, authority, server, kubelet)
+}
+
+#[tokio::test]
+async fn a_token_that_was_rotated_is_read_again_before_a_failure_counts() {
+    let (folder, _, server, mut kubelet) = begun().await;
     server.knows("second");
     std::fs::write(folder.path().join("token"), "second").unwrap();
     kubelet.pods().await.unwrap();
@@ -99,13 +105,7 @@ async fn a_token_that_was_rotated_is_read_again_before_a_failure_counts() {
 
 #[tokio::test]
 async fn a_kubelet_that_rotates_its_certificate_is_followed_without_a_failure() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new("kubelet-serving").unwrap();
-    std::fs::write(folder.path().join("ca.crt"), authority.pem()).unwrap();
-    std::fs::write(folder.path().join("token"), "first").unwrap();
-    let (server, url) = Rotating::start(&authority, "first").await;
-    let mut kubelet = kubelet(folder.path(), url);
-    kubelet.pods().await.unwrap();
+    let (folder, authority, server, mut kubelet) = begun().await;
     server.shows(certificate(&authority));
     kubelet.pods().await.unwrap();
     // And under another CA, once its bundle is there.

@@ -73,15 +73,21 @@ async fn a_disk_that_is_full_at_the_first_start_is_a_refusal_that_says_so() {
     assert_eq!(journal.append(taken(vec![event("a", 1, 1)])).await.unwrap().new, 1);
 }
 
-#[tokio::test]
-async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_room() {
-    let Some(disk) = SmallDisk::mount() else { return };
+/// A journal on a disk, of one record that was delivered, and closed.
+async fn one_record(disk: &SmallDisk) -> Settings {
     let settings = TestClock::new().settings(&disk.0);
     let journal = open(&settings);
     journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
     journal.commit("file", Position(1), vec![]).await.unwrap();
     journal.close().await;
     drop(journal);
+    settings
+}
+
+#[tokio::test]
+async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let settings = one_record(&disk).await;
 
     disk.fill();
     let journal = open(&settings);
@@ -258,12 +264,7 @@ async fn what_was_acknowledged_on_a_disk_that_then_fails_is_there_and_the_rest_i
 async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_may_write() {
     let Some(disk) = SmallDisk::mount() else { return };
     let at = disk.0.display().to_string();
-    let settings = TestClock::new().settings(&disk.0);
-    let journal = open(&settings);
-    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
-    journal.commit("file", Position(1), vec![]).await.unwrap();
-    journal.close().await;
-    drop(journal);
+    let settings = one_record(&disk).await;
 
     // The threads of the journal that was closed let go of its files by and by.
     while !run("mount", &["-o", "remount,ro", &at]) {
