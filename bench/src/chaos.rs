@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rusqlite::{Connection, OpenFlags};
+use nodetap_wire::Identity;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Options, SimulatedCluster};
 use crate::figures::report::Figure;
 use crate::launch::{self, Agent, Child, START, Setup, Wishes};
 use crate::load::Load;
-use crate::{Random, complain, say};
+use crate::{Random, complain, journal, say};
 
 mod accident;
 mod proxy;
@@ -171,8 +171,8 @@ async fn conclude(
     stage.check()?;
     stage.stop().await;
     let twice = twice(&journal)?;
-    for (what, keys) in [("lost", &missing), ("never happened", &strangers), ("twice in the history", &twice)]
-    {
+    twice.iter().take(10).for_each(|identity| complain(&format!("twice in the history: {identity}")));
+    for (what, keys) in [("lost", &missing), ("never happened", &strangers)] {
         keys.iter().take(10).for_each(|key| complain(&format!("{what}: {key}")));
     }
     say("");
@@ -203,34 +203,12 @@ async fn conclude(
 }
 
 /// Records that stand in the journal more than once.
-fn twice(journal: &Path) -> anyhow::Result<Vec<String>> {
+fn twice(journal: &Path) -> anyhow::Result<Vec<Identity>> {
+    let identities = journal::identities(journal, "simulated")
+        .with_context(|| format!("cannot read the journal {}", journal.display()))?;
+    anyhow::ensure!(!identities.is_empty(), "there is nothing in the journal {}", journal.display());
     let mut seen = HashSet::new();
-    let mut twice = Vec::new();
-    for entry in std::fs::read_dir(journal)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !(name.starts_with("journal-") && name.ends_with(".sqlite")) {
-            continue;
-        }
-        let mut read = || -> rusqlite::Result<()> {
-            let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            let identity = "SELECT kind || '/' || uid || '/' || ifnull(resource_version, '') || '/' ||
-                CASE WHEN kind = 'death' OR container IS NOT NULL THEN ifnull(container, '') || '/' || ifnull(ordinal, '') ELSE '' END
-                FROM record";
-            let mut statement = connection.prepare(identity)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let key: String = row.get(0)?;
-                if !seen.insert(key.clone()) {
-                    twice.push(key);
-                }
-            }
-            Ok(())
-        };
-        read().with_context(|| format!("cannot read the journal {}", path.display()))?;
-    }
-    anyhow::ensure!(!seen.is_empty(), "there is nothing in the journal {}", journal.display());
-    Ok(twice)
+    Ok(identities.into_iter().filter(|identity| !seen.insert(identity.clone())).collect())
 }
 
 /// The median, the 99th percentile and the longest, in seconds.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use nodetap_aggregator::journal::sqlite::offline;
-use nodetap_aggregator::journal::{Body, Position};
+use nodetap_aggregator::journal::{Body, Entry, Position};
+use nodetap_wire::Identity;
 use serde::Deserialize;
 
 /// One state of an event, as it was kept.
@@ -42,20 +43,50 @@ pub(crate) fn events(journal: &Path) -> anyhow::Result<usize> {
 /// # Errors
 /// A file or a record cannot be read.
 pub(crate) fn states(journal: &Path) -> anyhow::Result<Vec<Kept>> {
-    let (mut kept, mut failed) = (Vec::new(), None);
-    let unreadable = offline::read(journal, Position(0), |entry| {
+    let mut kept = Vec::new();
+    each(journal, |entry| {
         if let Body::Event(json) = &entry.body {
-            match serde_json::from_slice::<Event>(json) {
-                Ok(Event { metadata: Metadata { uid, resource_version } }) => kept.push(Kept {
-                    uid,
-                    version: resource_version.parse().unwrap_or_default(),
-                    taken_ns: entry.taken_ns,
-                }),
-                Err(error) => failed = Some(error),
-            }
+            let Metadata { uid, resource_version } = metadata(json)?;
+            kept.push(Kept {
+                uid,
+                version: resource_version.parse().unwrap_or_default(),
+                taken_ns: entry.taken_ns,
+            });
         }
-        failed.is_none()
+        Ok(())
+    })?;
+    Ok(kept)
+}
+
+/// What each record is, in the order in which they were kept.
+///
+/// # Errors
+/// A file or a record cannot be read.
+pub(crate) fn identities(journal: &Path, cluster: &str) -> anyhow::Result<Vec<Identity>> {
+    let mut identities = Vec::new();
+    each(journal, |entry| {
+        identities.push(match &entry.body {
+            Body::Event(json) => {
+                let Metadata { uid, resource_version } = metadata(json)?;
+                Identity::of_event_state(cluster, &uid, &resource_version)
+            }
+            Body::Death(death) => Identity::of_death(cluster, death),
+        });
+        Ok(())
+    })?;
+    Ok(identities)
+}
+
+fn each(journal: &Path, mut tell: impl FnMut(&Entry) -> serde_json::Result<()>) -> anyhow::Result<()> {
+    let mut told = Ok(());
+    let unreadable = offline::read(journal, Position(0), |entry| {
+        told = tell(&entry);
+        told.is_ok()
     })?;
     anyhow::ensure!(unreadable == 0, "{unreadable} records of the journal cannot be read");
-    failed.map_or(Ok(kept), |error| Err(error.into()))
+    Ok(told?)
+}
+
+fn metadata(json: &[u8]) -> serde_json::Result<Metadata> {
+    serde_json::from_slice::<Event>(json).map(|event| event.metadata)
 }
