@@ -200,7 +200,7 @@ impl Node {
                 Source::PodWatch => SourceName::pod_watch,
                 _ => SourceName::kubelet,
             });
-            self.hand_over(record::Kind::Death(death)).await?;
+            self.hand_over(record::Kind::Death(death.into())).await?;
         }
         Ok(Some(uid))
     }
