@@ -7,8 +7,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto/nodetap.proto");
     let descriptors = protox::compile(["proto/nodetap.proto"], ["proto"])?;
     prost_build::Config::new()
-        .bytes([".nodetap.v1.Batch.payload", ".nodetap.v1.EventSeen.raw"])
+        .bytes([".nodetap.v1.Batch.payload"])
+        // By hand, so that its texts need no memory of their own.
+        .extern_path(".nodetap.v1.EventSeen", "crate::seen::EventSeen")
         .btree_map(["."])
+        // Large, and few: events are moved as they are.
+        .boxed(".nodetap.v1.Record.kind.death")
         // What the journal keeps as JSON, so that a death can be read with the sqlite3 shell.
         .type_attribute(".nodetap.v1.ContainerDied", KEPT)
         .type_attribute(".nodetap.v1.LogLine", KEPT)

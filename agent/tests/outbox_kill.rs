@@ -40,7 +40,7 @@ async fn child() {
             message: "x".repeat(random.below(30_000)),
             ..ContainerDied::default()
         };
-        spool.take(Taken::Record(Record { kind: Some(record::Kind::Death(died)) }));
+        spool.take(Taken::Record(Record { kind: Some(record::Kind::Death(died.into())) }));
         spool.drive();
         if number % 3 == 2 && random.chance(40) {
             spool.happened().await;

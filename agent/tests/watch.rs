@@ -75,7 +75,7 @@ impl Agent {
                 let key = format!("event/{}/{}", event.uid, event.resource_version);
                 self.seen.entry(key).or_insert((0, event.change())).0 += 1;
                 if event.change() != Change::Listed {
-                    self.newest = event.resource_version;
+                    self.newest = event.resource_version.to_string();
                 }
             }
             Taken::Checkpoint(checkpoint) => {

@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 
-use nodetap_wire::event::Text;
+use nodetap_wire::event::Event;
 use nodetap_wire::explain::{PodEvent, Related, explain};
 use nodetap_wire::{ContainerDied, EventSeen};
-use serde::Deserialize;
 
 /// Events about pods that say why a container ended. Sources: `pkg/kubelet/events/event.go`, the scheduler, the eviction
 /// controllers.
@@ -53,23 +52,6 @@ pub struct Explainer {
     system_oom: HashMap<String, i64>,
 }
 
-/// What an Event's JSON has that does not stand beside it, and is remembered.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Told<'a> {
-    #[serde(borrow, alias = "note")]
-    message: Text<'a>,
-    #[serde(borrow, rename = "involvedObject", alias = "regarding")]
-    about: Option<About<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct About<'a> {
-    #[serde(borrow, rename = "fieldPath")]
-    field_path: Text<'a>,
-}
-
 // === impl Bounds ===
 
 impl Default for Bounds {
@@ -92,11 +74,11 @@ impl Explainer {
         if event.kind == "Node" && event.reason == SYSTEM_OOM {
             return self.out_of_memory(&event.object, event.time_ns);
         }
-        if event.kind != "Pod" || event.object_uid.is_empty() || !REASONS.contains(&event.reason.as_str()) {
+        if event.kind != "Pod" || event.object_uid.is_empty() || !REASONS.contains(&&*event.reason) {
             return;
         }
         let Some(event_of_pod) = pod_event(event) else { return };
-        let uid = event.object_uid.as_str();
+        let uid = &*event.object_uid;
         if !self.young.contains_key(uid) {
             let events = self.old.remove(uid).unwrap_or_default();
             let bytes = weight(uid, &events);
@@ -146,15 +128,15 @@ impl Explainer {
 /// What is remembered of an event; `None` where it cannot be read.
 fn pod_event(event: &EventSeen) -> Option<PodEvent> {
     let json = std::str::from_utf8(&event.raw).ok()?;
-    let told: Told<'_> = serde_json::from_str(json).ok()?;
+    let told = Event::parse(json).ok()?;
     let message = &*told.message;
     let mut end = message.len().min(MESSAGE_BYTES);
     while !message.is_char_boundary(end) {
         end -= 1;
     }
     Some(PodEvent {
-        reason: event.reason.clone(),
-        container: told.about.map_or_else(String::new, |about| container_of(&about.field_path).to_owned()),
+        reason: event.reason.to_string(),
+        container: container_of(&told.involved_object.field_path).to_owned(),
         message: message[..end].to_owned(),
         time_ns: event.time_ns,
     })

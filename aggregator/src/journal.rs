@@ -7,11 +7,12 @@ pub mod metrics;
 pub mod sqlite;
 pub mod words;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nodetap_wire::event::{Event, EventError};
+use nodetap_wire::event::{Event, EventError, Outline};
 use nodetap_wire::face::{Face, Object};
 use nodetap_wire::{Checkpoint, ContainerDied, Record, Shard};
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ pub struct Taken {
     pub node: String,
     /// Records in the order in which they were taken.
     pub records: Vec<Record>,
+    /// What was read of those that are events, each at its record's place, so that nobody reads them again. There may be fewer.
+    pub outlines: Vec<Option<Arc<Outline>>>,
     /// How far the watches have come with them.
     pub checkpoints: Vec<Checkpoint>,
 }
@@ -51,6 +54,8 @@ pub struct Entry {
     pub taken_ns: i64,
     /// What it is.
     pub body: Body,
+    /// What was read of an Event's JSON when it was taken, where that is still known.
+    pub outline: Option<Arc<Outline>>,
     /// What was known of its object when it was journalled; for a death, always known.
     pub object: Option<Arc<Object>>,
     /// How often it happened since the state before.
@@ -199,13 +204,27 @@ impl Entry {
     pub fn face<'a>(&'a self, cluster: &'a str) -> Result<Face<'a>, EventError> {
         match &self.body {
             Body::Event(json) => {
-                let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
-                Ok(Face::of_event(Event::parse(json)?, cluster, self.object.as_deref(), self.occurrences))
+                Ok(Face::of_event(self.event(json)?, cluster, self.object.as_deref(), self.occurrences))
             }
             Body::Death(death) => {
                 static NOTHING: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Object::default);
                 Ok(Face::of_death(death, cluster, self.object.as_deref().unwrap_or(&NOTHING)))
             }
+        }
+    }
+
+    /// The names of its object's owners.
+    fn owners(&self) -> Vec<Cow<'_, str>> {
+        let owners = self.object.iter().flat_map(|object| &object.owners);
+        owners.map(|owner| Cow::Borrowed(owner.name.as_str())).collect()
+    }
+
+    /// The Event of its body, which is read only where nobody did before.
+    fn event<'a>(&'a self, json: &'a [u8]) -> Result<Event<'a>, EventError> {
+        let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
+        match &self.outline {
+            Some(outline) => Ok(outline.event(json)),
+            None => Event::parse(json),
         }
     }
 }

@@ -4,12 +4,16 @@
 
 pub mod compatibility;
 
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use nodetap_runtime::bounded::{BoundedCounter, ContainerLabels, OVERFLOW, Overflow};
 use nodetap_wire::record::Kind;
 use nodetap_wire::{ContainerDied, EventSeen, Record};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use compatibility::Compatibility;
@@ -32,6 +36,8 @@ pub struct ClusterMetrics {
 #[derive(Debug)]
 struct Families {
     events: BoundedCounter<EventLabels>,
+    /// Counters of `events`, found without a label set being made.
+    known: Mutex<Known>,
     deaths: BoundedCounter<DeathLabels>,
     missed_deaths: BoundedCounter<ContainerLabels>,
     compatibility: Compatibility,
@@ -59,6 +65,13 @@ struct DeathLabels {
     container: String,
     reason: String,
     exit: String,
+}
+
+/// Bounded as the family is.
+#[derive(Debug, Default)]
+struct Known {
+    hasher: RandomState,
+    counters: HashTable<(EventLabels, Counter)>,
 }
 
 // === impl ClusterMetrics ===
@@ -93,14 +106,15 @@ impl ClusterMetrics {
         );
         let compatibility = Compatibility::register(registry, compatibility, overflow_of);
         overflow.register(registry, "nodetap_label_overflow");
-        Self { families: Arc::new(Families { events, deaths, missed_deaths, compatibility }) }
+        let known = Mutex::default();
+        Self { families: Arc::new(Families { events, known, deaths, missed_deaths, compatibility }) }
     }
 
     /// Counts a record that was new to the journal, and that happened so often since it was last seen.
     pub fn count(&self, record: &Record, occurrences: u64) {
         match &record.kind {
             Some(Kind::Event(event)) => {
-                self.families.events.inc_by(EventLabels::of(event), occurrences);
+                self.families.count(event, occurrences);
                 self.families.compatibility.count(event, occurrences);
             }
             Some(Kind::Death(death)) => {
@@ -116,14 +130,49 @@ impl ClusterMetrics {
     }
 }
 
+// === impl Families ===
+
+impl Families {
+    fn count(&self, event: &EventSeen, occurrences: u64) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { hasher, counters } = &mut *known;
+        let hash = hasher.hash_one(EventLabels::key(event));
+        if let Some((_, counter)) = counters.find(hash, |(labels, _)| labels.is_of(event)) {
+            counter.inc_by(occurrences);
+            return;
+        }
+        let labels = EventLabels::of(event);
+        match self.events.counter(&labels) {
+            Some(counter) => {
+                counter.inc_by(occurrences);
+                let hash_of = |(labels, _): &(EventLabels, Counter)| {
+                    let EventLabels { namespace, kind, reason, r#type } = labels;
+                    hasher.hash_one((namespace.as_str(), kind.as_str(), reason.as_str(), *r#type))
+                };
+                counters.insert_unique(hash, (labels, counter), hash_of);
+            }
+            None => self.events.inc_by(labels, occurrences),
+        }
+    }
+}
+
 // === impl EventLabels ===
 
 impl EventLabels {
+    fn key(event: &EventSeen) -> (&str, &str, &str, EventType) {
+        (&event.namespace, &event.kind, &event.reason, EventType::of(&event.r#type))
+    }
+
+    fn is_of(&self, event: &EventSeen) -> bool {
+        let Self { namespace, kind, reason, r#type } = self;
+        (namespace.as_str(), kind.as_str(), reason.as_str(), *r#type) == Self::key(event)
+    }
+
     fn of(event: &EventSeen) -> Self {
         Self {
-            namespace: event.namespace.clone(),
-            kind: event.kind.clone(),
-            reason: event.reason.clone(),
+            namespace: event.namespace.to_string(),
+            kind: event.kind.to_string(),
+            reason: event.reason.to_string(),
             r#type: EventType::of(&event.r#type),
         }
     }

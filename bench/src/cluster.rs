@@ -297,6 +297,12 @@ impl SimulatedCluster {
         &self.parts.lives
     }
 
+    /// From now on, watches alone tell of new events: a load that nobody lists needs no more, and a million events in a tree take
+    /// longer than their delivery.
+    pub fn keep_no_events(&self) {
+        self.parts.state.store().keep_no_events();
+    }
+
     /// Events as components write them.
     pub fn recorder(&self) -> &Arc<Recorder> {
         &self.parts.recorder

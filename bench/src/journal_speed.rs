@@ -130,7 +130,7 @@ async fn fill(
     metrics: &JournalMetrics,
 ) -> anyhow::Result<Filled> {
     let started = Instant::now();
-    journal.append(Taken { node: "n".to_owned(), records: mix.facts(), checkpoints: Vec::new() }).await?;
+    journal.append(Taken { node: "n".to_owned(), records: mix.facts(), ..Taken::default() }).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {
@@ -143,7 +143,7 @@ async fn fill(
                     return Ok(());
                 }
                 let records = mix.records(batch);
-                let taken = Taken { node: format!("n{sender}"), records, checkpoints: Vec::new() };
+                let taken = Taken { node: format!("n{sender}"), records, ..Taken::default() };
                 let appended = journal.append(taken).await.context("an append failed")?;
                 anyhow::ensure!(
                     appended.new as u64 == batch,
@@ -192,7 +192,7 @@ async fn ask(journal: &SqliteJournal, mix: &Arc<Mix>, length: Duration) -> anyho
             while !stop.load(Ordering::Relaxed) {
                 tick.tick().await;
                 let records = mix.records(LIVE / 20);
-                let taken = Taken { node: "live".to_owned(), records, checkpoints: Vec::new() };
+                let taken = Taken { node: "live".to_owned(), records, ..Taken::default() };
                 journal.append(taken).await.context("an append failed")?;
             }
             anyhow::Ok(())

@@ -2,7 +2,7 @@
 //! the journal, one file sink.
 //!
 //! The simulator writes no further ahead of the file than `WINDOW`, so what is measured is what comes through, not how fast
-//! memory fills. Its own CPU is not counted, but it runs on the same cores. Events are about pods whose facts the agent has
+//! memory fills. Its own CPU is not counted, but it runs on the same cores, so it keeps no events to be listed. Events are about pods whose facts the agent has
 //! announced, so enrichment is in it. Everything written must be in the file once at the end.
 
 use std::path::PathBuf;
@@ -31,9 +31,6 @@ pub struct Arguments {
     /// Pods on the node.
     #[arg(long, default_value_t = 110)]
     pub pods: usize,
-    /// Seconds that the simulated API server keeps an event: what expires is announced on the watch too.
-    #[arg(long, default_value_t = 3600)]
-    pub ttl: u64,
     /// Where nodetap-agent and nodetap-aggregator are; without: beside this program.
     #[arg(long, value_name = "FOLDER")]
     pub binaries: Option<PathBuf>,
@@ -45,14 +42,15 @@ pub struct Arguments {
     pub seed: u64,
 }
 
-/// Events written and not yet in the file.
-const WINDOW: usize = 60_000;
+/// Events written and not yet in the file: enough that no part waits for another, and not a backlog that a rate which is sustained
+/// would not have.
+const WINDOW: usize = 20_000;
 /// Events written between two looks at the window.
 const SLICE: usize = 500;
 /// How long the writer waits where the window is full.
 const FULL: Duration = Duration::from_millis(2);
 /// Changes that the simulated API server can go back: the window, and changes of pods.
-const HISTORY: usize = 4 * WINDOW;
+const HISTORY: usize = 12 * WINDOW;
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// For so long nothing comes though something is missing: it will not come.
@@ -97,7 +95,6 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         nodes: 1,
         seed: arguments.seed,
         history: HISTORY,
-        event_ttl: Duration::from_secs(arguments.ttl),
         folder: Some(folder.join("cluster")),
         ..Options::default()
     };
@@ -108,6 +105,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut bench = Bench::start(arguments, &folder, cluster).await?;
     sleep(CALM).await;
     bench.deliver(&Progress::default()).await?;
+    bench.cluster.keep_no_events();
 
     say(&format!("events as they come through for {:?}", arguments.length));
     let before = bench.happened();

@@ -3,11 +3,17 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::{Change, EventSeen, time};
+use crate::{Change, EventSeen, SharedStr, time};
+
+pub use self::outline::Outline;
+
+mod outline;
+mod scan;
 
 /// An Event, borrowed from its JSON.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -85,8 +91,8 @@ pub struct Metadata<'a> {
     /// `metadata.annotations`
     #[serde(borrow)]
     pub annotations: Option<Pairs<'a>>,
-    #[serde(borrow)]
-    managed_fields: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "raw")]
+    managed_fields: Option<&'a str>,
 }
 
 /// A reference to the object that an Event is about.
@@ -168,7 +174,10 @@ impl<'a> Event<'a> {
     /// Where `json` is not one JSON object with a uid and a resourceVersion, or a known field has a wrong type or stands
     /// twice.
     pub fn parse(json: &'a str) -> Result<Self, EventError> {
-        let event: Self = serde_json::from_str(json)?;
+        let event = match scan::event(json) {
+            Some(event) => event,
+            None => serde_json::from_str(json)?,
+        };
         if event.metadata.uid.is_empty() {
             return Err(EventError::NoIdentity("metadata.uid"));
         }
@@ -219,28 +228,41 @@ impl EventSeen {
     /// As [`Event::parse`].
     pub fn from_json(json: &str, change: Change) -> Result<Self, EventError> {
         let event = Event::parse(json)?;
+        let raw = Bytes::from(without_managed_fields(json, event.metadata.managed_fields).into_owned());
+        let share = |text: &str| shared(text, json, &raw);
         Ok(Self {
-            uid: event.metadata.uid.to_string(),
-            resource_version: event.metadata.resource_version.to_string(),
-            namespace: event.metadata.namespace.to_string(),
+            uid: share(&event.metadata.uid),
+            resource_version: share(&event.metadata.resource_version),
+            namespace: share(&event.metadata.namespace),
             count: event.occurrences(),
             time_ns: event.time_ns(),
             change: change.into(),
-            kind: event.involved_object.kind.to_string(),
-            object: event.involved_object.name.to_string(),
-            reason: event.reason.to_string(),
-            r#type: event.r#type.to_string(),
-            node: event.node().to_owned(),
-            object_uid: event.involved_object.uid.to_string(),
-            object_namespace: event.involved_object.namespace.to_string(),
-            raw: without_managed_fields(json, event.metadata.managed_fields).into_owned().into(),
+            kind: share(&event.involved_object.kind),
+            object: share(&event.involved_object.name),
+            reason: share(&event.reason),
+            r#type: share(&event.r#type),
+            node: share(event.node()),
+            object_uid: share(&event.involved_object.uid),
+            object_namespace: share(&event.involved_object.namespace),
+            raw,
         })
     }
 }
 
+/// A text that was read from `json`, in `raw`, which is `json` less a piece. Where it is not found there, because it had escapes, it
+/// is a copy.
+fn shared(text: &str, json: &str, raw: &Bytes) -> SharedStr {
+    let start = (text.as_ptr() as usize).wrapping_sub(json.as_ptr() as usize);
+    let before = start.checked_sub(json.len() - raw.len());
+    let places = [Some(start), before].into_iter().flatten();
+    let mut ranges = places.filter_map(|at| Some(at..at.checked_add(text.len())?));
+    let found = ranges.find(|range| raw.get(range.clone()) == Some(text.as_bytes()));
+    found.and_then(|range| raw.slice(range).try_into().ok()).unwrap_or_else(|| text.into())
+}
+
 /// `json` less the `managedFields` that `value`, borrowed from it, is the value of.
-fn without_managed_fields<'a>(json: &'a str, value: Option<&RawValue>) -> Cow<'a, [u8]> {
-    let Some(value) = value.map(RawValue::get) else {
+fn without_managed_fields<'a>(json: &'a str, value: Option<&str>) -> Cow<'a, [u8]> {
+    let Some(value) = value else {
         return Cow::Borrowed(json.as_bytes());
     };
     let start = (value.as_ptr() as usize).wrapping_sub(json.as_ptr() as usize);
@@ -384,6 +406,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
+fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a str>, D::Error> {
+    Ok(Option::<&RawValue>::deserialize(deserializer)?.map(RawValue::get))
+}
+
 fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -398,10 +424,14 @@ fn is_zero(count: &i64) -> bool {
 
 /// As null where the time is missing or Go's zero time: no record leaves with the year 1.
 pub(crate) fn null_if_unknown_time<S: Serializer>(text: &Text<'_>, serializer: S) -> Result<S::Ok, S::Error> {
-    match text.starts_with("0001-01-01") || text.is_empty() {
+    match is_unknown_time(text) {
         true => serializer.serialize_none(),
         false => serializer.serialize_str(text),
     }
+}
+
+pub(crate) fn is_unknown_time(text: &str) -> bool {
+    text.starts_with("0001-01-01") || text.is_empty()
 }
 
 #[cfg(test)]

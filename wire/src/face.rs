@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, EventSource, ObjectReference, Pairs, Series, Text, null_if_unknown_time};
+use crate::event::{
+    Event, EventSource, ObjectReference, Pairs, Series, Text, is_unknown_time, null_if_unknown_time,
+};
 use crate::explain::{Related, explain};
 use crate::identity::Identity;
 use crate::{ContainerDied, ContainerKind, LinesFrom, Owner, Source, time};
+
+mod json;
 
 /// What is known of the object that a record is about. Its JSON is what the journal keeps beside an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,11 +125,11 @@ pub struct InvolvedObject<'a> {
     #[serde(flatten)]
     pub reference: ObjectReference<'a>,
     /// `labels`
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub labels: Cow<'a, BTreeMap<String, String>>,
     /// `annotations`
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub annotations: Cow<'a, BTreeMap<String, String>>,
     /// `ownerReferences`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owner_references: Vec<OwnerReference<'a>>,
@@ -217,7 +221,7 @@ impl<'a> Face<'a> {
         let time_ns = event.time_ns();
         let Event { metadata, involved_object, .. } = event;
         Self {
-            id: Identity::of_event_state(cluster, &metadata.uid, &metadata.resource_version).to_string(),
+            id: Identity::of_event_state(cluster, &metadata.uid, &metadata.resource_version).into(),
             metadata: FaceMetadata {
                 name: metadata.name,
                 namespace: metadata.namespace,
@@ -250,7 +254,7 @@ impl<'a> Face<'a> {
 
     /// The face of a container's death: reason `ContainerDied` or `ContainerOOMKilled`, type `Warning` unless it exited 0.
     pub fn of_death(death: &'a ContainerDied, cluster: &'a str, object: &'a Object) -> Self {
-        let id = Identity::of_death(cluster, death).to_string();
+        let id = String::from(Identity::of_death(cluster, death));
         let time_ns = [death.finished_ns, death.seen_ns].into_iter().find(|ns| *ns > 0).unwrap_or(0);
         let at = Text::from(time::format_ns(time_ns).unwrap_or_default());
         Self {
@@ -296,6 +300,14 @@ impl<'a> Face<'a> {
         }
     }
 
+    /// Writes its JSON onto the end of a buffer, as `serde_json` does, and faster.
+    ///
+    /// # Errors
+    /// As `serde_json`'s, which has none for what a face is made of.
+    pub fn write_json(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        json::write(self, json)
+    }
+
     /// The label of a metric, the name of a group: whom the record is about.
     pub fn object_key(&self) -> &str {
         let reference = &self.involved_object.reference;
@@ -310,18 +322,16 @@ impl<'a> InvolvedObject<'a> {
         let Some(object) = object else {
             return Self {
                 reference,
-                labels: BTreeMap::new(),
-                annotations: BTreeMap::new(),
+                labels: Cow::default(),
+                annotations: Cow::default(),
                 owner_references: Vec::new(),
                 deleted: false,
             };
         };
-        let borrow =
-            |map: &'a BTreeMap<String, String>| map.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         Self {
             reference,
-            labels: borrow(&object.labels),
-            annotations: borrow(&object.annotations),
+            labels: Cow::Borrowed(&object.labels),
+            annotations: Cow::Borrowed(&object.annotations),
             owner_references: object.owners.iter().map(OwnerReference::of).collect(),
             deleted: object.deleted,
         }
@@ -449,6 +459,11 @@ impl LinesFrom {
             Self::ApiServer => "API server",
         }
     }
+}
+
+#[allow(clippy::ptr_arg, reason = "as serde asks")]
+fn is_empty(map: &Cow<'_, BTreeMap<String, String>>) -> bool {
+    map.is_empty()
 }
 
 fn is_zero(count: &i64) -> bool {

@@ -3,6 +3,9 @@
 //! A decoder given any bytes answers with records or an error; it never panics, and never takes more memory than the
 //! constants below allow.
 
+use std::fmt;
+
+use bytes::Bytes;
 use prost::Message;
 
 use crate::{Batch, Records};
@@ -30,6 +33,9 @@ pub const MAX_SMALL_RECORD_BYTES: usize = 512 << 10;
 
 /// Largest gRPC message: a batch that did not compress, and its frame.
 pub const MAX_MESSAGE_BYTES: usize = MAX_RAW_BYTES + (64 << 10);
+
+/// Of its buffers, what an encoder keeps: a full batch of mean events is 0.5 MiB.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Fast, and no larger than level 3 on events.
 const COMPRESSION_LEVEL: i32 = 1;
@@ -69,26 +75,66 @@ pub enum FrameError {
     Encoding(#[from] prost::DecodeError),
 }
 
-/// Packs records into a batch.
+/// Packs batches. What it takes for that, about two MiB, it keeps.
+#[derive(Default)]
+pub struct Encoder {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    raw: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+// === impl Encoder ===
+
+impl Encoder {
+    /// Packs records into a batch.
+    ///
+    /// # Errors
+    /// Where they pass the bounds that [`decode`] holds.
+    pub fn encode(&mut self, sequence: u64, records: &Records) -> Result<Batch, FrameError> {
+        let Self { compressor, raw, packed } = self;
+        if records.records.len() > MAX_RECORDS {
+            return Err(FrameError::TooManyRecords(records.records.len()));
+        }
+        let length = records.encoded_len();
+        if length > MAX_RAW_BYTES {
+            return Err(FrameError::TooLong(length));
+        }
+        for buffer in [&mut *raw, &mut *packed] {
+            buffer.clear();
+            // What one large batch took is not kept.
+            buffer.shrink_to(KEPT_BYTES);
+        }
+        raw.reserve(length);
+        records.encode(raw).map_err(|_| FrameError::TooLong(length))?;
+        packed.reserve(zstd::zstd_safe::compress_bound(length));
+        let compressor = match compressor {
+            Some(compressor) => compressor,
+            None => compressor
+                .insert(zstd::bulk::Compressor::new(COMPRESSION_LEVEL).map_err(FrameError::Compression)?),
+        };
+        compressor.compress_to_buffer(raw, packed).map_err(FrameError::Compression)?;
+        Ok(Batch {
+            sequence,
+            // Both are below 2^32 by the checks above.
+            records: records.records.len() as u32,
+            raw_bytes: length as u32,
+            payload: Bytes::copy_from_slice(packed),
+        })
+    }
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
+/// Packs records into a batch, where it is but one.
 ///
 /// # Errors
-/// Where they pass the bounds that [`decode`] holds.
+/// As [`Encoder::encode`].
 pub fn encode(sequence: u64, records: &Records) -> Result<Batch, FrameError> {
-    if records.records.len() > MAX_RECORDS {
-        return Err(FrameError::TooManyRecords(records.records.len()));
-    }
-    let raw = records.encode_to_vec();
-    if raw.len() > MAX_RAW_BYTES {
-        return Err(FrameError::TooLong(raw.len()));
-    }
-    let payload = zstd::bulk::compress(&raw, COMPRESSION_LEVEL).map_err(FrameError::Compression)?;
-    Ok(Batch {
-        sequence,
-        // Both are below 2^32 by the checks above.
-        records: records.records.len() as u32,
-        raw_bytes: raw.len() as u32,
-        payload: payload.into(),
-    })
+    Encoder::default().encode(sequence, records)
 }
 
 /// Unpacks a batch.
@@ -108,8 +154,7 @@ pub fn decode(batch: &Batch) -> Result<Records, FrameError> {
         return Err(FrameError::Contradicts { what: "bytes", said: said_bytes, found: raw.len() });
     }
     check_records(&raw, said_records)?;
-    let raw = bytes::Bytes::from(raw);
-    Ok(Records::decode(raw)?)
+    Ok(Records::decode(Bytes::from(raw))?)
 }
 
 /// Walks the outermost fields alone, so that nothing is unpacked before its size and number are known to be in bounds.

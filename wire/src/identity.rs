@@ -21,7 +21,17 @@ impl Identity {
 
     /// The same, from its parts.
     pub fn of_event_state(cluster: &str, uid: &str, resource_version: &str) -> Self {
-        Self(format!("event/{}/{uid}/{resource_version}", Segment(cluster)))
+        let mut id = String::with_capacity(8 + cluster.len() + uid.len() + resource_version.len());
+        id.push_str("event/");
+        if cluster.contains(['/', '%']) {
+            id += &Segment(cluster).to_string();
+        } else {
+            id += cluster;
+        }
+        for part in ["/", uid, "/", resource_version] {
+            id.push_str(part);
+        }
+        Self(id)
     }
 
     /// Identity of one death: cluster, pod uid, container and container id; the restart ordinal stands in where the
@@ -41,6 +51,12 @@ impl Identity {
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<Identity> for String {
+    fn from(identity: Identity) -> Self {
+        identity.0
     }
 }
 

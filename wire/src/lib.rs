@@ -13,7 +13,9 @@ pub mod time;
 pub mod tls;
 
 mod kept;
+mod seen;
 mod share;
+mod shared;
 
 mod proto {
     #![allow(missing_docs, clippy::all)]
@@ -21,3 +23,5 @@ mod proto {
 }
 
 pub use proto::*;
+pub use seen::EventSeen;
+pub use shared::SharedStr;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use nodetap_wire::frame::{self, FrameError};
+use nodetap_wire::frame::{self, Encoder, FrameError};
 use nodetap_wire::{Batch, Checkpoint, Record, Records, record};
 use prost::Message;
 
@@ -45,6 +45,9 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Queue {
     bounds: Bounds,
+    encoder: Encoder,
+    /// Records of the last batch.
+    usual: usize,
     open: Open,
     held: Held,
     /// How many of `held` have been sent on the stream of now.
@@ -157,6 +160,8 @@ impl Queue {
         let policy = Policy { spill_after: bounds.spill_after, keep_bytes: bounds.keep_bytes };
         Self {
             bounds,
+            encoder: Encoder::default(),
+            usual: 0,
             open: Open::default(),
             held: Held::new(policy),
             sent: 0,
@@ -228,10 +233,13 @@ impl Queue {
             return Ok(());
         }
         let records = open.records.records.len();
+        self.usual = records.min(self.bounds.records);
         if records == 0 {
             self.checkpoints_closed = Some(now);
         }
-        let batch = frame::encode(self.held.next_sequence(), &open.records)
+        let batch = self
+            .encoder
+            .encode(self.held.next_sequence(), &open.records)
             .map_err(|error| Refused::Unpackable(records, error))?;
         self.held.push(now, &batch, open.deaths);
         Ok(())
@@ -422,6 +430,10 @@ impl Queue {
         };
         if length > most {
             return Err(Refused::TooLarge(length));
+        }
+        if self.open.records.records.is_empty() {
+            // As many as the batch before had, so that it does not grow again and again.
+            self.open.records.records.reserve(self.usual);
         }
         self.open.since.get_or_insert(now);
         self.open.deaths |= matches!(record.kind, Some(record::Kind::Death(_)));

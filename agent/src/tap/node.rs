@@ -463,7 +463,7 @@ impl Node {
             Source::PodWatch => SourceName::pod_watch,
             _ => SourceName::kubelet,
         });
-        self.hand_over(record::Kind::Death(death)).await
+        self.hand_over(record::Kind::Death(death.into())).await
     }
 
     async fn hand_over(&self, kind: record::Kind) -> Result<(), Closed> {

@@ -55,7 +55,7 @@ impl Tapped {
     async fn death(&mut self) -> ContainerDied {
         loop {
             match self.taken.recv().await.unwrap() {
-                Taken::Record(Record { kind: Some(record::Kind::Death(death)) }) => return death,
+                Taken::Record(Record { kind: Some(record::Kind::Death(death)) }) => return *death,
                 // What came before it is acknowledged.
                 Taken::Mark(mark) => mark.reach(),
                 _ => {}

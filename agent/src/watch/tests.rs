@@ -132,7 +132,7 @@ impl Bench {
     async fn next(&mut self) -> Out {
         match self.taken.recv().await.expect("the runner has ended") {
             Taken::Record(record) => match record.kind {
-                Some(Kind::Event(event)) => Out::Event(event.resource_version.clone(), event.change()),
+                Some(Kind::Event(event)) => Out::Event(event.resource_version.to_string(), event.change()),
                 other => panic!("{other:?}"),
             },
             Taken::Checkpoint(checkpoint) => Out::Checkpoint(checkpoint.resource_version, checkpoint.epoch),

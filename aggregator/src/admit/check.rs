@@ -2,7 +2,9 @@
 //!
 //! A record that may not be is left out with its reason; the rest of the batch is taken.
 
-use nodetap_wire::event::{Event, EventError};
+use std::sync::Arc;
+
+use nodetap_wire::event::{Event, EventError, Outline};
 use nodetap_wire::{Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Records, frame, record};
 
 use crate::assign::plan::{Holdings, Verdict};
@@ -85,13 +87,19 @@ const EXCERPT: usize = 80;
 pub fn batch(sender: Sender<'_>, holdings: &Holdings, batch: Records) -> Checked {
     let mut checked = Checked::default();
     sender.node.clone_into(&mut checked.taken.node);
-    checked.taken.records.reserve_exact(batch.records.len());
-    for record in batch.records {
-        match check_record(sender, &record) {
-            Ok(()) => checked.taken.records.push(record),
-            Err(refused) => checked.refused.push(refused),
+    let mut records = batch.records;
+    checked.taken.outlines.reserve_exact(records.len());
+    records.retain(|record| match check_record(sender, record) {
+        Ok(outline) => {
+            checked.taken.outlines.push(outline.map(Arc::new));
+            true
         }
-    }
+        Err(refused) => {
+            checked.refused.push(refused);
+            false
+        }
+    });
+    checked.taken.records = records;
     for checkpoint in batch.checkpoints {
         match judge(sender, holdings, &checkpoint) {
             Verdict::Accepted => checked.taken.checkpoints.push(checkpoint),
@@ -102,20 +110,20 @@ pub fn batch(sender: Sender<'_>, holdings: &Holdings, batch: Records) -> Checked
     checked
 }
 
-/// Checks one record.
+/// Checks one record. Answers with what was read of an event's JSON.
 ///
 /// # Errors
 /// Where it may not be taken.
-pub fn check_record(sender: Sender<'_>, record: &Record) -> Result<(), Refused> {
+pub fn check_record(sender: Sender<'_>, record: &Record) -> Result<Option<Outline>, Refused> {
     match &record.kind {
         Some(record::Kind::Event(event)) => self::event(sender, event),
-        Some(record::Kind::Death(death)) => self::death(sender, death),
-        Some(record::Kind::Pod(facts)) => self::facts(facts),
+        Some(record::Kind::Death(death)) => self::death(sender, death).map(|()| None),
+        Some(record::Kind::Pod(facts)) => self::facts(facts).map(|()| None),
         None => Err(Refused::UnknownKind),
     }
 }
 
-fn event(sender: Sender<'_>, event: &EventSeen) -> Result<(), Refused> {
+fn event(sender: Sender<'_>, event: &EventSeen) -> Result<Option<Outline>, Refused> {
     if !sender.has_held {
         return Err(Refused::NoWatch(sender.node.to_owned()));
     }
@@ -127,14 +135,15 @@ fn event(sender: Sender<'_>, event: &EventSeen) -> Result<(), Refused> {
     let parsed = Event::parse(json)?;
     same("metadata.uid", &event.uid, &parsed.metadata.uid.0)?;
     same("metadata.resourceVersion", &event.resource_version, &parsed.metadata.resource_version.0)?;
-    same("metadata.namespace", &event.namespace, &parsed.metadata.namespace.0)
+    same("metadata.namespace", &event.namespace, &parsed.metadata.namespace.0)?;
+    Ok(Outline::of(&parsed, json))
 }
 
 fn death(sender: Sender<'_>, death: &ContainerDied) -> Result<(), Refused> {
     if death.node != sender.node {
         return Err(Refused::OtherNode { claimed: excerpt(&death.node), node: sender.node.to_owned() });
     }
-    let fields = [
+    let fields: [(&'static str, &str); 4] = [
         ("namespace", &death.namespace),
         ("pod", &death.pod),
         ("uid", &death.pod_uid),
@@ -155,7 +164,7 @@ fn judge(sender: Sender<'_>, holdings: &Holdings, checkpoint: &Checkpoint) -> Ve
     holdings.judge(sender.node, checkpoint)
 }
 
-fn identity<const N: usize>(kind: &'static str, fields: [(&'static str, &String); N]) -> Result<(), Refused> {
+fn identity<const N: usize>(kind: &'static str, fields: [(&'static str, &str); N]) -> Result<(), Refused> {
     match fields.iter().find(|(_, value)| value.is_empty()) {
         Some((field, _)) => Err(Refused::NoIdentity { kind, field }),
         None => Ok(()),

@@ -364,7 +364,7 @@ fn cordoned(record: &Record) -> Option<(&str, bool)> {
     let Some(record::Kind::Event(event)) = &record.kind else { return None };
     // What a list has may be long over.
     let is_new = matches!(event.change(), Change::Added | Change::Modified);
-    match event.reason.as_str() {
+    match &*event.reason {
         "NodeNotSchedulable" if is_new && event.kind == "Node" => Some((&event.object, true)),
         "NodeSchedulable" if is_new && event.kind == "Node" => Some((&event.object, false)),
         _ => None,

@@ -73,7 +73,7 @@ pub(crate) fn records() -> Vec<Record> {
                 ],
                 ..ContainerDied::default()
             };
-            records.push(Record { kind: Some(record::Kind::Death(death)) });
+            records.push(Record { kind: Some(record::Kind::Death(death.into())) });
         }
     }
     records

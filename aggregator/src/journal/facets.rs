@@ -55,13 +55,9 @@ impl<'a> Facets<'a> {
     /// # Errors
     /// Where its Event is none.
     pub fn of(entry: &'a Entry) -> Result<Self, EventError> {
-        let owners = entry.object.iter().flat_map(|object| &object.owners);
-        let owners = owners.map(|owner| Cow::Borrowed(owner.name.as_str())).collect();
+        let owners = entry.owners();
         match &entry.body {
-            Body::Event(json) => {
-                let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
-                Ok(Self::of_event(Event::parse(json)?, owners, entry.taken_ns))
-            }
+            Body::Event(json) => Ok(Self::of_event(entry.event(json)?, owners, entry.taken_ns)),
             Body::Death(death) => Ok(Self { owners, ..Self::of_death(death, entry.taken_ns) }),
         }
     }

@@ -180,6 +180,7 @@ impl SqliteJournal {
         let indexer = Indexer::new(
             shared.files.clone(),
             shared.directory.clone(),
+            shared.recent.clone(),
             head.clone(),
             (to_store, writer.clone()),
             metrics.clone(),

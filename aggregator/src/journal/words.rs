@@ -19,6 +19,20 @@ pub struct Words {
 /// Tells each word of a text, again where it occurs again. `buffer` is where it is built.
 pub fn each(text: &str, buffer: &mut String, mut tell: impl FnMut(&str)) {
     buffer.clear();
+    if text.is_ascii() {
+        // Nearly all are: whole words at a time.
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+            if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                buffer.clear();
+                buffer.push_str(word);
+                buffer.make_ascii_lowercase();
+                tell(cut(buffer));
+            } else {
+                tell(cut(word));
+            }
+        }
+        return;
+    }
     let mut end = |buffer: &mut String| {
         if !buffer.is_empty() {
             tell(cut(buffer));

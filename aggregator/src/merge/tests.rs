@@ -49,18 +49,18 @@ impl Model {
         let verdict = judge_event(event, self).unwrap();
         if let Verdict::New { count, .. } = verdict {
             assert!(
-                self.events.insert((event.uid.clone(), event.resource_version.clone())),
+                self.events.insert((event.uid.to_string(), event.resource_version.to_string())),
                 "journalled twice: {event:?}"
             );
-            let known = self.counts.entry(event.uid.clone()).or_default();
+            let known = self.counts.entry(event.uid.to_string()).or_default();
             assert!(count >= *known);
             *known = count;
             let version = &event.resource_version;
             if resource_version::compare(version, version).is_some() {
                 let watermark =
-                    self.watermarks.entry(event.namespace.clone()).or_insert_with(|| version.clone());
+                    self.watermarks.entry(event.namespace.to_string()).or_insert_with(|| version.to_string());
                 if resource_version::is_later(version, watermark) {
-                    watermark.clone_from(version);
+                    *watermark = version.to_string();
                 }
             }
         }
@@ -78,10 +78,10 @@ impl Model {
 
 fn state(uid: u8, version: &str, count: u64, change: Change) -> EventSeen {
     EventSeen {
-        uid: format!("u{uid}"),
-        resource_version: version.to_owned(),
+        uid: format!("u{uid}").into(),
+        resource_version: version.into(),
         // An Event keeps its namespace.
-        namespace: format!("ns{}", uid % 3),
+        namespace: format!("ns{}", uid % 3).into(),
         count,
         change: change.into(),
         ..EventSeen::default()
@@ -210,7 +210,7 @@ proptest! {
             if is_listed {
                 event.change = Change::Listed.into();
             }
-            seen.insert((event.uid.clone(), event.resource_version.clone()));
+            seen.insert((event.uid.to_string(), event.resource_version.to_string()));
             model.take(&event);
         }
         prop_assert_eq!(model.events, seen);
@@ -224,8 +224,8 @@ proptest! {
         let cut = again.index(lives.len());
         // A watch that is resumed from the past repeats a part.
         for event in lives[..cut].iter().chain(&lives[cut / 2..]) {
-            *sums.entry(event.uid.clone()).or_default() += occurrences(model.take(event));
-            last.insert(event.uid.clone(), model.counts[&event.uid]);
+            *sums.entry(event.uid.to_string()).or_default() += occurrences(model.take(event));
+            last.insert(event.uid.to_string(), model.counts[&*event.uid]);
         }
         prop_assert_eq!(sums, last);
     }

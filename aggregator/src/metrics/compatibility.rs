@@ -127,7 +127,7 @@ impl Compatibility {
             family.inc_by(labels, occurrences);
         }
         if let Some(router) = &self.event_router {
-            let family = match seen.r#type.as_str() {
+            let family = match &*seen.r#type {
                 "Normal" => &router.normal,
                 "Warning" => &router.warning,
                 "Info" => &router.info,
@@ -149,12 +149,12 @@ impl EventExporterLabels {
         let event = Event::parse(std::str::from_utf8(&seen.raw).ok()?).ok()?;
         Some(Self {
             name: event.metadata.name.to_string(),
-            namespace: seen.namespace.clone(),
-            involved_object_namespace: seen.object_namespace.clone(),
-            involved_object_name: seen.object.clone(),
-            involved_object_kind: seen.kind.clone(),
-            reason: seen.reason.clone(),
-            r#type: seen.r#type.clone(),
+            namespace: seen.namespace.to_string(),
+            involved_object_namespace: seen.object_namespace.to_string(),
+            involved_object_name: seen.object.to_string(),
+            involved_object_kind: seen.kind.to_string(),
+            reason: seen.reason.to_string(),
+            r#type: seen.r#type.to_string(),
             source: format!("{}/{}", event.source.host, event.source.component),
         })
     }
@@ -179,11 +179,11 @@ impl EventExporterLabels {
 impl EventRouterLabels {
     fn of(seen: &EventSeen) -> Self {
         Self {
-            involved_object_kind: seen.kind.clone(),
-            involved_object_name: seen.object.clone(),
-            involved_object_namespace: seen.object_namespace.clone(),
-            reason: seen.reason.clone(),
-            source: seen.node.clone(),
+            involved_object_kind: seen.kind.to_string(),
+            involved_object_name: seen.object.to_string(),
+            involved_object_namespace: seen.object_namespace.to_string(),
+            reason: seen.reason.to_string(),
+            source: seen.node.to_string(),
         }
     }
 

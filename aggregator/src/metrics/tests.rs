@@ -26,7 +26,7 @@ fn death(exit_code: Option<i32>) -> Record {
         missed_before: 2,
         ..ContainerDied::default()
     };
-    Record { kind: Some(Kind::Death(death)) }
+    Record { kind: Some(Kind::Death(death.into())) }
 }
 
 #[test]

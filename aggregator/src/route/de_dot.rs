@@ -1,5 +1,6 @@
 //! `deDot`: a face whose labels and annotations have no dots in their keys, for stores that take dots as nesting.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nodetap_wire::face::Face;
@@ -7,11 +8,9 @@ use nodetap_wire::face::Face;
 /// Runs something with the face's `.` as `_` in the keys of the labels and annotations of `metadata` and `involvedObject`.
 /// Where two keys become one, the last of them wins.
 pub fn de_dotted<T>(face: &Face<'_>, run: impl FnOnce(&Face<'_>) -> T) -> T {
-    let replaced =
-        |map: &BTreeMap<&str, &str>| -> Vec<String> { map.keys().map(|key| key.replace('.', "_")).collect() };
-    let labels = replaced(&face.involved_object.labels);
-    let annotations = replaced(&face.involved_object.annotations);
-
+    let replaced = |map: &BTreeMap<String, String>| {
+        map.iter().map(|(key, value)| (key.replace('.', "_"), value.clone())).collect()
+    };
     let mut face = face.clone();
     for pairs in [&mut face.metadata.labels, &mut face.metadata.annotations].into_iter().flatten() {
         for (key, _) in &mut pairs.0 {
@@ -21,8 +20,7 @@ pub fn de_dotted<T>(face: &Face<'_>, run: impl FnOnce(&Face<'_>) -> T) -> T {
         }
     }
     let object = &mut face.involved_object;
-    object.labels = labels.iter().map(String::as_str).zip(object.labels.values().copied()).collect();
-    object.annotations =
-        annotations.iter().map(String::as_str).zip(object.annotations.values().copied()).collect();
+    object.labels = Cow::Owned(replaced(&object.labels));
+    object.annotations = Cow::Owned(replaced(&object.annotations));
     run(&face)
 }

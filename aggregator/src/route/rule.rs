@@ -71,8 +71,8 @@ impl Rule {
     pub fn matches(&self, face: &Face<'_>) -> bool {
         face.count >= i64::from(self.min_count)
             && self.conditions.iter().all(|(field, pattern)| pattern.is_match(field.of(face)))
-            && holds(&self.labels, |key| face.involved_object.labels.get(key).copied())
-            && holds(&self.annotations, |key| face.involved_object.annotations.get(key).copied())
+            && holds(&self.labels, |key| face.involved_object.labels.get(key).map(String::as_str))
+            && holds(&self.annotations, |key| face.involved_object.annotations.get(key).map(String::as_str))
     }
 }
 

@@ -197,7 +197,7 @@ fn known_time(time_ns: i64, taken_ns: i64) -> i64 {
 /// Where it cannot be written as JSON.
 pub fn plain(face: &Face<'_>) -> Result<Vec<u8>, EncodeError> {
     let mut json = Vec::with_capacity(COMMON_BYTES);
-    serde_json::to_writer(&mut json, face)?;
+    face.write_json(&mut json)?;
     Ok(as_go_escapes(json))
 }
 

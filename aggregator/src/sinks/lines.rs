@@ -96,6 +96,7 @@ impl Sink for LineSink {
     }
 }
 
-/// As many as are read at once, and what comes within a moment: writing has a price for each batch, a sync of the disk above
-/// all, and hardly one for each line.
-pub const LIMITS: Limits = Limits { records: 1024, bytes: 1 << 20, wait: Duration::from_millis(20) };
+/// What comes within a moment: writing has a price for each batch, the syncs of the disk and of the cursor above all, and hardly
+/// one for each line. With half as many, a file fell behind what the journal has in memory, and everything was read and unpacked
+/// again for it.
+pub const LIMITS: Limits = Limits { records: 2048, bytes: 3 << 20, wait: Duration::from_millis(20) };

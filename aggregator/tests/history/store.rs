@@ -40,8 +40,14 @@ impl Store {
             head.0 += 1;
             position = head.0;
             let taken_ns = 1_767_225_600_000_000_000;
-            let entry =
-                Entry { position: *head, taken_ns, body, object: object.map(Arc::new), occurrences: 1 };
+            let entry = Entry {
+                position: *head,
+                taken_ns,
+                body,
+                outline: None,
+                object: object.map(Arc::new),
+                occurrences: 1,
+            };
             self.state().entries.push(entry);
         });
         position

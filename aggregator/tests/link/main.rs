@@ -58,7 +58,7 @@ fn death(node: &str, number: usize) -> Record {
         container: number.to_string(),
         ..ContainerDied::default()
     };
-    Record { kind: Some(record::Kind::Death(death)) }
+    Record { kind: Some(record::Kind::Death(death.into())) }
 }
 
 fn event(resource_version: usize) -> Record {
@@ -69,7 +69,7 @@ fn event(resource_version: usize) -> Record {
 
 fn versions(records: Vec<Record>) -> BTreeSet<String> {
     let version = |record: Record| match record.kind {
-        Some(record::Kind::Event(event)) => event.resource_version,
+        Some(record::Kind::Event(event)) => event.resource_version.to_string(),
         other => panic!("{other:?}"),
     };
     records.into_iter().map(version).collect()
@@ -281,8 +281,8 @@ async fn batches_before_the_journal_share_one_bound_and_a_stream_without_room_wa
             let message = "x".repeat(6 << 10);
             let died = |number| match death(node, number).kind {
                 Some(record::Kind::Death(death)) => {
-                    let death = ContainerDied { message: message.clone(), ..death };
-                    Record { kind: Some(record::Kind::Death(death)) }
+                    let death = ContainerDied { message: message.clone(), ..*death };
+                    Record { kind: Some(record::Kind::Death(death.into())) }
                 }
                 other => panic!("{other:?}"),
             };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::object::Object;
@@ -93,9 +94,16 @@ pub struct Metadata {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owner_references: Vec<Value>,
     /// `managedFields`
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub managed_fields: Vec<Value>,
+    #[serde(skip_serializing_if = "ManagedFields::is_empty")]
+    pub managed_fields: ManagedFields,
 }
+
+/// `managedFields`, as JSON.
+#[derive(Clone, Debug, Default)]
+pub struct ManagedFields(Option<Arc<RawValue>>);
+
+/// The newer of the two groups that events are written by.
+pub(super) const EVENTS_API: &str = "events.k8s.io/v1";
 
 /// An ObjectReference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,19 +186,23 @@ impl Event {
             key: (Arc::from(self.metadata.namespace), Arc::from(self.metadata.name)),
             uid: Arc::from(self.metadata.uid),
             revision,
-            fields: fields.into_iter().map(|(label, value)| (label, value.into_boxed_str())).collect(),
+            fields: fields.into_iter().collect(),
             body,
         }
     }
+}
 
-    /// What the API server notes of who wrote which field.
-    pub fn managed_by(&mut self, manager: &str, api_version: &str) {
+// === impl ManagedFields ===
+
+impl ManagedFields {
+    /// What the API server notes of who wrote which field of an event, and when.
+    pub(super) fn of(manager: &str, api_version: &str, at: Timestamp) -> Self {
         let mut owned = serde_json::Map::new();
         let mut own = |name: &str| owned.insert(format!("f:{name}"), json!({}));
         for name in ["count", "firstTimestamp", "lastTimestamp", "message", "reason", "type"] {
             own(name);
         }
-        if self.event_time.is_some() {
+        if api_version == EVENTS_API {
             own("eventTime");
             own("action");
         }
@@ -198,14 +210,38 @@ impl Event {
         own("reportingInstance");
         owned.insert("f:involvedObject".to_owned(), json!({}));
         owned.insert("f:source".to_owned(), json!({"f:component": {}, "f:host": {}}));
-        self.metadata.managed_fields = vec![json!({
+        let fields = json!([{
             "manager": manager,
             "operation": "Update",
             "apiVersion": api_version,
-            "time": seconds(Timestamp::now()),
+            "time": seconds(at),
             "fieldsType": "FieldsV1",
             "fieldsV1": owned,
-        })];
+        }]);
+        Self(serde_json::value::to_raw_value(&fields).ok().map(Arc::from))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Serialize for ManagedFields {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_deref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ManagedFields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Option::<Box<RawValue>>::deserialize(deserializer)?.map(Arc::from)))
+    }
+}
+
+impl PartialEq for ManagedFields {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |fields: &Self| fields.0.as_deref().map(|fields| fields.get().to_owned());
+        text(self) == text(other)
     }
 }
 

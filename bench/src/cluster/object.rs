@@ -28,7 +28,7 @@ pub struct Object {
     /// metadata.resourceVersion
     pub revision: u64,
     /// What selectors may ask for.
-    pub fields: Vec<(&'static str, Box<str>)>,
+    pub fields: Vec<(&'static str, String)>,
     /// Its JSON without `kind` and `apiVersion`, as a list's items have it. `metadata.resourceVersion` is the first key of
     /// that name in it.
     pub body: Bytes,

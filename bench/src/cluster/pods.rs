@@ -255,7 +255,7 @@ impl Pod {
             key: (Arc::from(spec.namespace.as_str()), Arc::from(spec.name.as_str())),
             uid: Arc::from(self.uid.as_str()),
             revision,
-            fields: fields.into_iter().map(|(label, value)| (label, value.into_boxed_str())).collect(),
+            fields: fields.into_iter().collect(),
             body: Bytes::from(serde_json::to_vec(&json).unwrap_or_default()),
         }
     }

@@ -66,16 +66,14 @@ impl Recorder {
     /// # Errors
     /// As the API server refuses it.
     pub fn record(&self, occurrence: Occurrence) -> Result<Arc<Object>, Status> {
-        let Occurrence { object, reason, message, component, host, .. } = &occurrence;
-        let said = format!(
-            "{component}|{host}|{}|{}|{reason}|{message}|{}",
-            object.uid, object.name, object.field_path
-        );
-        let apart = self.apart.load(Ordering::Relaxed);
-        let known = match apart {
-            true => None,
-            false => self.said.lock().unwrap_or_else(PoisonError::into_inner).get(&said).cloned(),
-        };
+        let said = (!self.apart.load(Ordering::Relaxed)).then(|| {
+            let Occurrence { object, reason, message, component, host, .. } = &occurrence;
+            let Reference { uid, name, field_path, .. } = object;
+            format!("{component}|{host}|{uid}|{name}|{reason}|{message}|{field_path}")
+        });
+        let known = said
+            .as_ref()
+            .and_then(|said| self.said.lock().unwrap_or_else(PoisonError::into_inner).get(said).cloned());
         if let Some(key) = known {
             match self.state.update_event(&key, |event| repeat(event, occurrence.new_api)) {
                 // It has expired: said anew.
@@ -86,9 +84,7 @@ impl Recorder {
         let (event, manager) = self.first(occurrence);
         let namespace = event.metadata.namespace.clone();
         let created = self.state.create_event(&namespace, event, &manager)?;
-        if apart {
-            return Ok(created);
-        }
+        let Some(said) = said else { return Ok(created) };
         let mut cache = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= REMEMBERED {
             cache.clear();

@@ -2,7 +2,8 @@
 //!
 //! Every write goes through here, so that the truth is complete.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::events::{self, Event, merge};
+use super::events::{self, EVENTS_API, Event, ManagedFields, merge};
 use super::faults::Faults;
 use super::object::{Key, Object, Resource};
 use super::status::Status;
@@ -26,6 +27,8 @@ pub(crate) struct State {
     store: Mutex<Store>,
     /// The store's revision, for those who wait for a write.
     pub(crate) grown: watch::Sender<u64>,
+    /// Who wrote what in which second.
+    managed: Mutex<(i64, Managed)>,
     /// Events are being made together.
     quiet: AtomicBool,
     pub(crate) truth: Truth,
@@ -45,6 +48,9 @@ pub(crate) struct State {
     pub(crate) version: Mutex<String>,
     pub(crate) api_servers: usize,
 }
+
+/// By who wrote, and in which version of the API.
+type Managed = HashMap<(Cow<'static, str>, &'static str), ManagedFields>;
 
 /// What this API server selects by beyond what stock ones do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +95,7 @@ impl State {
             version: Mutex::new("v1.36.3".to_owned()),
             api_servers: options.api_servers,
             grown: watch::Sender::new(1),
+            managed: Mutex::default(),
             quiet: AtomicBool::new(false),
             truth: Truth::default(),
             faults: Faults::default(),
@@ -137,7 +144,8 @@ impl State {
         }
         metadata.uid = self.random.uid();
         metadata.creation_timestamp = Some(events::seconds(Timestamp::now()));
-        event.managed_by(manager, if event.event_time.is_some() { "events.k8s.io/v1" } else { "v1" });
+        let api_version = if event.event_time.is_some() { EVENTS_API } else { "v1" };
+        event.metadata.managed_fields = self.managed(manager, api_version);
         let key: Key =
             (Arc::from(event.metadata.namespace.as_str()), Arc::from(event.metadata.name.as_str()));
         let mut store = self.store();
@@ -280,6 +288,23 @@ impl State {
     /// Counts a request.
     pub(crate) fn count(&self, what: &'static str) {
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    }
+
+    /// The same for all that one manager writes within a second: made once.
+    fn managed(&self, manager: &str, api_version: &'static str) -> ManagedFields {
+        let now = Timestamp::now();
+        let mut managed = self.managed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (second, known) = &mut *managed;
+        if *second != now.as_second() {
+            *second = now.as_second();
+            known.clear();
+        }
+        if let Some(fields) = known.get(&(Cow::Borrowed(manager), api_version)) {
+            return fields.clone();
+        }
+        let fields = ManagedFields::of(manager, api_version, now);
+        known.insert((Cow::Owned(manager.to_owned()), api_version), fields.clone());
+        fields
     }
 
     fn announce(&self, gone: &[Change]) {

@@ -15,6 +15,7 @@ pub(crate) struct Store {
     compacted: u64,
     history: usize,
     ttl: Duration,
+    keeps_events: bool,
     events: BTreeMap<Key, Arc<Object>>,
     pods: BTreeMap<Key, Arc<Object>>,
     namespaces: BTreeMap<Key, Arc<Object>>,
@@ -85,6 +86,7 @@ impl Store {
             compacted: 0,
             history: history.max(1),
             ttl,
+            keeps_events: true,
             events: BTreeMap::new(),
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -94,6 +96,11 @@ impl Store {
             last_lease: 0,
             snapshots: VecDeque::new(),
         }
+    }
+
+    /// From now on new events can neither be got nor listed: watches alone tell of them, for as long as the history goes back.
+    pub(crate) fn keep_no_events(&mut self) {
+        self.keeps_events = false;
     }
 
     /// The revision of the last write.
@@ -130,9 +137,12 @@ impl Store {
         let revision = self.revision + 1;
         let object = Arc::new(make(revision));
         self.revision = revision;
-        let previous = self.objects_mut(resource).insert(object.key.clone(), Arc::clone(&object));
-        if resource == Resource::Events {
-            self.grant(object.key.clone(), now);
+        let mut previous = None;
+        if self.keeps_events || resource != Resource::Events {
+            previous = self.objects_mut(resource).insert(object.key.clone(), Arc::clone(&object));
+            if resource == Resource::Events {
+                self.grant(object.key.clone(), now);
+            }
         }
         let verb = if previous.is_some() { Verb::Modified } else { Verb::Added };
         let change = Change { revision, verb, resource, object, previous };

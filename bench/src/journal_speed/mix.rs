@@ -231,19 +231,19 @@ impl Mix {
             version - version % 1_000,
         );
         EventSeen {
-            uid: uid.clone(),
-            resource_version: version.to_string(),
-            namespace: namespace.clone(),
+            uid: uid.as_str().into(),
+            resource_version: version.to_string().into(),
+            namespace: namespace.as_str().into(),
             count: *count,
             time_ns: now_ns / 1_000_000_000 * 1_000_000_000,
             change: if *count > 1 { Change::Modified } else { Change::Added }.into(),
-            kind: object_kind.to_owned(),
-            object: name.clone(),
-            reason: reason.to_owned(),
-            r#type: kind.to_owned(),
-            node: host.to_owned(),
-            object_uid: pod_uid.clone(),
-            object_namespace: namespace.clone(),
+            kind: object_kind.into(),
+            object: name.as_str().into(),
+            reason: reason.into(),
+            r#type: kind.into(),
+            node: host.into(),
+            object_uid: pod_uid.as_str().into(),
+            object_namespace: namespace.as_str().into(),
             raw: raw.into(),
         }
     }
@@ -260,7 +260,7 @@ impl Mix {
             ),
         });
         Record {
-            kind: Some(record::Kind::Death(ContainerDied {
+            kind: Some(record::Kind::Death(Box::new(ContainerDied {
                 namespace: pod.namespace.clone(),
                 pod: pod.name.clone(),
                 pod_uid: pod.uid.clone(),
@@ -279,7 +279,7 @@ impl Mix {
                 owners: vec![self.owner(pod)],
                 last_lines: lines.collect(),
                 ..ContainerDied::default()
-            })),
+            }))),
         }
     }
 }

@@ -86,16 +86,22 @@ where
 
     /// Counts.
     pub fn inc_by(&self, labels: L, by: u64) {
-        let has_room = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.contains(&labels) || (known.len() < self.limit && known.insert(labels.clone()))
-        };
-        if has_room {
+        if self.has_room(&labels) {
             self.family.get_or_create(&labels).inc_by(by);
         } else {
             self.overflowed.inc();
             self.family.get_or_create(&self.overflow).inc_by(by);
         }
+    }
+
+    /// The counter of a label set, for who counts it often; `None` where it has no room of its own.
+    pub fn counter(&self, labels: &L) -> Option<Counter> {
+        self.has_room(labels).then(|| self.family.get_or_create_owned(labels))
+    }
+
+    fn has_room(&self, labels: &L) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(labels) || (known.len() < self.limit && known.insert(labels.clone()))
     }
 }
 

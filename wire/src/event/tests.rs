@@ -315,6 +315,39 @@ proptest! {
     }
 
     #[test]
+    fn an_event_that_was_read_once_is_had_again_from_its_outline(
+        texts in prop::collection::vec("(\\PC{0,6}|[a-z<>\"\\\\\n]{0,8})", 24),
+        count in any::<i64>(),
+        has in any::<[bool; 4]>(),
+    ) {
+        let mut texts = texts.into_iter();
+        let mut next = || Value::from(texts.next().unwrap());
+        let reference = json!({"kind": next(), "name": next(), "uid": next(), "fieldPath": next(), "namespace": next()});
+        let mut event = json!({
+            "metadata": {"uid": "u", "resourceVersion": "7", "name": next(), "namespace": next()},
+            "involvedObject": reference, "reason": next(), "message": next(), "type": next(), "action": next(),
+            "source": {"component": next(), "host": next()}, "count": count, "lastTimestamp": next(),
+            "reportingComponent": next(), "reportingInstance": next(),
+        });
+        for (has, key) in has.into_iter().zip(["related", "series"]) {
+            if has {
+                event[key] = json!({"name": next(), "count": 3, "lastObservedTime": next()});
+            }
+        }
+        for (has, key) in has.into_iter().skip(2).zip(["labels", "annotations"]) {
+            if has {
+                event["metadata"][key] = json!({"a": next(), "\"": next()});
+            }
+        }
+        let json = event.to_string();
+        let parsed = Event::parse(&json).unwrap();
+        let outline = Outline::of(&parsed, &json).unwrap();
+        prop_assert_eq!(format!("{:?}", outline.event(&json)), format!("{parsed:?}"));
+        // Of other bytes it is something else, and no more than that.
+        let _ = outline.event(&json[..json.floor_char_boundary(json.len() / 2)]);
+    }
+
+    #[test]
     fn any_text_is_an_answer_not_a_panic(text in "\\PC{0,80}") {
         let _ = EventSeen::from_json(&text, Change::Added);
     }

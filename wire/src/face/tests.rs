@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::LogLine;
 
@@ -183,4 +185,55 @@ fn a_death_is_kept_as_json_and_read_as_the_same() {
     let odd =
         serde_json::from_str::<ContainerDied>(r#"{"pod":"web","containerKind":"novel","novel":1}"#).unwrap();
     assert_eq!(odd, ContainerDied { pod: "web".into(), ..ContainerDied::default() });
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), "[a-z.-]{1,12}", "[ -~]{1,24}", "\\PC{1,8}", any::<String>()]
+}
+
+fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map(text(), text(), 0..3)
+}
+
+proptest! {
+    #[test]
+    fn a_face_is_written_as_serde_json_writes_it(
+        texts in prop::collection::vec(text(), 22),
+        maps in prop::collection::vec(texts(), 4),
+        owners in prop::collection::vec((text(), text(), any::<bool>()), 0..3),
+        has in any::<[bool; 5]>(),
+        (count, occurrences, deleted) in any::<(i64, u64, bool)>(),
+    ) {
+        let mut texts = texts.into_iter();
+        let mut next = || Text::from(texts.next().unwrap());
+        let mut reference = || ObjectReference { kind: next(), name: next(), uid: next(), ..ObjectReference::default() };
+        let (involved_object, related) = (reference(), reference());
+        let pairs = |map: &BTreeMap<String, String>| Pairs(map.iter().map(|(k, v)| (Text::from(k.clone()), Text::from(v.clone()))).collect());
+        let owners = owners.into_iter().map(|(kind, name, controller)| Owner { kind, name, controller, ..Owner::default() });
+        let [labels, annotations] = [maps[0].clone(), maps[1].clone()];
+        let object = Object { labels, annotations, owners: owners.collect(), deleted };
+        let mut event = Event {
+            reason: next(),
+            message: next(),
+            involved_object,
+            related: has[0].then_some(related),
+            series: has[1].then(|| Series { count, last_observed_time: next() }),
+            source: EventSource { component: next(), host: next() },
+            first_timestamp: next(),
+            event_time: Text::from("0001-01-01T00:00:00Z"),
+            count,
+            r#type: next(),
+            action: next(),
+            reporting_component: next(),
+            ..Event::default()
+        };
+        event.metadata.name = next();
+        event.metadata.uid = next();
+        event.metadata.labels = has[2].then(|| pairs(&maps[2]));
+        event.metadata.annotations = has[3].then(|| pairs(&maps[3]));
+        let face = Face::of_event(event, "a \"cluster\"", has[4].then_some(&object), occurrences);
+        let mut written = Vec::new();
+        face.write_json(&mut written).unwrap();
+        prop_assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&face).unwrap());
+    }
 }

@@ -17,8 +17,8 @@ fn any_record() -> impl Strategy<Value = Record> {
         (text(), text(), any::<(u64, i64)>(), prop::collection::vec(any::<u8>(), 0..200)).prop_map(
             |(uid, namespace, (count, time_ns), raw)| {
                 record_of(record::Kind::Event(EventSeen {
-                    uid,
-                    namespace,
+                    uid: uid.into(),
+                    namespace: namespace.into(),
                     count,
                     time_ns,
                     raw: raw.into(),
@@ -28,7 +28,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         ),
         (text(), text(), any::<(u32, Option<i32>)>(), map()).prop_map(
             |(pod_uid, container, (ordinal, exit_code), labels)| {
-                record_of(record::Kind::Death(ContainerDied {
+                record_of(record::Kind::Death(Box::new(ContainerDied {
                     pod_uid,
                     container,
                     ordinal,
@@ -36,7 +36,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                     labels,
                     owners: vec![Owner::default()],
                     ..ContainerDied::default()
-                }))
+                })))
             }
         ),
         (text(), map()).prop_map(|(uid, labels)| {

@@ -49,8 +49,8 @@ proptest! {
         let seen = EventSeen {
             count,
             change: change.into(),
-            node: other.clone(),
-            namespace: other.clone(),
+            node: other.as_str().into(),
+            namespace: other.as_str().into(),
             raw: other.into_bytes().into(),
             ..plain.clone()
         };

@@ -35,6 +35,14 @@ proptest! {
     }
 
     #[test]
+    fn the_usual_way_of_writing_a_time_is_read_as_any_other(
+        year in 1960..2300, month in 0..15, day in 0..33, hour in 0..26, minute in 0..62, second in 0..62,
+    ) {
+        let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+        prop_assert_eq!(parse_ns(&format!("{text}Z")), parse_ns(&format!("{text}.0Z")));
+    }
+
+    #[test]
     fn no_text_panics(text in "\\PC{0,40}") {
         let _ = parse_ns(&text);
     }

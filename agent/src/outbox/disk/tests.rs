@@ -7,7 +7,7 @@ use nodetap_wire::{Batch, Checkpoint, EventSeen, Record, Records, frame, record}
 use super::{ErrorReason, reason, resequenced};
 
 fn batch(checkpoints: Vec<Checkpoint>) -> Batch {
-    let event = EventSeen { uid: "u".to_owned(), ..EventSeen::default() };
+    let event = EventSeen { uid: "u".into(), ..EventSeen::default() };
     let records = vec![Record { kind: Some(record::Kind::Event(event)) }];
     frame::encode(7, &Records { records, checkpoints }).unwrap()
 }

@@ -14,7 +14,8 @@ use crate::outbox::held::{Disk, OVERHEAD, Place, Recovered};
 use crate::outbox::{Mark, Taken};
 
 fn event(number: usize, length: usize) -> Taken {
-    let event = EventSeen { uid: number.to_string(), raw: vec![b'x'; length].into(), ..EventSeen::default() };
+    let event =
+        EventSeen { uid: number.to_string().into(), raw: vec![b'x'; length].into(), ..EventSeen::default() };
     Taken::Record(Record { kind: Some(record::Kind::Event(event)) })
 }
 
@@ -24,7 +25,7 @@ fn death(number: usize, length: usize) -> Taken {
         message: "x".repeat(length),
         ..ContainerDied::default()
     };
-    Taken::Record(Record { kind: Some(record::Kind::Death(died)) })
+    Taken::Record(Record { kind: Some(record::Kind::Death(died.into())) })
 }
 
 fn cluster() -> Shard {

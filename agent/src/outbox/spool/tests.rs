@@ -15,13 +15,14 @@ use crate::outbox::metrics::{DropLabels, DropReason, ErrorLabels, ErrorReason, M
 use crate::outbox::queue::Bounds;
 
 fn event(number: usize) -> Taken {
-    let event = EventSeen { uid: number.to_string(), raw: vec![b'x'; 100].into(), ..EventSeen::default() };
+    let event =
+        EventSeen { uid: number.to_string().into(), raw: vec![b'x'; 100].into(), ..EventSeen::default() };
     Taken::Record(Record { kind: Some(record::Kind::Event(event)) })
 }
 
 fn death(number: usize) -> Taken {
     let died = ContainerDied { container: number.to_string(), ..ContainerDied::default() };
-    Taken::Record(Record { kind: Some(record::Kind::Death(died)) })
+    Taken::Record(Record { kind: Some(record::Kind::Death(died.into())) })
 }
 
 fn facts() -> Taken {

@@ -18,7 +18,7 @@ fn frames_are_read_in_either_order_of_keys() {
     ] {
         let Frame::Added(object) = parse(&line) else { panic!("{line}") };
         let event = event(object, Change::Added).unwrap();
-        assert_eq!((event.uid.as_str(), event.resource_version.as_str()), ("u1", "7"));
+        assert_eq!((&*event.uid, &*event.resource_version), ("u1", "7"));
         assert_eq!(event.change(), Change::Added);
         assert_eq!(event.raw, EVENT);
     }

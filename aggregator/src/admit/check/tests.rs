@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use nodetap_wire::{
-    Change, Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Records, Shard, WholeCluster, frame,
-    record, shard,
+    Change, Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Records, Shard, SharedStr, WholeCluster,
+    frame, record, shard,
 };
 
 use super::{Sender, batch, check_record};
@@ -44,7 +44,7 @@ fn refused(kind: record::Kind, reason: RecordReason, message: &str) {
 #[test]
 fn records_that_are_as_they_should_be_are_taken() {
     check_record(SENDER, &of(record::Kind::Event(event()))).unwrap();
-    check_record(SENDER, &of(record::Kind::Death(death()))).unwrap();
+    check_record(SENDER, &of(record::Kind::Death(death().into()))).unwrap();
     let facts = PodFacts { uid: "p1".into(), ..PodFacts::default() };
     check_record(SENDER, &of(record::Kind::Pod(facts))).unwrap();
 }
@@ -64,7 +64,7 @@ fn an_old_event_is_data() {
 #[test]
 fn a_death_on_another_node_is_refused() {
     refused(
-        record::Kind::Death(ContainerDied { node: "node-2".into(), ..death() }),
+        record::Kind::Death(ContainerDied { node: "node-2".into(), ..death() }.into()),
         RecordReason::other_node,
         "a death on node `node-2` from the agent of node `node-1`: an agent speaks for its own node alone",
     );
@@ -75,7 +75,7 @@ fn an_event_from_an_agent_that_was_given_no_watch_is_refused() {
     let sender = Sender { has_held: false, ..SENDER };
     let refused = check_record(sender, &of(record::Kind::Event(event()))).unwrap_err();
     assert_eq!(refused.to_string(), "an event from the agent of node `node-1`, which was given no watch");
-    check_record(sender, &of(record::Kind::Death(death()))).unwrap();
+    check_record(sender, &of(record::Kind::Death(death().into()))).unwrap();
 }
 
 #[test]
@@ -90,16 +90,20 @@ fn a_record_of_an_unknown_kind_is_refused() {
 #[test]
 fn a_record_without_identity_is_refused() {
     let nobody = RecordReason::no_identity;
-    refused(record::Kind::Event(EventSeen { uid: String::new(), ..event() }), nobody, "an event without uid");
-    let unversioned = EventSeen { resource_version: String::new(), ..event() };
+    refused(
+        record::Kind::Event(EventSeen { uid: SharedStr::default(), ..event() }),
+        nobody,
+        "an event without uid",
+    );
+    let unversioned = EventSeen { resource_version: SharedStr::default(), ..event() };
     refused(record::Kind::Event(unversioned), nobody, "an event without resourceVersion");
     refused(
-        record::Kind::Death(ContainerDied { pod_uid: String::new(), ..death() }),
+        record::Kind::Death(ContainerDied { pod_uid: String::new(), ..death() }.into()),
         nobody,
         "a death without uid",
     );
     refused(
-        record::Kind::Death(ContainerDied { container: String::new(), ..death() }),
+        record::Kind::Death(ContainerDied { container: String::new(), ..death() }.into()),
         nobody,
         "a death without container",
     );
@@ -163,8 +167,8 @@ fn the_rest_of_a_batch_is_taken_and_a_checkpoint_of_an_old_epoch_is_not() {
     };
     let sent = Records {
         records: vec![
-            of(record::Kind::Death(ContainerDied { node: "node-2".into(), ..death() })),
-            of(record::Kind::Death(death())),
+            of(record::Kind::Death(ContainerDied { node: "node-2".into(), ..death() }.into())),
+            of(record::Kind::Death(death().into())),
             Record::default(),
             of(record::Kind::Event(event())),
         ],

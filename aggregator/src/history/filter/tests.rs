@@ -15,12 +15,12 @@ fn entries() -> Vec<Entry> {
             record::Kind::Event(event) => (Body::Event(event.raw.to_vec().into()), None),
             record::Kind::Death(death) => {
                 let object = death.object();
-                (Body::Death(Box::new(death)), Some(Arc::new(object)))
+                (Body::Death(death), Some(Arc::new(object)))
             }
             record::Kind::Pod(_) => unreachable!(),
         };
         let position = Position(index as u64 + 1);
-        Entry { position, taken_ns: conformance::BEGIN_NS, body, object, occurrences: 1 }
+        Entry { position, taken_ns: conformance::BEGIN_NS, body, outline: None, object, occurrences: 1 }
     };
     conformance::records().into_iter().enumerate().map(entry).collect()
 }

@@ -36,6 +36,8 @@ pub(super) struct Packer {
     heads: Vec<u8>,
     bodies: Vec<u8>,
     facts: Vec<u8>,
+    /// All of it, to be compressed.
+    raw: Vec<u8>,
     first: u64,
     records: usize,
     taken_ns: i64,
@@ -84,6 +86,7 @@ impl Packer {
             heads: Vec::new(),
             bodies: Vec::new(),
             facts: Vec::new(),
+            raw: Vec::new(),
             first: 0,
             records: 0,
             taken_ns: 0,
@@ -127,13 +130,16 @@ impl Packer {
 
     /// Packs what was gathered, and begins anew.
     pub(super) fn pack(&mut self) -> std::io::Result<Packed> {
-        let mut raw = Vec::with_capacity(16 + self.heads.len() + self.bodies.len() + self.facts.len());
-        varint::put(&mut raw, VERSION);
-        varint::put(&mut raw, self.records as u64);
+        let raw = &mut self.raw;
+        raw.clear();
+        // What one large block took is not kept.
+        raw.shrink_to(4 * BLOCK_BYTES);
+        varint::put(raw, VERSION);
+        varint::put(raw, self.records as u64);
         raw.extend_from_slice(&self.heads);
         raw.extend_from_slice(&self.bodies);
         raw.extend_from_slice(&self.facts);
-        let body = self.compressor.compress(&raw)?;
+        let body = self.compressor.compress(raw)?;
         let packed = Packed { first: self.first, records: self.records, bytes: raw.len(), body };
         self.clear();
         Ok(packed)
@@ -232,6 +238,7 @@ impl Stored<'_> {
             position: Position(self.position),
             taken_ns: self.taken_ns,
             body,
+            outline: None,
             object,
             occurrences: self.occurrences,
         })

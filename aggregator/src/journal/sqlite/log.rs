@@ -76,6 +76,36 @@ pub(super) fn blocks(
     Ok(())
 }
 
+/// The heads of the blocks that hold what follows a position, in order, at most so many. Their bodies are not read.
+pub(super) fn heads(connection: &Connection, after: u64, limit: usize) -> Result<Vec<Head>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT first, records, bytes FROM block
+         WHERE first >= coalesce((SELECT first FROM block WHERE first <= ?1 ORDER BY first DESC LIMIT 1), 0)
+         ORDER BY first LIMIT ?2",
+    )?;
+    let next = after.saturating_add(1);
+    // One more: the first may end before.
+    let rows = statement.query_map([signed(next), signed(limit as u64 + 1)], |row| {
+        Ok(Head {
+            first: unsigned(row.get(0)?),
+            records: unsigned(row.get(1)?),
+            bytes: usize::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+        })
+    })?;
+    rows.filter(|head| head.as_ref().map_or(true, |head| head.first.saturating_add(head.records) > next))
+        .take(limit)
+        .collect()
+}
+
+/// The body of the block that begins at a position; nothing where there is none.
+pub(super) fn body(connection: &Connection, first: u64) -> Result<Vec<u8>, rusqlite::Error> {
+    connection
+        .prepare_cached("SELECT body FROM block WHERE first = ?1")?
+        .query_row([signed(first)], |row| Ok(row.get_ref(0)?.as_blob()?.to_vec()))
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
 /// Entries after a position, until there are `limit` or so many bytes of bodies; but one at least where there is one. Answers
 /// with what cannot be read, which is left out.
 pub(super) fn read(

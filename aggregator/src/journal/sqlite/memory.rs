@@ -9,7 +9,7 @@ use super::hash;
 use super::index::MOST_UNINDEXED;
 
 /// Half of the Events whose last count is remembered: more than there can be among the records that are not indexed yet,
-/// because those are remembered nowhere else. About 9 MB when both halves are full.
+/// because those are remembered nowhere else. About 5 MB when both halves are full.
 const HALF: usize = MOST_UNINDEXED as usize + 32_768;
 
 /// State as of the last commit.

@@ -48,11 +48,25 @@ impl Recent {
         }
     }
 
+    /// The batches of the entries from one position to another, in order; `None` where not all of them are here.
+    pub(super) fn batches(&self, first: u64, last: u64) -> Option<Vec<Arc<Batch>>> {
+        let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if first < ring.first()? || last > ring.last()? {
+            return None;
+        }
+        let is_before =
+            |segment: &Segment| segment.entries.last().is_none_or(|(_, entry)| entry.position.0 < first);
+        let start = ring.segments.partition_point(is_before);
+        let begins =
+            |segment: &&Segment| segment.entries.first().is_some_and(|(_, entry)| entry.position.0 <= last);
+        let batches = ring.segments.range(start..).take_while(begins);
+        Some(batches.map(|segment| segment.entries.clone()).collect())
+    }
+
     /// The entries after a position, at most so many and so many bytes; `None` where the disk has to be asked.
     pub(super) fn read(&self, after: Position, limit: usize, bytes: usize) -> Option<Vec<Entry>> {
         let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let first = ring.segments.front()?.entries.first()?.1.position.0;
-        if after.0 + 1 < first || after.0 > ring.last()? {
+        if after.0 + 1 < ring.first()? || after.0 > ring.last()? {
             return None;
         }
         let start = ring
@@ -77,6 +91,10 @@ impl Recent {
 // === impl Ring ===
 
 impl Ring {
+    fn first(&self) -> Option<u64> {
+        Some(self.segments.front()?.entries.first()?.1.position.0)
+    }
+
     fn last(&self) -> Option<u64> {
         Some(self.segments.back()?.entries.last()?.1.position.0)
     }
@@ -104,3 +122,6 @@ fn object_size(object: &Object) -> usize {
     let pairs = |(key, value): (&String, &String)| key.len() + value.len();
     object.labels.iter().map(pairs).sum::<usize>() + object.annotations.iter().map(pairs).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests;

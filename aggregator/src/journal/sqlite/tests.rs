@@ -65,7 +65,7 @@ fn event_as(uid: &str, version: u64, count: u64, change: Change) -> Record {
 
 fn death(container_id: &str, ordinal: u32) -> Record {
     Record {
-        kind: Some(record::Kind::Death(ContainerDied {
+        kind: Some(record::Kind::Death(Box::new(ContainerDied {
             namespace: "shop".into(),
             pod: "web".into(),
             pod_uid: "pod-1".into(),
@@ -83,12 +83,12 @@ fn death(container_id: &str, ordinal: u32) -> Record {
             owners: vec![Owner { kind: "ReplicaSet".into(), name: "web-1".into(), ..Owner::default() }],
             explanation: "app failed (exit 7); last line: ü\"".into(),
             ..ContainerDied::default()
-        })),
+        }))),
     }
 }
 
 fn taken(records: Vec<Record>) -> Taken {
-    Taken { node: "n1".into(), records, checkpoints: Vec::new() }
+    Taken { node: "n1".into(), records, ..Taken::default() }
 }
 
 fn checkpoint(epoch: u64, resource_version: &str) -> Checkpoint {
@@ -153,7 +153,7 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
     }
     match (&entries[1].body, &batch[1].kind) {
         (Body::Death(found), Some(record::Kind::Death(death))) => {
-            assert_eq!(&**found, death);
+            assert_eq!(found, death);
             assert_eq!(entries[1].object.as_deref(), Some(&death.object()));
         }
         _ => panic!("{:?}", entries[1]),

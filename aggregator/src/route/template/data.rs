@@ -365,6 +365,6 @@ fn pairs(pairs: Option<&Pairs<'_>>) -> Value {
     Value::Map(Arc::new(pairs.iter().map(|(key, value)| (Arc::from(&**key), text(value))).collect()))
 }
 
-fn strings(map: &BTreeMap<&str, &str>) -> Value {
-    Value::Map(Arc::new(map.iter().map(|(key, value)| (Arc::from(*key), text(value))).collect()))
+fn strings(map: &BTreeMap<String, String>) -> Value {
+    Value::Map(Arc::new(map.iter().map(|(key, value)| (Arc::from(key.as_str()), text(value))).collect()))
 }

@@ -7,7 +7,14 @@ use crate::journal::{Body, Entry};
 fn entry(json: &str) -> Entry {
     let object = Object { labels: [("a.b".to_owned(), "c.d".to_owned())].into(), ..Object::default() };
     let body = Body::Event(json.to_owned().into());
-    Entry { position: Position(7), taken_ns: 5_000, body, object: Some(object.into()), occurrences: 1 }
+    Entry {
+        position: Position(7),
+        taken_ns: 5_000,
+        body,
+        outline: None,
+        object: Some(object.into()),
+        occurrences: 1,
+    }
 }
 
 fn encode(encoder: &mut Encoder, json: &str) -> Result<Delivery, EncodeError> {

@@ -13,7 +13,7 @@ use super::rotate::{Rotation, backup_name, backups};
 use crate::sinks::lines::{Line, WriteLines};
 
 /// Lines after which what was in the file before it was opened cannot come again: more than two batches.
-const REMEMBER: usize = 4096;
+const REMEMBER: usize = 8192;
 
 /// Writes lines to a path.
 pub(super) struct FileWriter {

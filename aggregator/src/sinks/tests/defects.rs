@@ -299,12 +299,12 @@ fn defect_18_a_hundred_thousand_objects_make_no_more_series_than_are_allowed() {
     let metrics = crate::metrics::ClusterMetrics::register(&mut registry, switches);
     for number in 0..100_000_u64 {
         let event = EventSeen {
-            uid: format!("u{number}"),
-            namespace: format!("team-{number}"),
-            object: format!("web-{number}"),
-            reason: format!("Reason{number}"),
-            kind: "Pod".to_owned(),
-            r#type: "Warning".to_owned(),
+            uid: format!("u{number}").into(),
+            namespace: format!("team-{number}").into(),
+            object: format!("web-{number}").into(),
+            reason: format!("Reason{number}").into(),
+            kind: "Pod".into(),
+            r#type: "Warning".into(),
             ..EventSeen::default()
         };
         metrics.count(&Record { kind: Some(record::Kind::Event(event)) }, 1);

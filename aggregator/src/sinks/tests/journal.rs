@@ -56,6 +56,7 @@ impl Memory {
             position,
             taken_ns: nodetap_wire::time::now_ns(),
             body,
+            outline: None,
             object: None,
             occurrences: 1,
         });

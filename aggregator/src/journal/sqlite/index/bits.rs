@@ -1,8 +1,8 @@
 //! A set of the records of one segment.
 
-use super::SEGMENT;
+use super::OFFSETS;
 
-const WORDS: usize = SEGMENT as usize / 64;
+const WORDS: usize = OFFSETS / 64;
 
 /// One bit a record, by its offset in the segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use crate::journal::sqlite::block::{Malformed, Stored};
 use crate::journal::sqlite::hash;
 use crate::journal::sqlite::log::Head;
 use crate::journal::sqlite::memory::{Version, version_number};
+use crate::journal::{Body, Entry};
 
 /// When a record happened that cannot be read: it is found by nothing.
 pub(in super::super) const UNREADABLE: i64 = i64::MIN;
@@ -93,41 +94,68 @@ impl Builder {
     /// # Errors
     /// Where the record is none: its place is taken, and nothing finds it.
     pub(in super::super) fn add(&mut self, stored: &Stored<'_>) -> Result<(), Malformed> {
-        let Ok(offset) = u16::try_from(stored.position - self.first) else { return Err(Malformed) };
-        self.times.resize(usize::from(offset) + 1, UNREADABLE);
+        let offset = self.place(stored.position)?;
         if stored.is_death {
             let death: ContainerDied = serde_json::from_slice(stored.body).map_err(|_| Malformed)?;
-            self.add_facets(offset, stored, &Facets::of_death(&death, stored.taken_ns));
+            self.add_facets(offset, stored.occurrences, &Facets::of_death(&death, stored.taken_ns));
             return Ok(());
         }
         let json = std::str::from_utf8(stored.body).map_err(|_| Malformed)?;
         let event = Event::parse(json).map_err(|_| Malformed)?;
-        let count = event.occurrences();
-        if let Some(number) = version_number(&event.metadata.resource_version) {
-            let uid = hash::of(&[&event.metadata.uid]);
-            self.versions.push((number, uid));
-            if count > 1 {
-                let highest = self.recurrences.entry(uid).or_default();
-                *highest = count.max(*highest);
-            }
-        }
+        self.add_version(&event);
         let owners = match stored.facts {
             Some(facts) => serde_json::from_slice::<Owners<'_>>(facts).map_err(|_| Malformed)?.owners,
             None => Vec::new(),
         };
         let owners = owners.into_iter().map(|owner| owner.name).collect();
-        self.add_facets(offset, stored, &Facets::of_event(event, owners, stored.taken_ns));
+        self.add_facets(offset, stored.occurrences, &Facets::of_event(event, owners, stored.taken_ns));
         Ok(())
     }
 
-    fn add_facets(&mut self, offset: u16, stored: &Stored<'_>, facets: &Facets<'_>) {
+    /// As [`add`](Self::add), of a record that was not packed yet when it was last seen.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(in super::super) fn add_entry(&mut self, entry: &Entry) -> Result<(), Malformed> {
+        let offset = self.place(entry.position.0)?;
+        let facets = match &entry.body {
+            Body::Event(json) => {
+                let event = entry.event(json).map_err(|_| Malformed)?;
+                self.add_version(&event);
+                Facets::of_event(event, entry.owners(), entry.taken_ns)
+            }
+            Body::Death(death) => Facets::of_death(death, entry.taken_ns),
+        };
+        self.add_facets(offset, entry.occurrences, &facets);
+        Ok(())
+    }
+
+    /// Takes the place of a position.
+    fn place(&mut self, position: u64) -> Result<u16, Malformed> {
+        let offset = u16::try_from(position - self.first).map_err(|_| Malformed)?;
+        self.times.resize(usize::from(offset) + 1, UNREADABLE);
+        Ok(offset)
+    }
+
+    fn add_version(&mut self, event: &Event<'_>) {
+        let Some(number) = version_number(&event.metadata.resource_version) else { return };
+        let uid = hash::of(&[&event.metadata.uid]);
+        self.versions.push((number, uid));
+        let count = event.occurrences();
+        if count > 1 {
+            let highest = self.recurrences.entry(uid).or_default();
+            *highest = count.max(*highest);
+        }
+    }
+
+    fn add_facets(&mut self, offset: u16, occurrences: u64, facets: &Facets<'_>) {
         if let Some(time) = self.times.last_mut() {
             *time = facets.time_ns;
         }
         self.min_ns = self.min_ns.min(facets.time_ns);
         self.max_ns = self.max_ns.max(facets.time_ns);
-        if stored.occurrences != 1 {
-            self.occurrences.push((offset, stored.occurrences));
+        if occurrences != 1 {
+            self.occurrences.push((offset, occurrences));
         }
         let terms = &mut self.terms;
         term::each(facets, &mut self.buffers, |term| terms.add(term, offset));
@@ -179,3 +207,6 @@ impl Segment for &Builder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

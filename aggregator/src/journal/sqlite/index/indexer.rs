@@ -16,13 +16,14 @@ use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
 use crate::journal::sqlite::block::{BLOCK_BYTES, BLOCK_RECORDS, Malformed, Packer, Unpacker};
 use crate::journal::sqlite::folder::{self, DayFile, Failure, Files};
 use crate::journal::sqlite::log::{self, Head};
+use crate::journal::sqlite::recent::Recent;
 use crate::journal::sqlite::writer::Command;
 use crate::journal::{JournalError, Position};
 
 /// After this it looks again by itself, also where something failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Blocks that are read at once.
+/// Blocks that are looked up at once.
 const BLOCKS: usize = 64;
 
 /// A segment for the writer to write, and where it says that it did.
@@ -36,6 +37,8 @@ pub(in super::super) struct Store {
 pub(in super::super) struct Indexer {
     pub(in super::super) files: Files,
     pub(in super::super) directory: Directory,
+    /// The last entries, which need not be read.
+    pub(in super::super) recent: Recent,
     pub(in super::super) head: watch::Receiver<Position>,
     pub(in super::super) stores: Sender<Store>,
     pub(in super::super) writer: Sender<Command>,
@@ -43,6 +46,14 @@ pub(in super::super) struct Indexer {
     /// By the file's generation.
     connections: HashMap<u64, Connection>,
     unpacker: Unpacker,
+}
+
+/// A block to be added to the segment that grows.
+struct Growth<'a> {
+    directory: &'a Directory,
+    metrics: &'a JournalMetrics,
+    file: &'a DayFile,
+    head: Head,
 }
 
 /// Why it cannot go on now.
@@ -62,12 +73,14 @@ impl Indexer {
     pub(in super::super) fn new(
         files: Files,
         directory: Directory,
+        recent: Recent,
         head: watch::Receiver<Position>,
         (stores, writer): (Sender<Store>, Sender<Command>),
         metrics: JournalMetrics,
     ) -> std::io::Result<Self> {
         let unpacker = Unpacker::new()?;
-        Ok(Self { files, directory, head, stores, writer, metrics, connections: HashMap::new(), unpacker })
+        let connections = HashMap::new();
+        Ok(Self { files, directory, recent, head, stores, writer, metrics, connections, unpacker })
     }
 
     /// Indexes what there is each time it is woken, until nobody can wake it any more.
@@ -136,56 +149,36 @@ impl Indexer {
 
     /// Adds what follows a position to the segment that grows.
     fn index(&mut self, file: &DayFile, covered: u64, last: u64) -> Result<(), Stuck> {
-        let mut blocks = Vec::with_capacity(BLOCKS);
-        self.with(file, |connection| {
-            log::blocks(connection, covered, |head, packed| {
-                if head.first <= last {
-                    blocks.push((head, packed.to_vec()));
-                }
-                head.first <= last && blocks.len() < BLOCKS
-            })
+        let mut heads = with(&mut self.connections, &self.writer, file, |connection| {
+            log::heads(connection, covered, BLOCKS)
         })?;
-        if blocks.is_empty() {
+        heads.retain(|head| head.first <= last);
+        if heads.is_empty() {
             // What was to be there is not: it cannot be indexed.
             self.directory.write(|state| state.covered.insert(file.generation, last));
             return Ok(());
         }
-        for (head, packed) in blocks {
-            let covered = self.directory.covered(file.generation).unwrap_or(u64::MAX);
+        for head in heads {
             let end = head.first + head.records.max(1) - 1;
-            let records = match log::unpack(&mut self.unpacker, head, &packed) {
-                Ok(records) => records,
-                Err(Malformed) => {
-                    tracing::error!(path = %file.path.display(), first = head.first, records = head.records, "records cannot be indexed");
-                    self.metrics
-                        .errors
-                        .get_or_create(&ErrorLabel { reason: Failed::Record })
-                        .inc_by(head.records);
-                    self.directory.write(|state| state.covered.insert(file.generation, end));
-                    continue;
+            let growth = Growth { directory: &self.directory, metrics: &self.metrics, file, head };
+            let is_full = match self.recent.batches(head.first, end) {
+                Some(batches) => {
+                    let entries = batches.iter().flat_map(|batch| batch.iter()).map(|(_, entry)| entry);
+                    let of_block = entries.filter(|entry| (head.first..=end).contains(&entry.position.0));
+                    growth.add(of_block.map(|entry| (entry.position.0, entry)), Builder::add_entry)
+                }
+                None => {
+                    let packed = with(&mut self.connections, &self.writer, file, |connection| {
+                        log::body(connection, head.first)
+                    })?;
+                    match log::unpack(&mut self.unpacker, head, &packed) {
+                        Ok(records) => {
+                            growth.add(records.iter().map(|stored| (stored.position, stored)), Builder::add)
+                        }
+                        Err(Malformed) => growth.pass(end),
+                    }
                 }
             };
-            let is_full = self.directory.write(|state| {
-                // Its file may have gone meanwhile.
-                let Some(reached) = state.covered.get_mut(&file.generation) else { return false };
-                for stored in records.iter().filter(|stored| stored.position > covered) {
-                    let growing =
-                        state.growing.get_or_insert_with(|| Builder::new(file.generation, stored.position));
-                    if growing.is_full_for(stored.position) {
-                        let grown = state.growing.take();
-                        state.sealed.extend(grown.map(Arc::new));
-                        return true;
-                    }
-                    if growing.blocks.last() != Some(&head) {
-                        growing.blocks.push(head);
-                    }
-                    if growing.add(stored).is_err() {
-                        self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).inc();
-                    }
-                    *reached = stored.position;
-                }
-                false
-            });
             if is_full {
                 return Ok(());
             }
@@ -236,7 +229,7 @@ impl Indexer {
             let mut next = first.first;
             packer.clear();
             let mut unpacker = Unpacker::new()?;
-            self.with(file, |connection| {
+            with(&mut self.connections, &self.writer, file, |connection| {
                 log::blocks(connection, first.first - 1, |head, packed| {
                     if head.first > end {
                         return false;
@@ -273,30 +266,77 @@ impl Indexer {
         }
         Ok(merged)
     }
+}
 
-    fn with<T>(
-        &mut self,
-        file: &DayFile,
-        run: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
-    ) -> Result<T, Stuck> {
-        let result = match self.connections.entry(file.generation) {
-            Entry::Occupied(occupied) => run(occupied.get()),
-            Entry::Vacant(vacant) => match folder::open_to_read(&file.path) {
-                // Nothing of it is to be kept.
-                Ok((connection, true)) => run(&connection),
-                Ok((connection, false)) => run(vacant.insert(connection)),
-                Err(error) => Err(error),
-            },
-        };
-        result.map_err(|error| {
-            self.connections.remove(&file.generation);
-            let failure = Failure { path: file.path.clone(), error };
-            let told = failure.describe();
-            if failure.kind() == Failed::Corrupt && file.path.exists() {
-                // Where its queue is full, the next look finds the same.
-                let _ = self.writer.try_send(Command::SetAside(failure));
+/// Asks a file, whose connection is kept.
+fn with<T>(
+    connections: &mut HashMap<u64, Connection>,
+    writer: &Sender<Command>,
+    file: &DayFile,
+    run: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+) -> Result<T, Stuck> {
+    let result = match connections.entry(file.generation) {
+        Entry::Occupied(occupied) => run(occupied.get()),
+        Entry::Vacant(vacant) => match folder::open_to_read(&file.path) {
+            // Nothing of it is to be kept.
+            Ok((connection, true)) => run(&connection),
+            Ok((connection, false)) => run(vacant.insert(connection)),
+            Err(error) => Err(error),
+        },
+    };
+    result.map_err(|error| {
+        connections.remove(&file.generation);
+        let failure = Failure { path: file.path.clone(), error };
+        let told = failure.describe();
+        if failure.kind() == Failed::Corrupt && file.path.exists() {
+            // Where its queue is full, the next look finds the same.
+            let _ = writer.try_send(Command::SetAside(failure));
+        }
+        told.into()
+    })
+}
+
+// === impl Growth ===
+
+impl Growth<'_> {
+    /// Adds the records of the block that are not covered yet. Whether the segment is full.
+    fn add<'t, T: 't>(
+        &self,
+        records: impl Iterator<Item = (u64, &'t T)>,
+        add: impl Fn(&mut Builder, &T) -> Result<(), Malformed>,
+    ) -> bool {
+        let Self { directory, metrics, file, head } = self;
+        directory.write(|state| {
+            // Its file may have gone meanwhile.
+            let Some(reached) = state.covered.get_mut(&file.generation) else { return false };
+            for (position, record) in records {
+                if position <= *reached {
+                    continue;
+                }
+                let growing = state.growing.get_or_insert_with(|| Builder::new(file.generation, position));
+                if growing.is_full_for(position) {
+                    let grown = state.growing.take();
+                    state.sealed.extend(grown.map(Arc::new));
+                    return true;
+                }
+                if growing.blocks.last() != Some(head) {
+                    growing.blocks.push(*head);
+                }
+                if add(growing, record).is_err() {
+                    metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).inc();
+                }
+                *reached = position;
             }
-            told.into()
+            false
         })
+    }
+
+    /// Passes over the block, which cannot be read.
+    fn pass(&self, end: u64) -> bool {
+        let Self { directory, metrics, file, head } = self;
+        tracing::error!(path = %file.path.display(), first = head.first, records = head.records, "records cannot be indexed");
+        metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).inc_by(head.records);
+        directory.write(|state| state.covered.insert(file.generation, end));
+        false
     }
 }

@@ -268,7 +268,7 @@ impl Offsets<'_> {
             Self::Bits(bytes) => {
                 let mut bits = Bits::none();
                 bits.add_bytes(bytes);
-                bits.offsets(0, super::SEGMENT as usize).for_each(tell);
+                bits.offsets(0, super::OFFSETS).for_each(tell);
             }
         }
         Some(())

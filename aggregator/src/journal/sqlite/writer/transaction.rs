@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nodetap_wire::event::Outline;
 use nodetap_wire::face::Object;
 use nodetap_wire::{Record, record};
 use rusqlite::Connection;
@@ -12,7 +13,7 @@ use crate::journal::sqlite::block::{Packer, Stored};
 use crate::journal::sqlite::folder::{DayFile, Failure};
 use crate::journal::sqlite::index::versions::{self, Range};
 use crate::journal::sqlite::lookup::{Earlier, Lookup};
-use crate::journal::sqlite::memory::{Memory, Staged, version_of};
+use crate::journal::sqlite::memory::{Memory, Staged, version_number};
 use crate::journal::sqlite::recent::Batch;
 use crate::journal::sqlite::{deaths, hash, log, state};
 use crate::journal::{Appended, Body, Entry, Position};
@@ -67,8 +68,9 @@ impl Transaction<'_> {
                 refused: 0,
             };
             for (index, record) in append.taken.records.iter().enumerate() {
+                let outline = append.taken.outlines.get(index).cloned().flatten();
                 self.write_record(
-                    record,
+                    (record, outline),
                     (index, &append.taken.node),
                     &mut staged,
                     (pods, packer),
@@ -103,7 +105,7 @@ impl Transaction<'_> {
 
     fn write_record(
         &self,
-        record: &Record,
+        (record, outline): (&Record, Option<Arc<Outline>>),
         (index, node): (usize, &str),
         staged: &mut Staged,
         (pods, packer): (&mut Pods, &mut Packer),
@@ -137,13 +139,14 @@ impl Transaction<'_> {
                 let facts = pods.get(&event.object_uid);
                 let json = facts.as_ref().map(|facts| facts.json.as_bytes());
                 packer.push(&Stored { occurrences, body: &event.raw, facts: json, ..stored });
-                match version_of(&event.uid, &event.resource_version) {
-                    Some(version) => staged.version(version, position),
+                let uid = hash::of(&[&event.uid]);
+                match version_number(&event.resource_version) {
+                    Some(number) => staged.version((number, uid), position),
                     None => versions::insert_opaque(self.today, &event.uid, &event.resource_version)
                         .map_err(at())?,
                 }
                 staged.raise(self.memory, &event.namespace, &event.resource_version);
-                staged.counts.insert(hash::of(&[&event.uid]), count);
+                staged.counts.insert(uid, count);
                 (occurrences, Body::Event(event.raw.clone()), facts.map(|facts| facts.object.clone()))
             }
             Some(record::Kind::Death(death)) => {
@@ -177,7 +180,8 @@ impl Transaction<'_> {
             None => return Ok(()),
         };
         staged.head = position;
-        let entry = Entry { position: Position(position), taken_ns: self.now_ns, body, object, occurrences };
+        let entry =
+            Entry { position: Position(position), taken_ns: self.now_ns, body, outline, object, occurrences };
         batch.entries.push((index, entry));
         if packer.is_full() {
             self.close_block(packer)?;

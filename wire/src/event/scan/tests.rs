@@ -1,0 +1,85 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const USUAL: &str = r#"{"kind":"Event","apiVersion":"v1","metadata":{"name":"web.17f3","namespace":"shop","uid":"u-1",
+"resourceVersion":"812","creationTimestamp":"2026-07-01T12:00:00Z","labels":{"a":"1"},"annotations":null,"generation":-12,
+"managedFields":[{"manager":"kubelet","operation":"Update","fieldsV1":{"f:count":{},"f:source":{"f:host":{}},"x":[1,true,null]}}]},
+"involvedObject":{"kind":"Pod","namespace":"shop","name":"web","uid":"p-1","fieldPath":"spec.containers{app}"},
+"reason":"Unhealthy","message":"Get \"http://10.0.0.1/\": größer \u00fc \\ \n no","source":{"component":"kubelet","host":"n1"},
+"firstTimestamp":"2026-07-01T12:00:00Z","lastTimestamp":null,"count":6,"type":"Warning","eventTime":null,
+"series":{"count":3,"lastObservedTime":"2026-07-01T12:10:00.000001Z"},"related":{"kind":"Node","name":"n1"},
+"reportingComponent":"kubelet","reportingInstance":"n1"}"#;
+
+fn parsed(json: &str) -> Option<String> {
+    serde_json::from_str::<Event<'_>>(json).ok().map(|event| format!("{event:?}"))
+}
+
+fn scanned(json: &str) -> Option<String> {
+    event(json).map(|event| format!("{event:?}"))
+}
+
+#[test]
+fn an_event_as_api_servers_write_it_is_read_here_and_as_the_same() {
+    assert!(scanned(USUAL).is_some());
+    assert_eq!(scanned(USUAL), parsed(USUAL));
+    let compact = USUAL.replace('\n', "");
+    assert_eq!(scanned(&compact), parsed(&compact));
+    let bare = r#"{"metadata":{}}"#;
+    assert_eq!(scanned(bare), parsed(bare));
+    assert!(scanned(bare).is_some());
+}
+
+#[test]
+fn what_is_not_usual_is_left_to_serde_json() {
+    for json in [
+        "",
+        "[]",
+        "{",
+        "{}}",
+        r#"{"metadata":null}"#,
+        r#"{"metadata":{},"metadata":{}}"#,
+        r#"{"note":"x"}"#,
+        r#"{"re\u0061son":"x"}"#,
+        r#"{"reason":7}"#,
+        r#"{"reason":"\ud800"}"#,
+        r#"{"reason":"\x"}"#,
+        r#"{"count":1.0}"#,
+        r#"{"count":01}"#,
+        r#"{"count":-}"#,
+        r#"{"count":9223372036854775807}"#,
+        r#"{"x":tru}"#,
+        r#"{"x":[1,]}"#,
+        r#"{"x":{"y":1,}}"#,
+        r#"{"source":[]}"#,
+        "{\"reason\":\"\u{1}\"}",
+    ] {
+        assert_eq!(scanned(json), None, "{json}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_read_here_is_read_as_serde_json_reads_it(
+        at in any::<prop::sample::Index>(),
+        cut in 0..4_usize,
+        put in prop_oneof![Just(String::new()), "[\"\\\\{}\\[\\],: 0-9a-z\\n.-]{1,4}", any::<char>().prop_map(String::from)],
+    ) {
+        let start = USUAL.floor_char_boundary(at.index(USUAL.len()));
+        let end = USUAL.ceil_char_boundary((start + cut).min(USUAL.len()));
+        let json = [&USUAL[..start], put.as_str(), &USUAL[end..]].concat();
+        if let Some(scanned) = scanned(&json) {
+            prop_assert_eq!(Some(scanned), parsed(&json));
+        }
+    }
+
+    #[test]
+    fn the_first_special_byte_is_found(text in "[\"\\\\\\x00-\\x1fa-zü]{0,24}", at in 0..24_usize) {
+        let bytes = text.as_bytes();
+        let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
+        let expected = bytes.iter().enumerate().skip(at).find(|(_, byte)| is_special(byte)).map(|(at, _)| at);
+        prop_assert_eq!(special(bytes, at), expected);
+    }
+}
