@@ -125,6 +125,8 @@ struct Link {
     outgoing: Option<mpsc::Sender<FromAgent>>,
     reports: Reports,
     backoff: Backoff,
+    /// Handshakes in a row that took too long.
+    given_up: u32,
     assignments: watch::Sender<Assignment>,
     health: watch::Sender<Health>,
     forgotten: watch::Sender<u64>,
@@ -163,6 +165,7 @@ pub async fn run(
         outgoing: None,
         reports: Reports::default(),
         backoff: Backoff::default(),
+        given_up: 0,
         assignments,
         health,
         forgotten,
@@ -284,7 +287,8 @@ impl Link {
             draining: self.drain.is_cancelled(),
             formerly: self.spool.formerly().to_vec(),
         };
-        let opening = connect::open(self.settings.aggregator.clone(), self.credentials.clone(), hello);
+        let address = self.settings.aggregator.clone();
+        let opening = connect::open(address, self.credentials.clone(), hello, self.given_up);
         Connection::Opening(Box::pin(opening))
     }
 
@@ -319,6 +323,7 @@ impl Link {
     }
 
     fn lost(&mut self, error: &LinkError, since: Option<Instant>) -> Connection {
+        self.given_up = if error.is_late_handshake() { self.given_up.saturating_add(1) } else { 0 };
         self.outgoing = None;
         self.control.clear();
         self.spool.lost();
