@@ -24,6 +24,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "#[serde(with = \"crate::kept::container_kind\")]",
         )
         .field_attribute(".nodetap.v1.ContainerDied.source", "#[serde(with = \"crate::kept::source\")]")
+        .field_attribute(
+            ".nodetap.v1.ContainerDied.lines_from",
+            "#[serde(with = \"crate::kept::lines_from\")]",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -56,6 +56,10 @@ pub struct Arguments {
     /// Where the kubelet keeps the logs of pods
     #[arg(long, env = "NODETAP_POD_LOGS", value_name = "FOLDER", default_value = "/var/log/pods")]
     pub pod_logs: PathBuf,
+    /// Ask the API server for the log of a container that died where the folder does not give it. Needs `get` on `pods` and on
+    /// `pods/log`, which is to read the logs of every pod of the cluster
+    #[arg(long, env = "NODETAP_POD_LOGS_FROM_API_SERVER")]
+    pub pod_logs_from_api_server: bool,
     /// How often the kubelet is asked when nothing stirs
     #[arg(long, env = "NODETAP_POLL_INTERVAL", value_name = "SECONDS", default_value = "10")]
     pub poll_interval: String,
@@ -239,6 +243,7 @@ impl Arguments {
                 .filter(|name| !name.is_empty())
                 .collect(),
             log_lines,
+            api_log: self.pod_logs_from_api_server,
             redact,
             state,
         };

@@ -19,6 +19,7 @@ use crate::kubernetes::KubernetesAccess;
 use crate::outbox::{Closed, Intake};
 
 use answer::AskError;
+use api_log::ApiLog;
 use inotify::Stir;
 use kubelet::{Kubelet, KubeletError};
 use ledger::Ledger;
@@ -29,6 +30,7 @@ use pods::PodList;
 use saver::Saver;
 
 pub mod answer;
+pub mod api_log;
 pub mod held;
 pub mod inotify;
 pub mod kubelet;
@@ -97,6 +99,8 @@ pub struct Config {
     pub skip_namespaces: BTreeSet<String>,
     /// Whose logs are read.
     pub log_lines: node::LogLines,
+    /// Whether the API server is asked for logs that the log folder does not give.
+    pub api_log: bool,
     /// What is redacted beyond what always is.
     pub redact: redact::named::Named,
     /// Where the ledger is kept; `None`: in memory alone.
@@ -135,9 +139,10 @@ pub async fn run(
     };
     let (ledger, saver) = ledger(&config, &metrics).await;
     let reached = saver.as_ref().map(Saver::reached);
-    let node = Node::new(settings, ledger, saver, intake, metrics.clone())?;
-    let stirs = inotify::spawn(config.pod_logs.clone(), node.held(), metrics.clone());
     let client = access.client.clone();
+    let api_log = config.api_log.then(|| ApiLog::new(client.clone(), metrics.clone()));
+    let node = Node::new(settings, ledger, saver, intake, metrics.clone(), api_log)?;
+    let stirs = inotify::spawn(config.pod_logs.clone(), node.held(), metrics.clone());
     let kubelet = config.kubelet.clone().map(|address| Kubelet::new(access, address));
     let now = Instant::now();
     let mut tap = Tap {
@@ -207,7 +212,7 @@ impl Tap {
     ) -> Result<(), TapError> {
         loop {
             self.open_or_close_watch();
-            let due = self.due();
+            let (due, save_due) = (self.due(), self.node.save_due());
             tokio::select! {
                 biased;
                 Some(stir) = stirs.recv() => self.stirred(stir),
@@ -221,7 +226,8 @@ impl Tap {
                     self.node.announce_again().await?;
                 }
                 mark = next_mark(&mut reached) => self.node.reached(mark),
-                () = until(self.node.save_due()) => self.node.save().await?,
+                () = until(save_due) => self.node.save().await?,
+                (death, lines) = self.node.asked() => self.node.answered(death, lines).await?,
                 change = next(&mut self.watch) => self.changed(change).await?,
                 () = sleep_until(due) => {
                     self.snapshot().await?;

@@ -32,7 +32,7 @@ pub struct Leaf {
     key_der: Vec<u8>,
 }
 
-/// Where a [`Leaf`] was written.
+/// Where a [`Leaf`] is written.
 #[derive(Clone, Debug)]
 pub struct LeafFiles {
     /// The certificate, PEM.
@@ -112,15 +112,21 @@ impl Authority {
     }
 }
 
+// === impl LeafFiles ===
+
+impl LeafFiles {
+    /// `<name>.crt` and `<name>.key` of a folder.
+    pub fn of(folder: &Path, name: &str) -> Self {
+        Self { certificate: folder.join(format!("{name}.crt")), key: folder.join(format!("{name}.key")) }
+    }
+}
+
 // === impl Leaf ===
 
 impl Leaf {
     /// Writes `<name>.crt` and `<name>.key` into a folder.
     pub fn write(&self, folder: &Path, name: &str) -> anyhow::Result<LeafFiles> {
-        let files = LeafFiles {
-            certificate: folder.join(format!("{name}.crt")),
-            key: folder.join(format!("{name}.key")),
-        };
+        let files = LeafFiles::of(folder, name);
         for (path, text) in [(&files.certificate, &self.certificate), (&files.key, &self.key)] {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }

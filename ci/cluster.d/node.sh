@@ -63,7 +63,9 @@ failCgroupV1: false
 failSwapOn: false
 makeIPTablesUtilChains: false
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
-localStorageCapacityIsolation: false
+# As kubelets have it. Without it cadvisor is not asked for file systems, and then nothing is ever evicted: "failed to get summary stats".
+localStorageCapacityIsolation: true
+# No threshold of the disk, which is the machine's.
 evictionHard: {memory.available: "50Mi"}
 YAML
   local line

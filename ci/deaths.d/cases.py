@@ -162,7 +162,22 @@ def dying(prefix, count, node):
     return [pod(f"{prefix}-{number}", main(f"sleep {2 + number * 0.5}; echo gone {number}; exit {40 + number}"), node=node) for number in range(count)]
 
 
-EVICTED = Case("evicted", pod("evicted", main(f"trap '' TERM; {LONG}")), "main was killed: its pod was evicted: The node was low on resource: memory.", 137)
+# It asks for some memory, less than it takes: one that asks for none would not be admitted again by a kubelet that starts under pressure.
+EVICTED = Case("evicted-memory", pod("evicted-memory", main(f"trap '' TERM; {LONG}", resources={"requests": {"memory": "64Ki"}})),
+               "main was killed: its pod was evicted: The node was low on resource: memory", 137)
+
+
+def evicted_for_storage():
+    """Pods that write more than they may: the kubelet evicts them without any pressure on the node."""
+    fill = "trap '' TERM; echo filling; dd if=/dev/zero of={0} bs=1M count=8; " + LONG
+    scratch = pod("evicted-volume", main(fill.format("/scratch/file"), volumeMounts=[{"name": "scratch", "mountPath": "/scratch"}]), node="node2",
+                  volumes=[{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}])
+    own = pod("evicted-storage", main(fill.format("/tmp-file"), resources={"limits": {"ephemeral-storage": "1Mi"}}), node="node2")
+    return [
+        Case("evicted-volume", scratch, 'main was killed: its pod was evicted: Usage of EmptyDir volume "scratch" exceeds the limit "1Mi" (exit 137)', 137),
+        Case("evicted-storage", own, "main was killed: its pod was evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi (exit 137)"
+             '|main was killed: its pod was evicted: Container main exceeded its local ephemeral storage limit "1Mi" (exit 137)', 137),
+    ]
 
 
 def rapid():
@@ -176,3 +191,13 @@ def loops(pods, containers):
     mount = [{"name": "state", "mountPath": "/state"}]
     return [pod(f"loop-{number}", [container(f"c{index}", script.format(f"c{index}", 12 + (number * containers + index) % 17), volumeMounts=mount) for index in range(containers)],
                 node=f"node{1 + number % 2}", restart="Always", grace=1, volumes=[{"name": "state", "emptyDir": {}}]) for number in range(pods)]
+
+
+def by_api_server():
+    """Pods whose last line says which life wrote it: the restartCount. One loops slowly, one as fast as it can, one dies once. Then they
+    rest: without the log folder the agent looks each 10 s, and what dies just before its pod is deleted nobody would see."""
+    script = "n=$(cat /state/n 2>/dev/null || echo 0); echo $((n+1)) >/state/n; [ $n -lt {1} ] || exec sleep 600; sleep {0}; echo round $n; exit 24"
+    mount, state = [{"name": "state", "mountPath": "/state"}], [{"name": "state", "emptyDir": {}}]
+    loops = [pod(f"asked-{name}", main(script.format(seconds, rounds), volumeMounts=mount), restart="Always", grace=1, volumes=state, node=f"node{node}")
+             for name, seconds, rounds, node in (("slow", 25, 3, 1), ("at-once", 0, 25, 2))]
+    return [*loops, pod("asked-once", main(script.format(2, 1), volumeMounts=mount), node="node2", volumes=state)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Event, EventSource, ObjectReference, Pairs, Series, Text, null_if_unknown_time};
 use crate::explain::{Related, explain};
 use crate::identity::Identity;
-use crate::{ContainerDied, ContainerKind, Owner, Source, time};
+use crate::{ContainerDied, ContainerKind, LinesFrom, Owner, Source, time};
 
 /// What is known of the object that a record is about. Its JSON is what the journal keeps beside an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +191,9 @@ pub struct Container<'a> {
     pub back_off: &'a str,
     /// The last lines of its log, oldest first.
     pub last_lines: Vec<&'a str>,
+    /// Where they were read: `log file` or `API server`; empty where there are none.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub lines_from: &'static str,
     /// How the death was seen: `kubelet`, `pod watch` or `log ordinal`.
     pub seen_by: &'static str,
     /// RFC 3339: when the agent saw it.
@@ -354,6 +357,7 @@ impl<'a> Container<'a> {
             run_seconds: death.run_seconds(),
             back_off: &death.back_off,
             last_lines: death.last_lines.iter().map(|line| line.text.as_str()).collect(),
+            lines_from: death.lines_from().name(),
             seen_by: death.source().name(),
             seen_at: time::format_ns(death.seen_ns),
             missed_before: death.missed_before,
@@ -430,6 +434,19 @@ impl Source {
             Self::Kubelet => "kubelet",
             Self::PodWatch => "pod watch",
             Self::LogOrdinal => "log ordinal",
+        }
+    }
+}
+
+// === impl LinesFrom ===
+
+impl LinesFrom {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "",
+            Self::LogFile => "log file",
+            Self::ApiServer => "API server",
         }
     }
 }

@@ -25,3 +25,4 @@ macro_rules! by_name {
 
 by_name!(container_kind, ContainerKind, [App, Init, Sidecar, Ephemeral]);
 by_name!(source, Source, [Kubelet, PodWatch, LogOrdinal]);
+by_name!(lines_from, LinesFrom, [LogFile, ApiServer]);

@@ -60,6 +60,16 @@ pub enum Missing {
     OptedOut,
     /// A name that cannot be part of a path.
     Name,
+    /// The API server does not let the agent read logs.
+    Forbidden,
+    /// The API server was asked as often as the agent may.
+    Busy,
+    /// What the API server gave could not be shown to be of the life that ended.
+    OtherLife,
+    /// The API server, or the kubelet behind it, did not give it.
+    Unanswered,
+    /// Longer than is taken of the API server, so that its end is not there.
+    TooLong,
 }
 
 /// A record of the file, joined with the parts before it.
@@ -80,7 +90,17 @@ impl Missing {
             Self::Unreadable => "unreadable",
             Self::OptedOut => "opted_out",
             Self::Name => "name",
+            Self::Forbidden => "forbidden",
+            Self::Busy => "busy",
+            Self::OtherLife => "other_life",
+            Self::Unanswered => "unanswered",
+            Self::TooLong => "too_long",
         }
+    }
+
+    /// Whether a log that the folder does not give may be had elsewhere.
+    pub(super) fn may_be_elsewhere(self) -> bool {
+        matches!(self, Self::NoFolder | Self::NoFile | Self::Unreadable)
     }
 }
 
@@ -90,12 +110,7 @@ impl Log<'_> {
     /// The container's folder below `root`; `None` where a name is not one that Kubernetes gives.
     pub fn folder(&self, root: &Path) -> Option<PathBuf> {
         let parts = [self.namespace, self.pod, self.pod_uid, self.container];
-        let plain = |part: &&str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        };
-        parts.iter().all(plain).then(|| {
+        parts.iter().all(|part| is_plain(part)).then(|| {
             root.join(format!("{}_{}_{}", self.namespace, self.pod, self.pod_uid)).join(self.container)
         })
     }
@@ -133,6 +148,13 @@ impl Log<'_> {
         }
         if lines.is_empty() { Err(Missing::Empty) } else { Ok(lines) }
     }
+}
+
+/// Whether a name is one that Kubernetes gives, and so can be part of a path.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
 /// Cuts to what a death carries: the last [`LINES`] lines and [`BYTES`] bytes; a line that is too long alone keeps its end.

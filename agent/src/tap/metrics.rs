@@ -35,6 +35,8 @@ pub struct Metrics {
     last_snapshot: Gauge<f64, AtomicU64>,
     lines: Counter,
     lines_missing: Family<MissingLabels, Counter>,
+    api_log: Gauge<i64, AtomicI64>,
+    api_log_deaths: Counter,
     redactions: Family<RedactionLabels, Counter>,
     source: Family<SourceLabels, Gauge<i64, AtomicI64>>,
     bad_pods: Counter,
@@ -176,6 +178,8 @@ impl Metrics {
             last_snapshot,
             lines,
             lines_missing,
+            api_log,
+            api_log_deaths,
             redactions,
             source,
             bad_pods,
@@ -225,6 +229,16 @@ impl Metrics {
             "log_lines_missing",
             "Deaths with a non-zero exit that go without log lines, by reason",
             lines_missing,
+        );
+        registry.register(
+            "api_log",
+            "1 where the API server is asked for logs that the log folder does not give; 0: that is not set, or refused",
+            api_log,
+        );
+        registry.register(
+            "api_log_deaths",
+            "Deaths whose last log lines came from the API server",
+            api_log_deaths,
         );
         registry.register("redactions", "Secrets taken out of log lines and messages, by kind", redactions);
         registry.register("source", "1 for the source in use", source);
@@ -331,6 +345,15 @@ impl Metrics {
 
     pub(super) fn lines_missing(&self, reason: Missing) {
         self.lines_missing.get_or_create(&MissingLabels { reason: reason.name() }).inc();
+    }
+
+    /// Whether the API server is asked for logs.
+    pub(super) fn api_log(&self, asks: bool) {
+        self.api_log.set(i64::from(asks));
+    }
+
+    pub(super) fn api_log_deaths(&self) {
+        self.api_log_deaths.inc();
     }
 
     pub(super) fn redacted(&self, kind: &str, times: u64) {

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodetap_wire::{ContainerDied, PodFacts, Record, Source, record, time};
+use nodetap_wire::{ContainerDied, LinesFrom, LogLine, PodFacts, Record, Source, record, time};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::outbox::{Closed, Intake, Taken};
 
+use super::api_log::{self, ApiLog};
 use super::held::Held;
 use super::ledger::{Ledger, LogSeen, Seen};
 use super::logs::{self, Log, Missing};
@@ -64,6 +65,8 @@ pub struct Node {
     ledger: Ledger,
     saver: Option<Saver>,
     held: Held,
+    /// `None`: the API server is not asked for logs.
+    api_log: Option<ApiLog>,
     known: HashMap<String, Known>,
     /// Containers that wait in back-off.
     back_off: BTreeSet<BackOffLabels>,
@@ -108,11 +111,13 @@ impl Node {
         saver: Option<Saver>,
         intake: Intake,
         metrics: Metrics,
+        api_log: Option<ApiLog>,
     ) -> Result<Self, regex::Error> {
         Ok(Self {
             ledger,
             saver,
             held: Held::default(),
+            api_log,
             intake,
             metrics,
             redactor: Arc::new(Redactor::with(settings.redact.clone())?),
@@ -191,18 +196,44 @@ impl Node {
         // The lines first: a log can be gone while the outbox is full.
         let mut deaths = Vec::with_capacity(told.deaths.len());
         for death in told.deaths {
-            deaths.push(self.complete(death).await);
+            deaths.extend(self.with_lines(&pod, death).await);
         }
         self.announce(&pod, &uid).await?;
         for death in deaths {
-            self.metrics.death(match death.source() {
-                Source::LogOrdinal => SourceName::log_ordinal,
-                Source::PodWatch => SourceName::pod_watch,
-                _ => SourceName::kubelet,
-            });
-            self.hand_over(record::Kind::Death(death)).await?;
+            self.hand_over_death(death).await?;
         }
         Ok(Some(uid))
+    }
+
+    /// The next death for whose last lines the API server was asked; waits for ever where it was asked for none. Can be dropped and
+    /// called again.
+    pub async fn asked(&mut self) -> (ContainerDied, Result<Vec<LogLine>, Missing>) {
+        if let Some(api_log) = &mut self.api_log
+            && let Some(answered) = api_log.next().await
+        {
+            return answered;
+        }
+        std::future::pending().await
+    }
+
+    /// Takes what [`Self::asked`] gave.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn answered(
+        &mut self,
+        mut death: ContainerDied,
+        lines: Result<Vec<LogLine>, Missing>,
+    ) -> Result<(), Closed> {
+        match lines {
+            Ok(lines) => {
+                death.last_lines = lines;
+                death.set_lines_from(LinesFrom::ApiServer);
+            }
+            Err(missing) => self.metrics.lines_missing(missing),
+        }
+        let death = self.complete(death);
+        self.hand_over_death(death).await
     }
 
     /// Takes it that a pod is gone, by its last state.
@@ -231,9 +262,11 @@ impl Node {
         }
     }
 
-    /// When the ledger is to be saved.
+    /// When the ledger is to be saved: later while deaths that it calls reported wait for the API server.
     pub fn save_due(&self) -> Option<Instant> {
-        self.saver.as_ref()?.due(&self.ledger)
+        let due = self.saver.as_ref()?.due(&self.ledger)?;
+        let waits = self.api_log.as_ref().is_some_and(|api_log| !api_log.is_empty());
+        Some(if waits { due + api_log::WITHIN } else { due })
     }
 
     /// Takes the ledger to be saved once all that it calls reported is safe.
@@ -241,6 +274,11 @@ impl Node {
     /// # Errors
     /// Where the outbox has ended.
     pub async fn save(&mut self) -> Result<(), Closed> {
+        while let Some(api_log) = &mut self.api_log
+            && let Some((death, lines)) = api_log.next().await
+        {
+            self.answered(death, lines).await?;
+        }
         match &mut self.saver {
             Some(saver) => saver.take(&self.ledger, &self.intake).await,
             None => Ok(()),
@@ -339,15 +377,34 @@ impl Node {
         Ok(())
     }
 
-    /// Adds the last lines, and takes out secrets.
-    async fn complete(&self, mut death: ContainerDied) -> ContainerDied {
-        let mut counts = Counts::new();
+    /// A death with its last lines, as the log folder has them; `None` where the API server is asked for them.
+    async fn with_lines(&mut self, pod: &Pod, mut death: ContainerDied) -> Option<ContainerDied> {
         if death.exit_code != Some(0) {
             match self.last_lines(&death).await {
-                Ok(lines) => death.last_lines = lines,
-                Err(missing) => self.metrics.lines_missing(missing),
+                Ok(lines) => {
+                    death.last_lines = lines;
+                    death.set_lines_from(LinesFrom::LogFile);
+                }
+                Err(missing) => {
+                    let missing = match &mut self.api_log {
+                        Some(api_log) if missing.may_be_elsewhere() => {
+                            match api_log.ask(pod, &death, missing) {
+                                Ok(()) => return None,
+                                Err(missing) => missing,
+                            }
+                        }
+                        _ => missing,
+                    };
+                    self.metrics.lines_missing(missing);
+                }
             }
         }
+        Some(self.complete(death))
+    }
+
+    /// Takes out secrets, and adds what is known of the node.
+    fn complete(&self, mut death: ContainerDied) -> ContainerDied {
+        let mut counts = Counts::new();
         self.redactor.lines(&mut death.last_lines, &mut counts);
         logs::fit(&mut death.last_lines);
         self.metrics.lines(death.last_lines.len());
@@ -366,7 +423,7 @@ impl Node {
         death
     }
 
-    async fn last_lines(&self, death: &ContainerDied) -> Result<Vec<nodetap_wire::LogLine>, Missing> {
+    async fn last_lines(&self, death: &ContainerDied) -> Result<Vec<LogLine>, Missing> {
         let says = death.annotations.get(LOG_LINES).map(String::as_str);
         let wanted =
             self.settings.log_lines.takes(says) && !self.settings.skip_namespaces.contains(&death.namespace);
@@ -398,6 +455,15 @@ impl Node {
         for (kind, times) in counts {
             self.metrics.redacted(self.redactor.name(*kind), *times);
         }
+    }
+
+    async fn hand_over_death(&self, death: ContainerDied) -> Result<(), Closed> {
+        self.metrics.death(match death.source() {
+            Source::LogOrdinal => SourceName::log_ordinal,
+            Source::PodWatch => SourceName::pod_watch,
+            _ => SourceName::kubelet,
+        });
+        self.hand_over(record::Kind::Death(death)).await
     }
 
     async fn hand_over(&self, kind: record::Kind) -> Result<(), Closed> {

@@ -335,24 +335,24 @@ impl Pod {
             .map_or("", |condition| condition.reason.as_str())
     }
 
-    /// Whether some container of it has not ended.
-    pub fn has_running(&self) -> bool {
+    /// The statuses of its containers of every kind.
+    pub fn statuses(&self) -> impl Iterator<Item = &ContainerStatus> {
         let status = &self.status;
         [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
             .into_iter()
             .flatten()
-            .any(|container| container.state.running.is_some())
+    }
+
+    /// Whether some container of it has not ended.
+    pub fn has_running(&self) -> bool {
+        self.statuses().any(|container| container.state.running.is_some())
     }
 
     /// Its containers that wait, and what for.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
-        let status = &self.status;
-        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
-            .into_iter()
-            .flatten()
-            .filter_map(|container| {
-                Some((container.name.as_str(), container.state.waiting.as_ref()?.reason.as_str()))
-            })
+        self.statuses().filter_map(|container| {
+            Some((container.name.as_str(), container.state.waiting.as_ref()?.reason.as_str()))
+        })
     }
 
     /// Owner references, as the wire has them.

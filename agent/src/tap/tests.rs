@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use nodetap_bench::cluster::{
-    BackOff, ContainerSpec, Ending, KubeletFault, Options, PodSpec, SimulatedCluster,
+    Answer, BackOff, ContainerSpec, Ending, KubeletFault, Options, PodSpec, Scope, SimulatedCluster, Times,
 };
-use nodetap_wire::{ContainerDied, Record, record};
+use nodetap_wire::{ContainerDied, LinesFrom, Record, record};
 
 use super::*;
 use crate::outbox::{self, Taken, Taking};
@@ -41,6 +41,7 @@ impl Tapped {
             poll_interval: Duration::from_secs(1),
             skip_namespaces: BTreeSet::new(),
             log_lines: node::LogLines::OptOut,
+            api_log: false,
             redact: redact::named::Named::default(),
             state: None,
         };
@@ -156,6 +157,111 @@ async fn an_agent_that_starts_again_repeats_no_death_that_is_safe_and_tells_the_
     tapped.cancel.cancel();
 }
 
+fn exposition(metrics: &Metrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    nodetap_runtime::exposition::prometheus(&registry)
+}
+
+/// The agent has no log folder, and may ask the API server.
+fn without_folder(config: &mut Config) {
+    config.pod_logs = "/nowhere/pods".into();
+    config.api_log = true;
+}
+
+#[tokio::test]
+async fn without_the_log_folder_last_lines_come_from_the_api_server_redacted_and_say_so() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start_with(cluster, None, without_folder).await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().end(&web_0, "app", &Ending::exit(7, "password=hunter2")).unwrap();
+    let death = tapped.death().await;
+    assert_eq!(death.last_lines.last().unwrap().text, "password=[redacted]");
+    assert_eq!(death.lines_from(), LinesFrom::ApiServer);
+    // Nobody has seen this end before the next start: it is the previous one by then.
+    let lives = tapped.cluster.lives();
+    lives.start(&web_0, "app").unwrap();
+    lives.end(&web_0, "app", &Ending::exit(8, "the second")).unwrap();
+    lives.back_off(&web_0, "app", BackOff::Waiting).unwrap();
+    lives.start(&web_0, "app").unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.last_lines.last().unwrap().text.as_str()), (Some(8), "the second"));
+    let text = exposition(&tapped.metrics);
+    for line in ["nodetap_agent_tap_api_log 1", "nodetap_agent_tap_api_log_deaths_total 2"] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn pods_that_opted_out_are_not_asked_for_at_the_api_server_either() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start_with(cluster, None, |config| {
+        without_folder(config);
+        config.skip_namespaces.insert("shop".into());
+    })
+    .await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().end(&web_0, "app", &Ending::exit(7, "mine alone")).unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.last_lines.len(), death.lines_from()), (0, LinesFrom::Unspecified));
+    assert_eq!(tapped.cluster.requests("log"), 0);
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn an_api_server_that_refuses_logs_costs_no_death_and_is_not_asked_again() {
+    let cluster = cluster().await;
+    cluster.faults().answer(Scope::Logs, Answer::Forbidden, Times::Always);
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start_with(cluster, None, without_folder).await;
+    tapped.pod("web-0").await;
+    for exit_code in [7, 8] {
+        tapped.cluster.lives().end(&web_0, "app", &Ending::exit(exit_code, "bye")).unwrap();
+        let death = tapped.death().await;
+        assert_eq!((death.exit_code, death.last_lines.len()), (Some(exit_code), 0));
+        tapped.cluster.lives().start(&web_0, "app").unwrap();
+    }
+    assert_eq!(tapped.cluster.requests("log"), 1);
+    let text = exposition(&tapped.metrics);
+    for line in
+        [r#"nodetap_agent_tap_log_lines_missing_total{reason="forbidden"} 2"#, "nodetap_agent_tap_api_log 0"]
+    {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_death_whose_lines_are_asked_for_is_not_saved_as_told_before_it_is_handed_over() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("ledger");
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start_with(cluster, None, |config| {
+        without_folder(config);
+        config.state = Some(state.path().to_owned());
+    })
+    .await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().end(&web_0, "app", &Ending::exit(7, "bye")).unwrap();
+    let mut told = false;
+    while !std::fs::read_to_string(&file).is_ok_and(|saved| saved.contains(r#""accounted":1"#)) {
+        tokio::select! {
+            taken = tapped.taken.recv() => match taken.unwrap() {
+                Taken::Record(Record { kind: Some(record::Kind::Death(_)) }) => told = true,
+                Taken::Mark(mark) => mark.reach(),
+                _ => {}
+            },
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    assert!(told, "the ledger calls a death reported that nobody has been told of");
+    tapped.cancel.cancel();
+}
+
 #[tokio::test]
 async fn a_container_in_back_off_is_told_by_the_labels_of_kube_state_metrics_while_it_waits() {
     let cluster = cluster().await;
@@ -208,10 +314,7 @@ async fn a_kubelet_that_answers_403_is_left_for_the_pod_watch() {
     tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(7, "bye")).await.unwrap();
     let death = tapped.death().await;
     assert_eq!((death.exit_code, death.source()), (Some(7), Source::PodWatch));
-    let mut text = String::new();
-    let mut registry = prometheus_client::registry::Registry::default();
-    tapped.metrics.register(&mut registry);
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = exposition(&tapped.metrics);
     assert!(
         text.contains(r#"nodetap_agent_tap_snapshots_total{source="kubelet",outcome="forbidden"} 1"#),
         "{text}"

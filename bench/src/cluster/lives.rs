@@ -369,25 +369,38 @@ impl Lives {
             }
         };
         let container = found.spec.name.as_str();
-        let running = matches!(found.state, ContainerState::Running { .. });
-        // A container in back-off: its previous run is the one that died last.
-        let generation = match (previous, running) {
-            (false, _) if found.id.is_empty() => None,
-            (false, _) | (true, false) => Some(found.restart_count),
-            (true, true) => found.restart_count.checked_sub(1),
+        // The generation of `lastState`: in back-off it is the container's own. Source: `validateContainerLogStatus` of the kubelet.
+        let last = found.last.as_ref().and_then(|last| {
+            if last.container_id == found.id {
+                Some(found.restart_count)
+            } else {
+                found.restart_count.checked_sub(1)
+            }
+        });
+        let waits = match &found.state {
+            ContainerState::Waiting { reason, .. } => Some(*reason),
+            _ => None,
         };
-        let missing = || {
-            let which = if previous { "previous terminated container" } else { "container" };
-            Status::bad_request(format!("{which} \"{container}\" in pod \"{name}\" not found"))
+        let generation = match (previous, waits) {
+            (true, _) => last.ok_or_else(|| {
+                format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
+            }),
+            (false, None) => Ok(found.restart_count),
+            (false, Some(reason)) => last.ok_or_else(|| {
+                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
+            }),
         };
-        let folder = self.folders.get(&pod.spec.node).ok_or_else(missing)?;
+        let generation = generation.map_err(Status::bad_request)?;
+        let folder = self.folders.get(&pod.spec.node).ok_or_else(|| Status::not_found("pods", name))?;
         let logs = Logs::new(folder, namespace, name, &pod.uid, container);
-        let lines = logs.read(generation.ok_or_else(missing)?).map_err(|_| missing())?;
-        let skip = tail.map_or(0, |tail| lines.len().saturating_sub(tail));
-        let show = |(at, line): &(String, String)| {
-            if timestamps { format!("{at} {line}\n") } else { format!("{line}\n") }
-        };
-        Ok(lines.iter().skip(skip).map(show).collect())
+        // The kubelet has begun its answer by then: what is wrong stands in it, under a 200.
+        Ok(logs.answer(generation, tail, timestamps).unwrap_or_else(|_| {
+            let path = logs.file(generation);
+            let path = path.display();
+            format!(
+                "failed to try resolving symlinks in path \"{path}\": lstat {path}: no such file or directory"
+            )
+        }))
     }
 
     fn restarts(&self, pod: &PodRef, name: &str, exit_code: i32) -> bool {

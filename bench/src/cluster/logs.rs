@@ -82,6 +82,34 @@ impl Logs {
         Ok(lines)
     }
 
+    /// What a kubelet answers of a generation's file: of its last records, which need not begin a line, their text, joined where a line
+    /// goes on; the time stands before what begins a line. Source: `ReadLogs` in `k8s.io/cri-client/pkg/logs`.
+    pub(super) fn answer(
+        &self,
+        generation: u32,
+        tail: Option<usize>,
+        timestamps: bool,
+    ) -> io::Result<String> {
+        let text = fs::read_to_string(self.file(generation))?;
+        let records: Vec<&str> = text.lines().collect();
+        let skipped = tail.map_or(0, |tail| records.len().saturating_sub(tail));
+        let (mut answer, mut begins) = (String::new(), true);
+        for record in records.into_iter().skip(skipped) {
+            let mut fields = record.splitn(4, ' ');
+            let (at, _, tag, rest) = (fields.next(), fields.next(), fields.next(), fields.next());
+            if timestamps && begins {
+                answer.push_str(at.unwrap_or_default());
+                answer.push(' ');
+            }
+            answer.push_str(rest.unwrap_or_default());
+            begins = tag != Some("P");
+            if begins {
+                answer.push('\n');
+            }
+        }
+        Ok(answer)
+    }
+
     /// The file of one generation.
     pub(super) fn file(&self, generation: u32) -> PathBuf {
         self.0.join(format!("{generation}.log"))

@@ -355,6 +355,40 @@ async fn of_a_containers_logs_the_last_dead_one_is_kept() {
 }
 
 #[tokio::test]
+async fn the_log_that_is_answered_is_that_of_the_state_that_it_is_asked_of() {
+    let (cluster, client) = cluster().await;
+    let lives = cluster.lives();
+    let web = lives.create(pod("web")).unwrap();
+    let log = async |query: &str| {
+        let path = format!("/api/v1/namespaces/shop/pods/web/log?container=app&{query}");
+        let answer = client.get(&path).await.unwrap();
+        (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
+    };
+    let (status, body) = log("").await;
+    assert!(status == 400 && body.contains("is waiting to start: ContainerCreating"), "{body}");
+    lives.start(&web, "app").unwrap();
+    lives.end(&web, "app", &Ending::exit(1, "the first")).unwrap();
+    // It has ended, and nothing was before it.
+    assert_eq!(log("").await, (200, "the first\n".to_owned()));
+    let (status, body) = log("previous=true").await;
+    assert!(status == 400 && body.contains("previous terminated container"), "{body}");
+    lives.back_off(&web, "app", BackOff::Waiting).unwrap();
+    assert_eq!(log("previous=true").await, (200, "the first\n".to_owned()));
+    lives.start(&web, "app").unwrap();
+    assert_eq!(log("previous=true").await, (200, "the first\n".to_owned()));
+    let long = "x".repeat(40_000);
+    lives.write(&web, "app", "stdout", &["before", &long, "after"]).unwrap();
+    // Of the long line the last two of its three records, and each line has one time.
+    let (_, body) = log("tailLines=3&timestamps=true").await;
+    let lines: Vec<&str> = body.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!((lines[0].len(), lines[1]), (40_000 - 16 * 1024, "after"));
+    assert_eq!(log("limitBytes=3").await.1, "bef");
+    std::fs::remove_dir_all(cluster.nodes()[0].pod_logs.join(format!("shop_web_{}", web.uid))).unwrap();
+    let (status, body) = log("previous=true").await;
+    assert!(status == 200 && body.starts_with("failed to try resolving symlinks in path"), "{body}");
+}
+
+#[tokio::test]
 async fn a_pod_watch_is_of_one_node_and_has_bookmarks() {
     let options = Options { nodes: 2, bookmark_interval: Duration::from_millis(20), ..Options::default() };
     let (cluster, client) = with(options).await;

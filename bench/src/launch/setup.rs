@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,10 @@ use tokio::process::Command;
 use super::child::Child;
 use crate::cluster::{Node, SimulatedCluster};
 use crate::pki::{Authority, LeafFiles};
+
+/// The folder of all certificates, and the name of the aggregator's in it.
+const CERTIFICATES: &str = "certificates";
+const AGGREGATOR: &str = "aggregator";
 
 /// Files and addresses.
 #[derive(Clone, Debug)]
@@ -119,19 +124,14 @@ impl Setup {
         agents: &[Agent],
         wishes: &Wishes,
     ) -> anyhow::Result<Self> {
-        let certificates = folder.join("certificates");
         let journal = folder.join("journal");
-        for made in [&certificates, &journal] {
-            std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
-        }
+        std::fs::create_dir_all(&journal).with_context(|| format!("cannot make {}", journal.display()))?;
         let authority = Authority::new("nodetap-bench-ca")?;
-        let ca = certificates.join("ca.crt");
+        let ca = folder.join("ca.crt");
         std::fs::write(&ca, authority.pem()).with_context(|| format!("cannot write {}", ca.display()))?;
-        let aggregator = authority.aggregator()?.write(&certificates, "aggregator")?;
-        for agent in agents {
-            authority.agent(&agent.node)?.write(&certificates, &agent.node)?;
-        }
-        let token = certificates.join("history-token");
+        let nodes = agents.iter().map(|agent| agent.node.as_str());
+        let certificate = issue(&authority, folder, nodes)?;
+        let token = folder.join("history-token");
         std::fs::write(&token, format!("{}\n", secret()?))
             .with_context(|| format!("cannot write {}", token.display()))?;
         let address = free_port(wishes.address)?;
@@ -149,7 +149,7 @@ impl Setup {
             journal,
             poll_seconds: wishes.poll_seconds,
             file: folder.join("records.json"),
-            certificate: aggregator,
+            certificate,
             wishes: wishes.clone(),
         };
         setup.write_configuration()?;
@@ -180,12 +180,8 @@ impl Setup {
 
     /// The files of an agent's mutual TLS.
     pub(crate) fn files(&self, node: &str) -> Files {
-        let certificates = self.folder.join("certificates");
-        Files {
-            ca: self.ca.clone(),
-            certificate: certificates.join(format!("{node}.crt")),
-            key: certificates.join(format!("{node}.key")),
-        }
+        let LeafFiles { certificate, key } = LeafFiles::of(&self.folder.join(CERTIFICATES), node);
+        Files { ca: self.ca.clone(), certificate, key }
     }
 
     /// The folder of an agent's state.
@@ -195,9 +191,7 @@ impl Setup {
 
     /// Issues all certificates anew, where the old ones are.
     pub(crate) fn renew(&self, nodes: &[String]) -> anyhow::Result<()> {
-        let certificates = self.folder.join("certificates");
-        self.authority.aggregator()?.write(&certificates, "aggregator")?;
-        nodes.iter().try_for_each(|node| self.authority.agent(node)?.write(&certificates, node).map(drop))
+        issue(&self.authority, &self.folder, nodes.iter().map(String::as_str)).map(drop)
     }
 
     pub(crate) fn start_aggregator(&self) -> anyhow::Result<Child> {
@@ -208,7 +202,7 @@ impl Setup {
 
     pub(crate) fn start_agent(&self, agent: &Agent) -> anyhow::Result<Child> {
         let binary = self.binaries.join("nodetap-agent");
-        let certificates = self.folder.join("certificates");
+        let files = self.files(&agent.node);
         let (mut command, listen) = match &agent.network {
             None => (Command::new(binary), free_port(Ipv4Addr::LOCALHOST)?),
             Some((namespace, address)) => {
@@ -227,11 +221,11 @@ impl Setup {
             ])
             .args(["--listen", &listen.to_string()])
             .arg("--tls-ca")
-            .arg(&self.ca)
+            .arg(files.ca)
             .arg("--tls-certificate")
-            .arg(certificates.join(format!("{}.crt", agent.node)))
+            .arg(files.certificate)
             .arg("--tls-key")
-            .arg(certificates.join(format!("{}.key", agent.node)))
+            .arg(files.key)
             .arg("--kubeconfig")
             .arg(&agent.kubeconfig)
             .arg("--state")
@@ -279,6 +273,25 @@ impl Setup {
         });
         format!("{configuration:#}\n")
     }
+}
+
+/// Issues the certificates of the aggregator and of these nodes, and puts them where the old ones are in one step, as the kubelet does
+/// with a Secret: who starts meanwhile reads no half of a file. Answers those of the aggregator.
+fn issue<'a>(
+    authority: &Authority,
+    folder: &Path,
+    nodes: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<LeafFiles> {
+    let new = tempfile::Builder::new().prefix(&format!("{CERTIFICATES}-")).tempdir_in(folder)?.keep();
+    authority.aggregator()?.write(&new, AGGREGATOR)?;
+    for node in nodes {
+        authority.agent(node)?.write(&new, node)?;
+    }
+    let link = folder.join(format!("{CERTIFICATES}.new"));
+    symlink(&new, &link)
+        .and_then(|()| std::fs::rename(&link, folder.join(CERTIFICATES)))
+        .with_context(|| format!("cannot put the certificates of {} in place", new.display()))?;
+    Ok(LeafFiles::of(&folder.join(CERTIFICATES), AGGREGATOR))
 }
 
 /// 64 hexadecimal digits that nobody can guess.

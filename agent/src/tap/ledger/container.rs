@@ -433,6 +433,7 @@ impl End {
             node_booted_ns: 0,
             // The aggregator knows the events as well.
             explanation: String::new(),
+            lines_from: 0,
         }
     }
 }
