@@ -122,17 +122,22 @@ impl App {
         let mut tasks = Tasks::default();
         tasks.heed_signals();
         let stop = tasks.stop_token();
-        let client = access.client.clone();
+        let client = access.watches.clone();
+        let reach = event_watch::reach::Reach::default();
         let wiring = event_watch::Wiring {
             assignments: assignments.clone(),
             intake: intake.clone(),
             reports: report,
             tally: tally.clone(),
             names: names.clone(),
+            reach: reach.clone(),
             metrics: watch_metrics.clone(),
             progress,
         };
         tasks.spawn("watch", event_watch::run(client.clone(), wiring, stop.clone()));
+        let reaching =
+            event_watch::reach::run(client.clone(), reach.clone(), watch_metrics.clone(), stop.clone());
+        tasks.spawn("reach", reaching);
         let negotiating =
             event_watch::negotiate::run(client, negotiations, find, watch_metrics, stop.clone());
         tasks.spawn("negotiate", negotiating);
@@ -154,6 +159,7 @@ impl App {
             findings,
             names: names.subscribe(),
             tally,
+            reach,
             drain: drain.clone(),
         };
         tasks.spawn(

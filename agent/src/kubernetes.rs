@@ -27,12 +27,38 @@ use tonic::codegen::{Service, StdError};
 /// A connection that is not there by then is tried anew.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection on which nothing comes is asked about after so long, then each so often, and is gone after so many without an
-/// answer: 11 s in all. A watch of few events says nothing for minutes, and an API server whose node is gone says no more than that.
-const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
+/// After what silence a peer is gone. A watch of few events says nothing for minutes, and an API server whose node is gone says no
+/// more than that: the kernel asks the other kernel, of which the API server itself hears nothing.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    /// A connection on which nothing comes is asked about after so long.
+    idle: Duration,
+    /// And then each so often.
+    interval: Duration,
+    /// It is gone after so many without an answer.
+    probes: u32,
+    /// It is gone as well when what was sent is not acknowledged for so long: a request is a few hundred bytes. Linux ends a
+    /// connection by this time instead of the number of probes where both are given; it lies before the probe that would be one
+    /// too many, as a timer may fire a little early.
+    unacknowledged: Duration,
+}
 
-/// A request is a few hundred bytes: a peer whose kernel does not acknowledge them is gone.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(11);
+/// 11 s: nobody waits for it.
+const PATIENT: Silence = Silence {
+    idle: Duration::from_secs(5),
+    interval: Duration::from_secs(2),
+    probes: 3,
+    unacknowledged: Duration::from_millis(10_500),
+};
+
+/// 3 s, two lost probes: a holder of event watches is to be replaced within 5 s. A packet a second and silent watch, of which there
+/// are few; a watch that is ended for nothing goes on where it was.
+const IMPATIENT: Silence = Silence {
+    idle: Duration::from_secs(1),
+    interval: Duration::from_secs(1),
+    probes: 2,
+    unacknowledged: Duration::from_millis(2_500),
+};
 
 /// What the kubelet and kubectl set in every pod.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
@@ -42,6 +68,8 @@ const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 pub struct KubernetesAccess {
     /// Speaks to the API server.
     pub client: Client,
+    /// The same, and knows within 3 s that the API server is gone: for the event watches, which others take over then.
+    pub watches: Client,
     config: Config,
     token: Arc<Token>,
 }
@@ -81,6 +109,16 @@ pub enum AccessError {
         url: String,
         /// What is wrong.
         error: Box<kube::Error>,
+    },
+    /// There is a proxy, which this agent does not speak through.
+    #[error(
+        "the API server {url} is to be reached by the proxy {proxy}, and this agent uses none: remove proxy-url from the kubeconfig, or HTTPS_PROXY from the agent's environment, and let it connect by itself"
+    )]
+    Proxy {
+        /// The server.
+        url: String,
+        /// The proxy's host and port.
+        proxy: String,
     },
     /// A file of credentials or trust cannot be read.
     #[error("{path} cannot be read: {error}")]
@@ -140,8 +178,14 @@ impl KubernetesAccess {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = None;
+        if let Some(proxy) = &config.proxy_url {
+            // Without the user and password that may stand before it.
+            let proxy = format!("{}:{}", proxy.host().unwrap_or_default(), proxy.port_u16().unwrap_or(80));
+            return Err(AccessError::Proxy { url: config.cluster_url.to_string(), proxy });
+        }
         let token = Arc::new(Token::of(&config)?);
-        Ok(Self { client: client(config.clone(), &token)?, config, token })
+        let [patient, impatient] = [PATIENT, IMPATIENT].map(|silence| client(&config, &token, silence));
+        Ok(Self { client: patient?, watches: impatient?, config, token })
     }
 
     /// A client for another server of the cluster, such as a kubelet, with the same credentials.
@@ -152,7 +196,6 @@ impl KubernetesAccess {
         let mut config = self.config.clone();
         config.cluster_url = server;
         config.tls_server_name = None;
-        config.proxy_url = None;
         match trust {
             // Whether the API server is verified says nothing about this server.
             Trust::Cluster => config.accept_invalid_certs = false,
@@ -163,7 +206,7 @@ impl KubernetesAccess {
             }
             Trust::Anybody => config.accept_invalid_certs = true,
         }
-        client(config, &self.token)
+        client(&config, &self.token, PATIENT)
     }
 
     /// The cluster's CA bundle in PEM, as it is now; `None` where the configuration names none.
@@ -276,22 +319,21 @@ async fn read_kubeconfig(path: &Path) -> Result<Config, Box<KubeconfigError>> {
     Ok(Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await?)
 }
 
-fn client(config: Config, token: &Arc<Token>) -> Result<Client, AccessError> {
-    let url = config.cluster_url.to_string();
-    let made = if config.proxy_url.is_some() { Client::try_from(config) } else { direct(&config, token) };
-    made.map_err(|error| AccessError::Client { url, error: Box::new(error) })
+fn client(config: &Config, token: &Arc<Token>, silence: Silence) -> Result<Client, AccessError> {
+    let url = || config.cluster_url.to_string();
+    made(config, token, silence).map_err(|error| AccessError::Client { url: url(), error: Box::new(error) })
 }
 
-/// As kube makes one without a proxy, but with connections that find out that their peer is gone, and with a token from a file as it
+/// As kube makes one, but with connections that find out that their peer is gone, and with a token from a file as it
 /// is at each request: kube reads it once a minute, and would go on for so long with one that is refused.
-fn direct(config: &Config, token: &Arc<Token>) -> Result<Client, kube::Error> {
+fn made(config: &Config, token: &Arc<Token>, silence: Silence) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(config.connect_timeout);
-    tcp.set_keepalive(Some(KEEP_ALIVE.0));
-    tcp.set_keepalive_interval(Some(KEEP_ALIVE.1));
-    tcp.set_keepalive_retries(Some(KEEP_ALIVE.2));
-    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    tcp.set_keepalive(Some(silence.idle));
+    tcp.set_keepalive_interval(Some(silence.interval));
+    tcp.set_keepalive_retries(Some(silence.probes));
+    tcp.set_tcp_user_timeout(Some(silence.unacknowledged));
     let tls = config.rustls_https_connector_with_connector(tcp)?;
     // That of TCP is over when a peer accepts; one that then says nothing of TLS is given up here.
     let mut bounded = TimeoutConnector::new(tls);

@@ -30,6 +30,7 @@ use self::tls::Credentials;
 use crate::outbox::spool::Spool;
 use crate::outbox::{self, Taken, Taking, spool};
 use crate::watch::names::Named;
+use crate::watch::reach::Reach;
 use crate::watch::tally::Tally;
 
 /// Batches on their way: enough for 10,000 records a second at an aggregator that answers after 0.8 s.
@@ -82,6 +83,8 @@ pub struct Ends {
     pub names: watch::Receiver<Named>,
     /// What the watches took.
     pub tally: Tally,
+    /// Whether the API server answers, and how soon.
+    pub reach: Reach,
     /// Cancelled when this agent is to end, and its watches are to go to others before.
     pub drain: CancellationToken,
 }
@@ -125,6 +128,8 @@ struct Link {
     outgoing: Option<mpsc::Sender<FromAgent>>,
     reports: Reports,
     backoff: Backoff,
+    /// Handshakes in a row that took too long.
+    given_up: u32,
     assignments: watch::Sender<Assignment>,
     health: watch::Sender<Health>,
     forgotten: watch::Sender<u64>,
@@ -136,6 +141,7 @@ struct Link {
     /// What the aggregator was told of the names on this stream.
     told: Option<Named>,
     tally: Tally,
+    reach: Reach,
     told_at: Instant,
     drain: CancellationToken,
     /// Frames beside batches and reports: what is found, what is named, how far the watches came. The stream's first of each is
@@ -154,7 +160,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let Ends { mut taken, mut reports, assignments, health, forgotten, .. } = ends;
-    let Ends { negotiate, findings, names, tally, drain, .. } = ends;
+    let Ends { negotiate, findings, names, tally, reach, drain, .. } = ends;
     let mut link = Link {
         spool: Spool::open(settings.outbox.clone(), outbox).await,
         settings,
@@ -163,6 +169,7 @@ pub async fn run(
         outgoing: None,
         reports: Reports::default(),
         backoff: Backoff::default(),
+        given_up: 0,
         assignments,
         health,
         forgotten,
@@ -172,6 +179,7 @@ pub async fn run(
         names,
         told: None,
         tally,
+        reach,
         told_at: Instant::now(),
         drain: drain.clone(),
         control: VecDeque::new(),
@@ -187,6 +195,7 @@ pub async fn run(
     let mut told_to_drain = false;
     let mut found = link.findings.clone();
     let mut named = link.names.clone();
+    let mut answers = link.reach.answers();
     loop {
         if !taking {
             link.spool.close();
@@ -219,6 +228,10 @@ pub async fn run(
             () = until(tells_at) => link.tell_progress(),
             Ok(()) = found.changed() => link.tell_findings(),
             Ok(()) = named.changed() => link.tell_names(),
+            Ok(()) = answers.changed() => {
+                let answer = answers.borrow_and_update().clone();
+                answer.into_iter().for_each(|answer| link.tell(from_agent::Frame::Reached(answer)));
+            }
             () = drain.cancelled(), if !told_to_drain => {
                 told_to_drain = true;
                 link.tell(from_agent::Frame::Draining(Draining {}));
@@ -283,8 +296,10 @@ impl Link {
             findings: self.findings.borrow().clone(),
             draining: self.drain.is_cancelled(),
             formerly: self.spool.formerly().to_vec(),
+            answer_ms: self.reach.answer_ms(),
         };
-        let opening = connect::open(self.settings.aggregator.clone(), self.credentials.clone(), hello);
+        let address = self.settings.aggregator.clone();
+        let opening = connect::open(address, self.credentials.clone(), hello, self.given_up);
         Connection::Opening(Box::pin(opening))
     }
 
@@ -319,6 +334,7 @@ impl Link {
     }
 
     fn lost(&mut self, error: &LinkError, since: Option<Instant>) -> Connection {
+        self.given_up = if error.is_late_handshake() { self.given_up.saturating_add(1) } else { 0 };
         self.outgoing = None;
         self.control.clear();
         self.spool.lost();
@@ -373,6 +389,7 @@ impl Link {
                 self.reports.keep(&assignment);
             }
             to_agent::Frame::Negotiate(_) => self.negotiate.send_modify(|times| *times += 1),
+            to_agent::Frame::Reach(reach) => self.reach.ask(reach.number),
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod names;
 pub mod negotiate;
 pub mod progress;
+pub mod reach;
 pub mod request;
 pub mod tally;
 
@@ -32,6 +33,7 @@ use tracing::{Instrument, debug, error, info_span, warn};
 use self::metrics::Metrics;
 use self::names::Names;
 use self::progress::Progress;
+use self::reach::Reach;
 use self::reports::Reports;
 use self::request::Target;
 use self::tally::Tally;
@@ -57,6 +59,8 @@ pub struct Wiring {
     pub tally: Tally,
     /// The names of namespaces, where this agent watches them.
     pub names: Names,
+    /// How soon the API server answers.
+    pub reach: Reach,
     /// What is counted.
     pub metrics: Metrics,
     /// What `/livez` and `/readyz` answer from.
@@ -83,8 +87,8 @@ struct Held {
 
 /// Watches what is assigned until cancelled, or until the outbox has ended.
 pub async fn run(client: Client, wiring: Wiring, cancel: CancellationToken) {
-    let Wiring { mut assignments, intake, reports, tally, names, metrics, progress } = wiring;
-    let shared = Shared { intake, metrics, progress, reports: Reports::default(), tally, names };
+    let Wiring { mut assignments, intake, reports, tally, names, reach, metrics, progress } = wiring;
+    let shared = Shared { intake, metrics, progress, reports: Reports::default(), tally, names, reach };
     let mut runner = Runner {
         client,
         shared: shared.clone(),

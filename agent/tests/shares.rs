@@ -46,6 +46,7 @@ impl Agent {
             reports: report,
             tally: tally.clone(),
             names: names.clone(),
+            reach: watch::reach::Reach::default(),
             metrics: Metrics::default(),
             progress: watch::progress::Progress::default(),
         };

@@ -39,8 +39,12 @@ struct Agent {
 
 impl Agent {
     async fn start(cluster: &SimulatedCluster, assignment: Assignment) -> Self {
+        Self::start_at(cluster.kubeconfig(), assignment).await
+    }
+
+    async fn start_at(kubeconfig: &std::path::Path, assignment: Assignment) -> Self {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        let access = KubernetesAccess::new(Some(cluster.kubeconfig())).await.unwrap();
+        let access = KubernetesAccess::new(Some(kubeconfig)).await.unwrap();
         let (assignments, receiver) = tokio::sync::watch::channel(assignment);
         let (intake, taken) = intake();
         let (report_to, reports) = mpsc::channel(16);
@@ -51,6 +55,7 @@ impl Agent {
             reports: report_to,
             tally: watch::tally::Tally::default(),
             names: watch::names::Names::default(),
+            reach: watch::reach::Reach::default(),
             metrics: metrics.clone(),
             progress: watch::progress::Progress::default(),
         };
@@ -430,5 +435,93 @@ async fn namespaces_are_watched_apart_and_let_go_of_apart() {
         watches.len() == 1 && watches.iter().all(|watch| watch.namespace.as_deref() == Some("b"))
     });
     tokio::time::timeout(PATIENCE, left).await.unwrap();
+    agent.stop().await;
+}
+
+/// Between the agent and the API server: passes on what the API server sends only as far as it is let through, cut anywhere.
+struct Lumps {
+    address: std::net::SocketAddr,
+    /// Bytes that are let through, of all connections together.
+    through: tokio::sync::watch::Sender<u64>,
+    /// Bytes that have come.
+    come: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Lumps {
+    async fn start(server: String) -> Self {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (through, let_through) = tokio::sync::watch::channel(u64::MAX);
+        let (coming, come) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = tokio::net::TcpStream::connect(&server).await.unwrap();
+                let (mut from_agent, mut to_agent) = near.into_split();
+                let (mut from_server, mut to_server) = far.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_agent, &mut to_server).await });
+                let (mut let_through, coming) = (let_through.clone(), coming.clone());
+                tokio::spawn(async move {
+                    let mut bytes = vec![0; 64 << 10];
+                    while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                        let mut rest = &bytes[..read];
+                        let mut passed = *coming.borrow();
+                        coming.send_modify(|come| *come += read as u64);
+                        while !rest.is_empty() {
+                            let most = *let_through.wait_for(|most| *most > passed).await.unwrap();
+                            let lump = rest.len().min(usize::try_from(most - passed).unwrap_or(usize::MAX));
+                            to_agent.write_all(&rest[..lump]).await.unwrap();
+                            passed += lump as u64;
+                            rest = &rest[lump..];
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, through, come }
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_whose_bytes_come_late_and_in_lumps_is_watched_on_with_one_request() {
+    let cluster = cluster().await;
+    let kubeconfig = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let server = kubeconfig.split("https://").nth(1).unwrap();
+    let server = server.split(['"', '\n', '/', ' ']).next().unwrap();
+    let lumps = Lumps::start(server.to_owned()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig");
+    std::fs::write(&path, kubeconfig.replace(server, &lumps.address.to_string())).unwrap();
+    let mut agent = Agent::start_at(&path, whole(1, "")).await;
+    post(&cluster, "shop", "first");
+    agent.until_truth(&cluster).await;
+    agent.until_reported(WatchState::Watching).await;
+    // From here on nothing comes through.
+    let passed = *lumps.come.borrow();
+    lumps.through.send(passed).unwrap();
+    post_many(&cluster, "late", 200);
+    let mut come = lumps.come.clone();
+    come.wait_for(|come| *come > passed + 20_000).await.unwrap();
+    let letting = async {
+        let mut through = passed;
+        // Longer than one frame, and no divisor of one: frames of TLS and of the watch are cut anywhere.
+        loop {
+            through += 777;
+            lumps.through.send(through).unwrap();
+            if through > *lumps.come.borrow() {
+                come.changed().await.unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = agent.until_truth(&cluster) => {}
+        () = letting => {}
+    }
+    assert_eq!(agent.doubled(), Vec::<&str>::new());
+    let exposed = agent.exposed();
+    let asked = r#"nodetap_agent_api_requests_total{verb="watch",resource="events",code="2xx"} 1"#;
+    assert!(exposed.contains(asked), "{exposed}");
     agent.stop().await;
 }

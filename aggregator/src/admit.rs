@@ -32,10 +32,12 @@ mod generated {
 pub struct Limits {
     /// Agents connected at once: Kubernetes supports clusters of a third of this.
     pub agents: usize,
-    /// Handshakes at once: each takes a millisecond of a core.
+    /// Handshakes at once: each takes a millisecond of a core. The others wait for their turn.
     pub handshakes: usize,
-    /// For one handshake.
+    /// For one handshake, from its turn on: an agent that said nothing until then has nothing to say.
     pub handshake: Duration,
+    /// For its turn: no agent waits for longer, and one that has given up is not served.
+    pub turn: Duration,
     /// How long an agent may be silent before it is asked for a sign of life. With the time that it has to answer, and the
     /// second that a holder has to come back, this makes the 5 s after which a holder is replaced.
     pub keep_alive: Duration,
@@ -55,8 +57,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             agents: 15_000,
-            handshakes: 256,
-            handshake: Duration::from_secs(10),
+            handshakes: 64,
+            handshake: Duration::from_secs(5),
+            turn: Duration::from_secs(20),
             keep_alive: Duration::from_millis(1_500),
             keep_alive_timeout: Duration::from_millis(1_500),
         }

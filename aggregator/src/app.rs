@@ -254,7 +254,11 @@ impl App {
             }
         }
         let (admits, admitting) = watch::channel(true);
-        tasks.spawn("assign", driver.run(stop.clone()));
+        let recalling = assign::cordons::recall(journal.clone(), assigner.clone());
+        let ends = stop.clone();
+        tasks.spawn("assign", async move {
+            tokio::join!(driver.run(ends.clone()), ends.run_until_cancelled(recalling));
+        });
         let stopped = stop.clone();
         tasks.spawn("configuration", async move {
             // Ends with the rest; by itself it never does.

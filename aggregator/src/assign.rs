@@ -5,21 +5,24 @@
 //! stream of the same node took the place.
 
 pub mod choose;
+pub mod cordons;
 pub mod metrics;
 mod namespaces;
+pub mod nearness;
 pub mod negotiation;
 pub mod plan;
 pub mod rates;
 pub mod spread;
 pub mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
 use nodetap_wire::{
-    AssignedWatch, Assignment, Findings, Hello, NamespaceChanges, Progress, Shard, WatchReport, WatchState,
+    AssignedWatch, Assignment, Findings, Hello, NamespaceChanges, Progress, Reached, Shard, WatchReport,
+    WatchState,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -46,11 +49,20 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For keeping what is given to whom: a handover is not to wait for a disk that does not answer.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// After a disk did not answer in that time: each handover would wait for it again.
+const NOTE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Inputs that are heard before what follows of them is settled, once for all: a settlement may wait for a commit of the journal.
+const TURN: usize = 512;
+
 /// How often shares that there are no more are looked for.
 const FORGETTING: Duration = Duration::from_secs(60);
 
 /// How often it is looked at how the events are to be shared out.
 const CHOICE: Duration = Duration::from_secs(1);
+
+/// Nodes whose cordoning is remembered until that of the time before is known: as many as there can be.
+const CORDONS: usize = 15_000;
 
 /// Changes that are logged one by one; more at a time are counted.
 const LOGGED: usize = 16;
@@ -80,6 +92,8 @@ pub struct Membership {
     pub assignments: watch::Receiver<Assignment>,
     /// Grows when the agent is to find out what its API server accepts.
     pub negotiations: watch::Receiver<u64>,
+    /// The number of the last question whether the API server is reached.
+    pub questions: watch::Receiver<u64>,
     /// The node held a shard before, or says so.
     pub has_held: bool,
     assigner: Assigner,
@@ -96,13 +110,23 @@ enum Input {
     Left { node: String, stream: u64 },
     Said { node: String, said: Said },
     Status { answer: oneshot::Sender<Status> },
+    Recalled { cordoned: Vec<(String, bool)> },
 }
 
 #[derive(Debug)]
 struct Joined {
     assignments: watch::Receiver<Assignment>,
     negotiations: watch::Receiver<u64>,
+    questions: watch::Receiver<u64>,
     has_held: bool,
+}
+
+/// A stream that waits for its assignment.
+#[derive(Debug)]
+struct Joining {
+    node: String,
+    joined: Joined,
+    answer: oneshot::Sender<Joined>,
 }
 
 /// What a stream says after its Hello.
@@ -116,6 +140,8 @@ pub enum Said {
     Namespaces(NamespaceChanges),
     /// How far the watches came.
     Progress(Progress),
+    /// Whether the API server answers.
+    Reached(Reached),
     /// The agent is to end.
     Draining,
     /// An event of the node that is named says whether pods are put on it.
@@ -132,6 +158,14 @@ pub struct Driver<J> {
     holdings: watch::Sender<Arc<Holdings>>,
     /// The plan's version that was published.
     published: u64,
+    /// Streams that joined since it was last settled.
+    joining: Vec<Joining>,
+    /// Something was heard for which shares may have to be given to somebody, or are others.
+    is_unsettled: bool,
+    /// Until then nothing is noted, as the journal did not answer.
+    notes_from: Option<Instant>,
+    /// Nodes whose cordoning was heard of, which counts more than what is recalled.
+    cordons_heard: BTreeSet<String>,
     settings: Settings,
     choice: Choice,
     next_choice: Instant,
@@ -147,6 +181,7 @@ struct Member {
     stream: u64,
     assignment: watch::Sender<Assignment>,
     negotiations: watch::Sender<u64>,
+    questions: watch::Sender<u64>,
 }
 
 /// The plan's task and the way to it. Reads the journal's checkpoints first, so that no epoch is given twice.
@@ -173,6 +208,10 @@ pub async fn assign<J: Journal>(
         members: BTreeMap::new(),
         holdings,
         published: 0,
+        joining: Vec::new(),
+        is_unsettled: false,
+        notes_from: None,
+        cordons_heard: BTreeSet::new(),
         settings,
         next_choice: now,
         next_forgetting: now + FORGETTING,
@@ -196,9 +235,18 @@ impl Assigner {
         let (answer, answered) = oneshot::channel();
         let input = Input::Joined { node: node.to_owned(), stream, hello: Box::new(hello), answer };
         self.inputs.send(input).await.map_err(|_| Stopped)?;
-        let Joined { assignments, negotiations, has_held } = answered.await.map_err(|_| Stopped)?;
+        let Joined { assignments, negotiations, questions, has_held } =
+            answered.await.map_err(|_| Stopped)?;
         let assigner = self.clone();
-        Ok(Membership { node: node.to_owned(), stream, assignments, negotiations, has_held, assigner })
+        Ok(Membership {
+            node: node.to_owned(),
+            stream,
+            assignments,
+            negotiations,
+            questions,
+            has_held,
+            assigner,
+        })
     }
 
     /// How the plan stands.
@@ -209,6 +257,14 @@ impl Assigner {
         let (answer, answered) = oneshot::channel();
         self.inputs.send(Input::Status { answer }).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
+    }
+
+    /// Which nodes were cordoned before this process began, or no longer were: what was heard of since counts more.
+    ///
+    /// # Errors
+    /// When the aggregator stops.
+    pub async fn recall(&self, cordoned: Vec<(String, bool)>) -> Result<(), Stopped> {
+        self.inputs.send(Input::Recalled { cordoned }).await.map_err(|_| Stopped)
     }
 
     /// Who holds what now.
@@ -257,7 +313,7 @@ impl<J: Journal> Driver<J> {
             tokio::select! {
                 () = stop.cancelled() => return,
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.take(input).await,
+                    Some(input) => self.take_all(input).await,
                     None => return,
                 },
                 _ = tick.tick() => {
@@ -265,16 +321,42 @@ impl<J: Journal> Driver<J> {
                     self.look();
                     self.forget().await;
                     self.settle().await;
+                    self.ask();
                 }
             }
         }
     }
 
-    async fn take(&mut self, input: Input) {
+    /// Hears whatever there is to hear, and settles once.
+    async fn take_all(&mut self, first: Input) {
+        self.take(first);
+        for _ in 1..TURN {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            self.take(input);
+        }
+        if std::mem::take(&mut self.is_unsettled) || !self.joining.is_empty() {
+            self.settle().await;
+            let joining = std::mem::take(&mut self.joining);
+            let assignments = if joining.is_empty() { BTreeMap::new() } else { self.plan.assignments() };
+            for Joining { node, mut joined, answer } in joining {
+                let assignment = assignments.get(node.as_str()).cloned().unwrap_or_default();
+                joined.has_held = !assignment.watches.is_empty() || self.plan.held_before(&node);
+                if let Some(member) = self.members.get(&node) {
+                    member.assignment.send_replace(assignment);
+                }
+                // Where the stream is gone already, its receivers are dropped here and swept up at the next tick.
+                let _ = answer.send(joined);
+            }
+            self.ask();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
         let now = Instant::now().into_std();
         match input {
             Input::Joined { node, stream, hello, answer } => {
                 self.plan.joined(now, &node, stream, &hello.held);
+                self.plan.measured(now, &node, hello.answer_ms);
                 if hello.draining {
                     self.plan.draining(&node);
                 }
@@ -283,29 +365,42 @@ impl<J: Journal> Driver<J> {
                 {
                     self.found();
                 }
-                self.settle().await;
-                let (assignment, assignments) = watch::channel(self.plan.assignment(&node));
+                // What it is to watch is told once it is settled.
+                let (assignment, assignments) = watch::channel(Assignment::default());
                 let (negotiate, negotiations) = watch::channel(0);
-                let has_held = self.plan.has_held(&node);
+                let (question, questions) = watch::channel(0);
+                let member = Member { stream, assignment, negotiations: negotiate, questions: question };
                 // The sender that this drops is what tells an older stream that it was replaced.
-                self.members.insert(node, Member { stream, assignment, negotiations: negotiate });
-                // Where the stream is gone already, its receiver is dropped here and swept up at the next tick.
-                let _ = answer.send(Joined { assignments, negotiations, has_held });
+                self.members.insert(node.clone(), member);
+                let joined = Joined { assignments, negotiations, questions, has_held: false };
+                self.joining.push(Joining { node, joined, answer });
             }
             Input::Left { node, stream } => self.left(&node, stream),
-            Input::Said { node, said } => self.said(node, said).await,
+            Input::Said { node, said } => self.said(node, said),
             Input::Status { answer } => {
                 // Who asked may be gone.
                 let _ = answer.send(self.status(now));
             }
+            Input::Recalled { cordoned } => {
+                for (node, is_cordoned) in cordoned {
+                    if !self.cordons_heard.contains(&node) {
+                        self.plan.cordoned(now, &node, is_cordoned);
+                    }
+                }
+                self.cordons_heard.clear();
+                self.is_unsettled = true;
+            }
         }
     }
 
-    async fn said(&mut self, node: String, said: Said) {
+    fn said(&mut self, node: String, said: Said) {
         let now = Instant::now().into_std();
         match said {
             Said::Report(report) => self.reported(now, &node, &report),
             Said::Findings(findings) => {
+                // Not where nothing was answered.
+                let answer_ms = if findings.answer_ms == u32::MAX { 0 } else { findings.answer_ms.max(1) };
+                self.plan.measured(now, &node, answer_ms);
                 let failure = findings.failure.clone();
                 if self.negotiation.answer(now, now_ns(), &node, findings) {
                     self.found();
@@ -318,7 +413,7 @@ impl<J: Journal> Driver<J> {
                 if is_holder && let Some(names) = self.names.take(&node, changes) {
                     self.metrics.namespaces.set(i64::try_from(names.len()).unwrap_or(i64::MAX));
                     self.plan.namespaces(now, names.clone());
-                    self.settle().await;
+                    self.is_unsettled = true;
                 }
             }
             Said::Progress(progress) => {
@@ -333,9 +428,22 @@ impl<J: Journal> Driver<J> {
             Said::Draining => {
                 tracing::info!(node, "agent is to end: its watches go to others");
                 self.plan.draining(&node);
-                self.settle().await;
+                self.is_unsettled = true;
             }
-            Said::Cordoned(node, is_cordoned) => self.plan.cordoned(now, &node, is_cordoned),
+            Said::Reached(answer) => {
+                if !answer.reached {
+                    self.metrics.unreached.inc();
+                    tracing::warn!(node, failure = answer.failure, "an agent does not reach the API server");
+                }
+                self.is_unsettled |= self.plan.reached(now, &node, &answer);
+            }
+            Said::Cordoned(node, is_cordoned) => {
+                self.plan.cordoned(now, &node, is_cordoned);
+                // Bounded by the nodes that are cordoned in the moment until what was before is recalled.
+                if self.cordons_heard.len() < CORDONS {
+                    self.cordons_heard.insert(node);
+                }
+            }
         }
     }
 
@@ -350,8 +458,20 @@ impl<J: Journal> Driver<J> {
         if report.state() == WatchState::BackingOff {
             tracing::warn!(node, shard, epoch, failure, "a watch fails");
             self.negotiation.disturbed(now);
+            // Others are asked at once whether they do better.
+            self.is_unsettled = true;
         }
         self.plan.reported(now, node, report);
+    }
+
+    /// Asks agents whether they reach the API server, where that is to be known.
+    fn ask(&mut self) {
+        for (node, number) in self.plan.ask(Instant::now().into_std()) {
+            if let Some(member) = self.members.get(&node) {
+                self.metrics.questions.inc();
+                member.questions.send_replace(number);
+            }
+        }
     }
 
     fn left(&mut self, node: &str, stream: u64) {
@@ -445,23 +565,27 @@ impl<J: Journal> Driver<J> {
     async fn settle(&mut self) {
         if self.plan.is_due(Instant::now().into_std()) {
             match tokio::time::timeout(CHECKPOINT_TIMEOUT, self.journal.checkpoints()).await {
-                Ok(Ok(checkpoints)) => self.plan.known(&checkpoints),
-                Ok(Err(error)) => return self.without_checkpoints(&error),
-                Err(error) => return self.without_checkpoints(&error),
+                Ok(Ok(checkpoints)) => {
+                    self.plan.known(&checkpoints);
+                    let changes = self.plan.settle(Instant::now().into_std());
+                    self.note(&changes).await;
+                    self.log(&changes);
+                }
+                Ok(Err(error)) => self.without_checkpoints(&error),
+                Err(error) => self.without_checkpoints(&error),
             }
-            let changes = self.plan.settle(Instant::now().into_std());
-            self.note(&changes).await;
-            self.log(&changes);
         }
+        // Even where nothing could be given: who joined is to hear what it holds.
         self.publish();
     }
 
     /// Keeps the epochs before anybody hears of them. Without it they are given all the same: a journal that is full is no reason to
     /// watch nothing.
-    async fn note(&self, changes: &[Change]) {
+    async fn note(&mut self, changes: &[Change]) {
         let notes = self.plan.notes(changes);
         if !notes.is_empty() {
-            self.noted(self.journal.note(notes, Vec::new())).await;
+            let noting = self.journal.clone();
+            self.noted(noting.note(notes, Vec::new())).await;
         }
     }
 
@@ -475,15 +599,23 @@ impl<J: Journal> Driver<J> {
         let gone = self.plan.forget_unused(now.into_std());
         if !gone.is_empty() {
             tracing::info!(watches = gone.len(), "watches that there are no more are forgotten");
-            self.noted(self.journal.note(Vec::new(), gone)).await;
+            let noting = self.journal.clone();
+            self.noted(noting.note(Vec::new(), gone)).await;
         }
     }
 
-    async fn noted(&self, noting: impl Future<Output = Result<(), JournalError>>) {
+    async fn noted(&mut self, noting: impl Future<Output = Result<(), JournalError>>) {
+        if self.notes_from.is_some_and(|from| Instant::now() < from) {
+            self.metrics.note_failures.inc();
+            return;
+        }
         let error = match tokio::time::timeout(NOTE_TIMEOUT, noting).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                self.notes_from = Some(Instant::now() + NOTE_PAUSE);
+                error.to_string()
+            }
         };
         self.metrics.note_failures.inc();
         tracing::warn!(error, "the journal did not keep what was given to whom");
@@ -555,6 +687,7 @@ impl<J: Journal> Driver<J> {
                 last_event: took.map(|took| rfc3339(took.last_ns)).unwrap_or_default(),
                 failure: row.failure.to_owned(),
                 leaving: row.leaving.map(str::to_owned),
+                answer_ms: row.answer_ms,
             }
         });
         Status {
@@ -562,6 +695,9 @@ impl<J: Journal> Driver<J> {
             why: self.choice.why.clone(),
             is_changing: self.plan.awaits_changeover(),
             agents: self.plan.agents(),
+            near: self.plan.nearness().0,
+            far: self.plan.nearness().1,
+            unmeasured: self.plan.nearness().2,
             going: self.plan.going().map(str::to_owned).collect(),
             events_per_second: self.rates.all(now),
             api_server: self

@@ -33,7 +33,7 @@ struct Member {
     health: watch::Receiver<link::Health>,
     assignments: watch::Receiver<Assignment>,
     progress: Progress,
-    tasks: [AbortHandle; 3],
+    tasks: [AbortHandle; 4],
 }
 
 /// Whom an agent's API server answers to.
@@ -90,6 +90,7 @@ impl Fleet {
         let (negotiate, negotiations) = watch::channel(0);
         let (find, findings) = watch::channel(None);
         let (names, tally) = <(event_watch::names::Names, event_watch::tally::Tally)>::default();
+        let reach = event_watch::reach::Reach::default();
         let watch_metrics = event_watch::metrics::Metrics::default();
         let progress = Progress::default();
         let wiring = event_watch::Wiring {
@@ -98,6 +99,7 @@ impl Fleet {
             reports: report,
             tally: tally.clone(),
             names: names.clone(),
+            reach: reach.clone(),
             metrics: watch_metrics.clone(),
             progress: progress.clone(),
         };
@@ -117,13 +119,20 @@ impl Fleet {
             findings,
             names: names.subscribe(),
             tally,
+            reach: reach.clone(),
             // Nobody is told to end before all are.
             drain: CancellationToken::new(),
         };
         let outbox_metrics = outbox::metrics::Metrics::default();
         let stop = self.stop.clone();
         let tasks = [
-            self.tasks.spawn(event_watch::run(access.client.clone(), wiring, stop.clone())),
+            self.tasks.spawn(event_watch::run(access.watches.clone(), wiring, stop.clone())),
+            self.tasks.spawn(event_watch::reach::run(
+                access.watches.clone(),
+                reach,
+                watch_metrics.clone(),
+                stop.clone(),
+            )),
             self.tasks.spawn(event_watch::negotiate::run(
                 access.client.clone(),
                 negotiations,

@@ -151,3 +151,23 @@ async fn nothing_is_tried_again_unasked() {
     assert!(!access.config.default_retry);
     assert_eq!(access.config.read_timeout, None);
 }
+
+#[test]
+fn a_proxy_is_refused_with_what_to_do_and_without_its_password() {
+    let mut proxied = config();
+    proxied.proxy_url = Some("http://user:secret@proxy.example:3128".parse().unwrap());
+    let refused = KubernetesAccess::from_config(proxied).unwrap_err().to_string();
+    assert!(refused.contains("by the proxy proxy.example:3128"), "{refused}");
+    assert!(refused.contains("HTTPS_PROXY") && !refused.contains("secret"), "{refused}");
+}
+
+#[test]
+fn a_watch_whose_api_server_is_gone_is_found_out_in_time_for_a_handover() {
+    let gone_after = |silence: Silence| silence.idle + silence.interval * silence.probes;
+    assert!(gone_after(IMPATIENT) <= std::time::Duration::from_secs(3));
+    for silence in [IMPATIENT, PATIENT] {
+        // Linux goes by this one where it is set, at the next probe.
+        assert!(silence.unacknowledged <= gone_after(silence));
+        assert!(silence.unacknowledged > gone_after(silence) - silence.interval);
+    }
+}

@@ -30,14 +30,23 @@ mod generated {
 
 use generated::link_client::LinkClient;
 
-/// For TCP and TLS; a node across a slow link needs three round trips.
+/// For TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For TLS; a node across a slow link needs two round trips.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Handshakes in a row that were given up after which the time for the next one no longer doubles: 20 s.
+const MOST_DOUBLED: u32 = 2;
 
 /// For the aggregator's answer to Hello: it may be reading the journal's checkpoints.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a silent aggregator goes without being asked for a sign of life, and how long it has for it.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+
+/// What a handshake that takes too long did not finish.
+const HANDSHAKE: &str = "the TLS handshake";
 
 /// Frames between the link and HTTP/2: the window of batches, and reports beside them.
 pub(super) const OUTGOING: usize = super::WINDOW + 16;
@@ -125,25 +134,37 @@ struct Watched {
 struct Once(Arc<Mutex<Option<Watched>>>);
 
 /// Connects, says hello, and has the stream accepted.
+///
+/// `given_up`: handshakes in a row that took too long. An aggregator that shakes hands with thousands at once on little CPU comes to
+/// all of them only if they wait for longer, where those who give up and begin anew make work that is thrown away.
 pub(super) async fn open(
     address: String,
     credentials: Credentials,
     hello: Hello,
+    given_up: u32,
 ) -> Result<Stream, LinkError> {
     let timeout = |what, after: Duration| LinkError::Timeout {
         address: address.clone(),
         what,
         seconds: after.as_secs(),
     };
-    let io = tokio::time::timeout(CONNECT_TIMEOUT, dial(&address, &credentials))
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, dial(&address))
         .await
         .map_err(|_| timeout("connecting", CONNECT_TIMEOUT))??;
+    let patience = patience(given_up);
+    let io = tokio::time::timeout(patience, shake_hands(&address, &credentials, tcp))
+        .await
+        .map_err(|_| timeout(HANDSHAKE, patience))??;
     tokio::time::timeout(OPEN_TIMEOUT, greet(&address, io, hello))
         .await
         .map_err(|_| timeout("opening the stream", OPEN_TIMEOUT))?
 }
 
-async fn dial(address: &str, credentials: &Credentials) -> Result<Watched, LinkError> {
+fn patience(given_up: u32) -> Duration {
+    HANDSHAKE_TIMEOUT * (1 << given_up.min(MOST_DOUBLED))
+}
+
+async fn dial(address: &str) -> Result<TcpStream, LinkError> {
     let tcp = TcpStream::connect(address)
         .await
         .map_err(|source| LinkError::Unreachable { address: address.to_owned(), source })?;
@@ -151,6 +172,10 @@ async fn dial(address: &str, credentials: &Credentials) -> Result<Watched, LinkE
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
+    Ok(tcp)
+}
+
+async fn shake_hands(address: &str, credentials: &Credentials, tcp: TcpStream) -> Result<Watched, LinkError> {
     let inner = TlsConnector::from(credentials.config())
         .connect(credentials.server_name(), tcp)
         .await
@@ -196,6 +221,11 @@ impl Stream {
 // === impl LinkError ===
 
 impl LinkError {
+    /// The aggregator took the connection, and had no time for a handshake.
+    pub(super) fn is_late_handshake(&self) -> bool {
+        matches!(self, Self::Timeout { what: HANDSHAKE, .. })
+    }
+
     /// Under which label it is counted.
     pub fn reason(&self) -> Reason {
         match self {
@@ -314,5 +344,27 @@ impl Service<Uri> for Once {
         let io = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let io = io.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection has ended"));
         Box::pin(std::future::ready(io.map(TokioIo::new)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_has_5_s_and_after_each_that_was_given_up_twice_as_long_up_to_20_s() {
+        let seconds: Vec<_> = [0, 1, 2, 3, u32::MAX].map(|given_up| patience(given_up).as_secs()).into();
+        assert_eq!(seconds, [5, 10, 20, 20, 20]);
+    }
+
+    #[test]
+    fn only_a_handshake_that_takes_too_long_makes_the_next_one_wait_for_longer() {
+        let late = |what| LinkError::Timeout { address: String::new(), what, seconds: 5 };
+        assert!(late(HANDSHAKE).is_late_handshake());
+        assert!(
+            !late("connecting").is_late_handshake(),
+            "packets are dropped: to wait for longer brings nothing"
+        );
+        assert!(!LinkError::Cut(String::new()).is_late_handshake());
     }
 }

@@ -11,7 +11,13 @@ fn shard(namespace: &str) -> Shard {
 }
 
 fn report(namespace: &str, state: WatchState) -> WatchReport {
-    WatchReport { shard: Some(shard(namespace)), epoch: 1, state: state.into(), failure: String::new() }
+    WatchReport {
+        shard: Some(shard(namespace)),
+        epoch: 1,
+        state: state.into(),
+        failure: String::new(),
+        answer_ms: 0,
+    }
 }
 
 #[test]

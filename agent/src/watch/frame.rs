@@ -39,12 +39,21 @@ pub enum Frame<'a> {
     Unknown(Text<'a>),
 }
 
-/// The resourceVersion of an object, and nothing else of it.
+/// The name and resourceVersion of an object, and of an event the node that wrote it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Marked<'a> {
     #[serde(borrow)]
     metadata: Mark<'a>,
+    #[serde(borrow)]
+    source: Option<Source<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Source<'a> {
+    #[serde(borrow)]
+    host: Text<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -194,6 +203,11 @@ impl Marked<'_> {
         &self.metadata.name
     }
 
+    /// An event's `source.host`; empty where it has none.
+    pub fn host(&self) -> &str {
+        self.source.as_ref().map_or("", |source| &source.host)
+    }
+
     /// Whether this is the bookmark after the last object of a streamed list.
     pub fn ends_initial_events(&self) -> bool {
         let annotations = self.metadata.annotations.as_ref();
@@ -274,7 +288,7 @@ pub fn event(json: &str, change: Change) -> Result<EventSeen, FrameError> {
     Ok(event)
 }
 
-/// The name and resourceVersion of an object of which nothing else is wanted.
+/// The little that is wanted of an object that is not taken whole.
 ///
 /// # Errors
 /// Where it is not an object.

@@ -16,6 +16,7 @@ pub struct Metrics {
     frames: Family<FrameLabels, Counter>,
     records: Counter,
     refused: Family<ReasonLabels, Counter>,
+    others: Family<ReasonLabels, Counter>,
     lost: Family<ReasonLabels, Counter>,
     /// What is asked of the API server, for others that ask to count in.
     pub requests: Requests,
@@ -85,6 +86,11 @@ impl Metrics {
             self.refused.clone(),
         );
         registry.register(
+            "nodetap_agent_watch_left_to_others",
+            "Events of a watch that are of a share that another watch has, by whose they are",
+            self.others.clone(),
+        );
+        registry.register(
             "nodetap_agent_watch_reconnects",
             "Requests for events that had to be made anew, by what ended the one before",
             self.lost.clone(),
@@ -120,6 +126,11 @@ impl Metrics {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Not refused: another watch takes it.
+    pub(super) fn left_to_others(&self, reason: &'static str) {
+        self.others.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     pub(super) fn lost(&self, lost: Lost) {

@@ -1,7 +1,6 @@
 //! The runner against an API server that answers by script, in virtual time.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +31,10 @@ const STREAMED_LIST: &str = "sendInitialEvents=true";
 enum Reply {
     Refusal(u16, Option<&'static str>, &'static str),
     Parts(Vec<Part>),
+    /// The answer begins after a while.
+    Late(Duration, Vec<Part>),
+    /// No connection.
+    Refused,
     Silence,
 }
 
@@ -49,12 +52,18 @@ struct Server {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
+impl Server {
+    fn with(script: Vec<Reply>) -> Self {
+        Self { script: Arc::new(Mutex::new(script.into())), ..Self::default() }
+    }
+}
+
 impl Service<Request<Body>> for Server {
     type Response = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, std::io::Error>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
         Poll::Ready(Ok(()))
     }
 
@@ -68,6 +77,11 @@ impl Service<Request<Body>> for Server {
                     (status, retry_after, vec![Part::Bytes(body.as_bytes().to_vec())])
                 }
                 Reply::Parts(parts) => (200, None, parts),
+                Reply::Late(late, parts) => {
+                    tokio::time::sleep(late).await;
+                    (200, None, parts)
+                }
+                Reply::Refused => return Err(std::io::ErrorKind::ConnectionRefused.into()),
                 Reply::Silence => std::future::pending().await,
             };
             let parts = stream::iter(parts).then(|part| async move {
@@ -104,29 +118,34 @@ struct Bench {
     reports: mpsc::Receiver<WatchReport>,
     progress: Progress,
     metrics: Metrics,
+    reach: Reach,
+    tally: Tally,
     cancel: CancellationToken,
     runner: JoinHandle<()>,
 }
 
 impl Bench {
     fn start(assignment: Assignment, script: Vec<Reply>) -> Self {
-        let server = Server { script: Arc::new(Mutex::new(script.into())), ..Server::default() };
+        let server = Server::with(script);
         let (assignments, receiver) = watch::channel(assignment);
         let (intake, taken) = intake();
         let (report_to, reports) = mpsc::channel(1);
+        let (reach, tally) = <(Reach, Tally)>::default();
         let (progress, metrics, cancel) = (Progress::default(), Metrics::default(), CancellationToken::new());
         let wiring = Wiring {
             assignments: receiver,
             intake,
             reports: report_to,
-            tally: Tally::default(),
+            tally: tally.clone(),
             names: Names::default(),
+            reach: reach.clone(),
             metrics: metrics.clone(),
             progress: progress.clone(),
         };
         let client = Client::new(server.clone(), "default");
+        tokio::spawn(reach::run(client.clone(), reach.clone(), metrics.clone(), cancel.clone()));
         let runner = tokio::spawn(run(client, wiring, cancel.clone()));
-        Self { server, assignments, taken, reports, progress, metrics, cancel, runner }
+        Self { server, assignments, taken, reports, progress, metrics, reach, tally, cancel, runner }
     }
 
     async fn next(&mut self) -> Out {
@@ -470,6 +489,160 @@ async fn what_a_proxy_holds_back_and_cuts_anywhere_is_waited_for_and_taken_whole
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_a_proxy_holds_back_to_its_end_comes_whole_and_is_no_empty_watch() {
+    let lump = |from: u64| Part::Bytes((from..from + 300).flat_map(added).collect());
+    let late = |from| Reply::Parts(vec![Part::Pause(Duration::from_secs(290)), lump(from)]);
+    let mut bench = Bench::start(from("0"), vec![late(1), late(301), late(601), late(901)]);
+    for version in 1..=1_200 {
+        loop {
+            match bench.next().await {
+                Out::Checkpoint(..) => {}
+                out => break assert_eq!(out, seen(version)),
+            }
+        }
+    }
+    let asked = bench.asked();
+    assert!(asked.iter().all(|asked| !asked.contains(STREAMED_LIST)), "{asked:?}");
+    assert!(asked[3].contains("resourceVersion=900"), "{asked:?}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_list_whose_end_a_proxy_holds_back_is_paged_instead() {
+    // The bookmark that ends it waits in the proxy until more comes, which nothing does.
+    let script = vec![open(vec![added(3)]), page(70, "", &[3, 4]), open(vec![added(71)])];
+    let mut bench = Bench::start(from(""), script);
+    bench.expect(&[listed(3), listed(3), listed(4), checkpoint(70), seen(71), checkpoint(71)]).await;
+    assert_eq!(bench.asked().iter().filter(|asked| asked.contains(STREAMED_LIST)).count(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_begins_late_is_waited_for_and_reported_as_watching_only_then() {
+    let script = vec![Reply::Late(Duration::from_secs(50), vec![Part::Bytes(added(42)), Part::Silence])];
+    let mut bench = Bench::start(from("41"), script);
+    let started = Instant::now();
+    assert_eq!(bench.reported(WatchState::Watching).await, "");
+    assert!(started.elapsed() >= Duration::from_secs(50));
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    assert_eq!(bench.asked().len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_step_to_and_fro_lose_no_event_and_cut_no_watch() {
+    let at = |version: u64, time: &str| {
+        let metadata =
+            format!(r#""name":"e","namespace":"n","uid":"u{version}","resourceVersion":"{version}""#);
+        frame("ADDED", &format!(r#"{{"metadata":{{{metadata}}},"lastTimestamp":"{time}"}}"#))
+    };
+    let times = [
+        "2026-01-01T00:00:00Z",
+        "1970-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        "2026-01-01T00:00:01Z",
+        "1901-12-13T20:45:52Z",
+    ];
+    let frames = times.iter().zip(42..).map(|(time, version)| at(version, time)).collect();
+    let mut bench = Bench::start(from("41"), vec![open(frames)]);
+    for version in 42..48 {
+        bench.expect(&[seen(version), checkpoint(version)]).await;
+    }
+    assert_eq!(bench.asked().len(), 1);
+    let progress = bench.tally.take(Duration::from_secs(10)).unwrap();
+    assert_eq!(progress.shards[0].events, 6);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_waits_for_an_api_server_that_was_gone_goes_on_as_soon_as_it_is_reached() {
+    let mut script = vec![cut(vec![added(42)])];
+    script.extend((0..9).map(|_| Reply::Refused));
+    let mut bench = Bench::start(from("41"), script);
+    bench.expect(&[seen(42), checkpoint(42)]).await;
+    // It waits for up to 30 s by now.
+    bench.asked_times(10).await;
+    let mut answers = bench.reach.answers();
+    let before = Instant::now();
+    let asked = bench.asked().len();
+    bench.server.script.lock().unwrap().extend([Reply::Parts(vec![]), open(vec![added(43)])]);
+    bench.reach.ask(7);
+    answers.changed().await.unwrap();
+    let answer = answers.borrow().clone().unwrap();
+    assert!((answer.number, answer.reached) == (7, true) && answer.answer_ms > 0, "{answer:?}");
+    bench.expect(&[seen(43), checkpoint(43)]).await;
+    assert_eq!(before.elapsed(), Duration::ZERO, "nothing is waited for");
+    assert_eq!(bench.asked()[asked], "/readyz");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_says_nothing_or_is_not_ready_is_not_reached_and_one_that_refuses_is() {
+    let client = |reply| Client::new(Server::with(vec![reply]), "default");
+    for (reply, reached) in [
+        (Reply::Silence, false),
+        (Reply::Refused, false),
+        (Reply::Refusal(500, None, "[-]poststarthook failed"), false),
+        (Reply::Refusal(403, None, "forbidden"), true),
+        (Reply::Parts(vec![Part::Bytes(b"ok".to_vec())]), true),
+    ] {
+        let (reach, metrics, cancel) = (Reach::default(), Metrics::default(), CancellationToken::new());
+        let mut answers = reach.answers();
+        let started = Instant::now();
+        let running = tokio::spawn(reach::run(client(reply), reach.clone(), metrics, cancel.clone()));
+        tokio::task::yield_now().await;
+        reach.ask(1);
+        answers.changed().await.unwrap();
+        let answer = answers.borrow().clone().unwrap();
+        assert_eq!((answer.number, answer.reached, answer.failure.is_empty()), (1, reached, reached));
+        assert!(started.elapsed() <= Duration::from_secs(1), "a handover has 5 s in all");
+        cancel.cancel();
+        running.await.unwrap();
+    }
+}
+
+#[test]
+fn the_shortest_of_the_last_times_tells_how_soon_the_api_server_answers() {
+    let reach = Reach::default();
+    assert_eq!(reach.answer_ms(), 0);
+    reach.took(Duration::from_micros(200));
+    assert_eq!(reach.answer_ms(), 1, "0 says that it was not measured");
+    for _ in 0..8 {
+        reach.took(Duration::from_millis(40));
+    }
+    assert_eq!(reach.answer_ms(), 40);
+    reach.took(Duration::from_secs(3));
+    assert_eq!(reach.answer_ms(), 40, "a busy moment is not distance");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_nodes_watch_has_is_let_go_unparsed_and_is_not_refused() {
+    let of = |version: u64, source: &str| {
+        let metadata =
+            format!(r#""name":"e","namespace":"n","uid":"u{version}","resourceVersion":"{version}""#);
+        frame(
+            "ADDED",
+            &format!(r#"{{"metadata":{{{metadata}}},"message":"the \"host\"","source":{source}}}"#),
+        )
+    };
+    let frames = vec![
+        of(42, r#"{"component":"scheduler"}"#),
+        of(43, r#"{"component":"kubelet","host":"a"}"#),
+        of(44, r#"{"component":"kubelet","host":"stranger"}"#),
+        of(45, r#"{"component":"kubelet","host":"b"}"#),
+    ];
+    let mut assignment = assigned(&[(Shard::no_host(), 1, "41")]);
+    assignment.watches[0].other_hosts = vec!["a".to_owned(), "b".to_owned()];
+    let mut bench = Bench::start(assignment, vec![open(frames)]);
+    bench.expect(&[seen(42), checkpoint(42), checkpoint(43), seen(44), checkpoint(44), checkpoint(45)]).await;
+    let exposed = bench.exposed();
+    let line = r#"nodetap_agent_watch_left_to_others_total{reason="other_host"} 2"#;
+    assert!(exposed.contains(line) && !exposed.contains("watch_refused_total{"), "{exposed}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_burst_makes_one_checkpoint_for_every_256_records() {
     let burst: Vec<u8> = (1..=600).flat_map(added).collect();
     let mut bench = Bench::start(from("0"), vec![open(vec![burst])]);
@@ -578,6 +751,7 @@ async fn a_watch_that_ends_by_a_fault_is_listed_again_after_a_while() {
         reports: Reports::default(),
         tally: Tally::default(),
         names: Names::default(),
+        reach: Reach::default(),
     };
     let mut runner = Runner {
         client: Client::new(server.clone(), "default"),

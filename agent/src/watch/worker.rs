@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::Client;
-use nodetap_wire::event::Event;
 use nodetap_wire::record::Kind;
 use nodetap_wire::shard::Share;
 use nodetap_wire::{AssignedWatch, Change, Checkpoint, Record, UidRange, WatchReport, WatchState};
@@ -14,12 +13,13 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::exchange::{Answer, Failure};
-use super::frame::{self, Frame, FrameError, MAX_LINE_BYTES, Page};
+use super::frame::{self, Frame, FrameError, MAX_LINE_BYTES, Marked, Page};
 use super::lines::{Line, Lines};
-use super::machine::{Break, Input, Machine, Next, Step};
+use super::machine::{Break, Input, Lost, Machine, Next, Step};
 use super::metrics::{FrameKind, Metrics, share_of};
 use super::names::{Gathering, Names};
 use super::progress::Progress;
+use super::reach::Reach;
 use super::reports::Reports;
 use super::request::{Request, Resource, Target};
 use super::tally::Tally;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) reports: Reports,
     pub(super) tally: Tally,
     pub(super) names: Names,
+    pub(super) reach: Reach,
 }
 
 /// The watch of one shard.
@@ -67,6 +68,10 @@ pub(super) struct Worker {
     assigned: watch::Receiver<AssignedWatch>,
     machine: Machine,
     shared: Shared,
+    /// Grows when the API server was reached.
+    reached: watch::Receiver<u64>,
+    /// It waits because the API server was not.
+    is_cut_off: bool,
     reported: (WatchState, String),
     /// The state that the gauge counts it in.
     counted: WatchState,
@@ -101,6 +106,8 @@ impl Worker {
             machine: Machine::new(&held.resource_version, seed),
             held,
             assigned,
+            reached: shared.reach.reached(),
+            is_cut_off: false,
             shared,
             reported: (WatchState::Unspecified, String::new()),
             counted: WatchState::Unspecified,
@@ -123,6 +130,7 @@ impl Worker {
                 Next::Send(request) => self.exchange(request).await?,
                 Next::Wait(wait) => tokio::select! {
                     () = sleep(wait) => self.step(Input::TimeIsUp),
+                    () = changed(&mut self.reached), if self.is_cut_off => self.step(Input::TimeIsUp),
                     () = renewed(&mut self.assigned) => match self.renew() {
                         Some(next) => next,
                         // Whoever assigns it anew wants it now.
@@ -148,6 +156,7 @@ impl Worker {
         };
         debug!(%uri, "asking the API server");
         let client = self.client.clone();
+        let started = Instant::now();
         let mut asked = std::pin::pin!(Answer::to(&client, &uri, accept));
         let answer = loop {
             tokio::select! {
@@ -167,6 +176,9 @@ impl Worker {
             Ok(answer) => answer,
             Err(failure) => return Ok(self.failed(failure, Duration::ZERO)),
         };
+        if verb == "watch" {
+            self.shared.reach.took(started.elapsed());
+        }
         self.served(false);
         self.step(Input::Begun);
         if !matches!(&request, Request::Page { continue_token, .. } if !continue_token.is_empty())
@@ -338,6 +350,11 @@ impl Worker {
             self.take_name(json);
             return Ok(());
         }
+        if let Some(event) = self.of_another_host(json) {
+            self.shared.metrics.left_to_others("other_host");
+            self.step(Input::Taken { resource_version: event.resource_version() });
+            return Ok(());
+        }
         let event = match frame::event(json, change) {
             Ok(event) => event,
             Err(error) => {
@@ -347,13 +364,8 @@ impl Worker {
             }
         };
         let resource_version = event.resource_version.clone();
-        let other = match self.range {
-            Some(range) if !range.has(&event.uid) => Some("other_range"),
-            _ if self.is_of_another_host(&event.node, json) => Some("other_host"),
-            _ => None,
-        };
-        if let Some(reason) = other {
-            self.shared.metrics.refused(reason);
+        if self.range.is_some_and(|range| !range.has(&event.uid)) {
+            self.shared.metrics.left_to_others("other_range");
             self.step(Input::Taken { resource_version: &resource_version });
             return Ok(());
         }
@@ -370,10 +382,14 @@ impl Worker {
         Ok(())
     }
 
-    fn is_of_another_host(&self, node: &str, json: &str) -> bool {
-        // `source.host` alone counts, as the API server selects by no other field; where it names a node, the event's node is that.
-        self.other_hosts.contains(node)
-            && Event::parse(json).is_ok_and(|event| self.other_hosts.contains(&*event.source.host))
+    /// An event that the watch of its own node has. `source.host` alone counts, as the API server selects by no other field.
+    fn of_another_host<'a>(&self, json: &'a str) -> Option<Marked<'a>> {
+        // What names no node, as most that is kept, has no such field: it is not looked through twice.
+        if self.other_hosts.is_empty() || !json.contains("\"host\"") {
+            return None;
+        }
+        let event = frame::marked(json).ok()?;
+        (self.other_hosts.contains(event.host()) && !event.resource_version().is_empty()).then_some(event)
     }
 
     /// Takes the name of a namespace.
@@ -443,6 +459,11 @@ impl Worker {
 
     fn step(&mut self, input: Input<'_>) -> Next {
         let Step { next, lost } = self.machine.step(input);
+        self.is_cut_off = matches!(lost, Some(Lost::Cut | Lost::Idle | Lost::Unanswered));
+        if self.is_cut_off {
+            // What was reached before says nothing of now.
+            self.reached.mark_unchanged();
+        }
         if let Some(lost) = lost {
             self.shared.metrics.lost(lost);
             match &next {
@@ -489,6 +510,7 @@ impl Worker {
             epoch: self.held.epoch,
             state: state.into(),
             failure: failure.clone(),
+            answer_ms: self.shared.reach.answer_ms(),
         });
         self.reported = (state, failure);
     }
@@ -517,7 +539,11 @@ impl Drop for Worker {
 
 /// Comes when there is a newer assignment; where there can be none any more, never.
 async fn renewed(assigned: &mut watch::Receiver<AssignedWatch>) {
-    if assigned.changed().await.is_err() {
+    changed(assigned).await;
+}
+
+async fn changed<T>(of: &mut watch::Receiver<T>) {
+    if of.changed().await.is_err() {
         std::future::pending().await
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nodetap_wire::tls::{NodeError, node_of};
 use rustls::CertificateError;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::Limits;
-use super::metrics::{ConnectionReason, Metrics};
+use super::metrics::{ConnectionReason, Metrics, Waits};
 use super::tls::Credentials;
 
 /// Connections whose handshake is done and that the server has not taken yet; it takes them at once.
@@ -55,6 +55,10 @@ enum Refused {
     Tls(io::Error),
     #[error("no TLS within {0:?}")]
     Timeout(Duration),
+    #[error("its turn did not come within {0:?}: the aggregator has too little CPU for so many at once")]
+    NoTurn(Duration),
+    #[error("the agent gave up before its turn came")]
+    GaveUp,
     #[error("{0}")]
     Node(#[from] NodeError),
     #[error("{0} agents are connected, which is as many as are admitted")]
@@ -74,8 +78,6 @@ pub(super) async fn accept(
     let places = Arc::new(Semaphore::new(limits.agents));
     let accepting = async move {
         loop {
-            // While as many shake hands as may, the next ones wait in the kernel's queue.
-            let Ok(handshake) = handshakes.clone().acquire_owned().await else { return };
             let (tcp, address) = match listener.accept().await {
                 Ok(connection) => connection,
                 Err(error) => {
@@ -84,18 +86,28 @@ pub(super) async fn accept(
                     continue;
                 }
             };
-            let (credentials, places, metrics) = (credentials.clone(), places.clone(), metrics.clone());
-            let accepted = accepted.clone();
+            let refuse = move |metrics: &Metrics, refused: &Refused| {
+                metrics.refuse(refused.reason());
+                tracing::warn!(%address, error = %refused, "connection of an agent refused");
+            };
+            // Taken at once, so that those who wait for their turn are as many as agents may be, not as the kernel's queue holds.
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                refuse(&metrics, &Refused::TooMany(limits.agents));
+                continue;
+            };
+            let (credentials, metrics) = (credentials.clone(), metrics.clone());
+            let (accepted, handshakes) = (accepted.clone(), handshakes.clone());
             tokio::spawn(async move {
-                match shake_hands(tcp, address, &credentials, places, limits).await {
+                let shaken = async {
+                    let turn = turn(&tcp, &handshakes, limits, &metrics).await?;
+                    let _counted = Waits::among(&metrics.shaking);
+                    shake_hands(tcp, address, &credentials, (place, turn), limits).await
+                };
+                match shaken.await {
                     // Where nobody receives, the aggregator is stopping.
                     Ok(connection) => drop(accepted.send(Ok(connection)).await),
-                    Err(refused) => {
-                        metrics.refuse(refused.reason());
-                        tracing::warn!(%address, error = %refused, "connection of an agent refused");
-                    }
+                    Err(refused) => refuse(&metrics, &refused),
                 }
-                drop(handshake);
             });
         }
     };
@@ -108,14 +120,34 @@ pub(super) async fn accept(
     connections
 }
 
+/// Waits for a turn to shake hands, first come first served. For one who has given up meanwhile nothing is calculated.
+async fn turn(
+    tcp: &TcpStream,
+    handshakes: &Arc<Semaphore>,
+    limits: Limits,
+    metrics: &Metrics,
+) -> Result<OwnedSemaphorePermit, Refused> {
+    // Whoever says nothing takes nobody's turn.
+    let spoke = tokio::time::timeout(limits.handshake, tcp.peek(&mut [0])).await;
+    if spoke.map_err(|_| Refused::Timeout(limits.handshake))?.map_err(Refused::Tls)? == 0 {
+        return Err(Refused::GaveUp);
+    }
+    let queued = Waits::among(&metrics.queued);
+    let turn = tokio::time::timeout(limits.turn, handshakes.clone().acquire_owned()).await;
+    // Nobody closes the semaphore.
+    let turn = turn.ok().and_then(Result::ok).ok_or(Refused::NoTurn(limits.turn))?;
+    drop(queued);
+    let state = tcp.ready(Interest::READABLE).await.map_err(Refused::Tls)?;
+    if state.is_read_closed() { Err(Refused::GaveUp) } else { Ok(turn) }
+}
+
 async fn shake_hands(
     tcp: TcpStream,
     address: SocketAddr,
     credentials: &Credentials,
-    places: Arc<Semaphore>,
+    (place, turn): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     limits: Limits,
 ) -> Result<Connection, Refused> {
-    let place = places.try_acquire_owned().map_err(|_| Refused::TooMany(limits.agents))?;
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
@@ -124,6 +156,7 @@ async fn shake_hands(
         Err(_) => return Err(Refused::Timeout(limits.handshake)),
         Ok(Ok(inner)) => inner,
         Ok(Err((error, tcp))) => {
+            drop(turn);
             linger(tcp).await;
             return Err(Refused::Tls(error));
         }
@@ -151,6 +184,8 @@ impl Refused {
     fn reason(&self) -> ConnectionReason {
         let error = match self {
             Self::Timeout(_) => return ConnectionReason::timeout,
+            Self::NoTurn(_) => return ConnectionReason::no_turn,
+            Self::GaveUp => return ConnectionReason::gave_up,
             Self::Node(_) => return ConnectionReason::certificate_without_node,
             Self::TooMany(_) => return ConnectionReason::too_many,
             Self::Tls(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),

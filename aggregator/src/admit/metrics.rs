@@ -15,6 +15,10 @@ pub struct Metrics {
     pub agents: Gauge,
     /// Streams that are not read, because there is no room for their next batch.
     pub waiting: Gauge,
+    /// Connections that wait for their turn to shake hands.
+    pub queued: Gauge,
+    /// Connections that shake hands.
+    pub shaking: Gauge,
     /// Connections that did not come to a stream.
     pub refused_connections: Family<ConnectionLabels, Counter>,
     /// Streams that ended.
@@ -37,7 +41,7 @@ pub struct Metrics {
     pub certificate_reload_failures: Counter,
 }
 
-/// A stream that waits; dropped, it no longer does.
+/// A stream or connection that waits; dropped, it no longer does.
 #[derive(Debug)]
 pub(super) struct Waits(Gauge);
 
@@ -66,6 +70,10 @@ pub enum ConnectionReason {
     tls,
     /// The handshake took too long.
     timeout,
+    /// Its turn to shake hands did not come in time.
+    no_turn,
+    /// The agent gave up before its turn came.
+    gave_up,
     /// There are as many agents as are admitted.
     too_many,
     /// It said nothing for too long.
@@ -156,6 +164,16 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("nodetap_agents_connected", "Agents whose stream is open", self.agents.clone());
         registry.register(
+            "nodetap_agent_handshakes_queued",
+            "Connections of agents that wait for their turn to shake hands",
+            self.queued.clone(),
+        );
+        registry.register(
+            "nodetap_agent_handshakes",
+            "Connections of agents that shake hands",
+            self.shaking.clone(),
+        );
+        registry.register(
             "nodetap_agents_waiting",
             "Agents whose stream is not read until the journal has made room",
             self.waiting.clone(),
@@ -219,8 +237,7 @@ impl Metrics {
 
     /// Counts a stream among those that wait, until what this answers with is dropped.
     pub(super) fn wait(&self) -> Waits {
-        self.waiting.inc();
-        Waits(self.waiting.clone())
+        Waits::among(&self.waiting)
     }
 
     /// Counts a stream's end.
@@ -230,6 +247,14 @@ impl Metrics {
 }
 
 // === impl Waits ===
+
+impl Waits {
+    /// Counts until it is dropped.
+    pub(super) fn among(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
 
 impl Drop for Waits {
     fn drop(&mut self) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
 use nodetap_wire::{
-    Ack, Assignment, Batch, Change, FromAgent, Hello, Negotiate, Record, ToAgent, frame, from_agent, record,
-    to_agent,
+    Ack, Assignment, Batch, Change, FromAgent, Hello, Negotiate, Reach, Record, ToAgent, frame, from_agent,
+    record, to_agent,
 };
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use super::metrics::{
     CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, RecordLabels, RecordReason,
     Waits,
 };
-use crate::assign::{Assigner, Membership, Said};
+use crate::assign::{Assigner, Membership, Said, cordons};
 use crate::journal::{Journal, JournalError};
 
 /// For the first frame; an agent sends it with its request.
@@ -197,6 +197,7 @@ impl<J: Journal> Session<J> {
         let mut acknowledge: Option<u64> = None;
         let mut assign: Option<Assignment> = Some(self.member.assignments.borrow_and_update().clone());
         let mut negotiate = false;
+        let mut question: Option<u64> = None;
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -214,12 +215,19 @@ impl<J: Journal> Session<J> {
                     }
                 },
                 Ok(()) = self.member.negotiations.changed() => negotiate = true,
-                permit = outgoing.reserve(), if assign.is_some() || acknowledge.is_some() || negotiate => {
+                Ok(()) = self.member.questions.changed() => {
+                    question = Some(*self.member.questions.borrow_and_update());
+                }
+                permit = outgoing.reserve(),
+                    if assign.is_some() || acknowledge.is_some() || negotiate || question.is_some() => {
                     let Ok(permit) = permit else { return End { reason: EndReason::closed, status: None } };
                     let frame = match assign.take() {
                         Some(assignment) => Some(to_agent::Frame::Assignment(assignment)),
                         None if std::mem::take(&mut negotiate) => {
                             Some(to_agent::Frame::Negotiate(Negotiate {}))
+                        }
+                        None if question.is_some() => {
+                            question.take().map(|number| to_agent::Frame::Reach(Reach { number }))
                         }
                         None => acknowledge.take().map(|sequence| to_agent::Frame::Ack(Ack { sequence })),
                     };
@@ -265,6 +273,7 @@ impl<J: Journal> Session<J> {
             Some(from_agent::Frame::Findings(findings)) => self.say(Said::Findings(findings)).await,
             Some(from_agent::Frame::Namespaces(changes)) => self.say(Said::Namespaces(changes)).await,
             Some(from_agent::Frame::Progress(progress)) => self.say(Said::Progress(progress)).await,
+            Some(from_agent::Frame::Reached(reached)) => self.say(Said::Reached(reached)).await,
             Some(from_agent::Frame::Draining(_)) => self.say(Said::Draining).await,
             Some(from_agent::Frame::Hello(_)) => {
                 let status = Status::invalid_argument("a second Hello on one stream");
@@ -359,16 +368,13 @@ impl<J: Journal> Session<J> {
     }
 }
 
-/// What the kubelet says of its node when `kubectl cordon` or `uncordon` was called: nobody need be asked for it.
+/// What is said of a node when `kubectl cordon` or `uncordon` was called: nobody need be asked for it.
 fn cordoned(record: &Record) -> Option<(&str, bool)> {
     let Some(record::Kind::Event(event)) = &record.kind else { return None };
     // What a list has may be long over.
     let is_new = matches!(event.change(), Change::Added | Change::Modified);
-    match &*event.reason {
-        "NodeNotSchedulable" if is_new && event.kind == "Node" => Some((&event.object, true)),
-        "NodeSchedulable" if is_new && event.kind == "Node" => Some((&event.object, false)),
-        _ => None,
-    }
+    let is_cordoned = cordons::is_cordoned(&event.kind, &event.reason).filter(|_| is_new)?;
+    Some((&event.object, is_cordoned))
 }
 
 /// A batch for which there is room now; waits for ever where none waits. May be dropped and called again.

@@ -29,6 +29,10 @@ pub struct Metrics {
     pub checkpoint_failures: Counter,
     /// Times the journal did not keep who was given what.
     pub note_failures: Counter,
+    /// Times an agent was asked whether it reaches the API server.
+    pub questions: Counter,
+    /// Times it answered that it does not.
+    pub unreached: Counter,
     /// Shards that there are.
     pub shards: Gauge,
     /// Watches of the partition before go on.
@@ -135,6 +139,16 @@ impl Metrics {
             "nodetap_watch_note_failures",
             "Times the journal did not keep which watch was given to whom",
             self.note_failures.clone(),
+        );
+        registry.register(
+            "nodetap_watch_questions",
+            "Times an agent was asked whether it reaches the API server, as a watch failed or to know how near it is",
+            self.questions.clone(),
+        );
+        registry.register(
+            "nodetap_watch_unreached",
+            "Times an agent that was asked did not reach the API server",
+            self.unreached.clone(),
         );
         registry.register(
             "nodetap_watch_shards",

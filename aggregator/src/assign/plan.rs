@@ -7,6 +7,7 @@
 mod giving;
 mod known;
 mod seating;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use nodetap_wire::shard::Share;
 use nodetap_wire::{AssignedWatch, Assignment, Checkpoint, HeldWatch, Shard, WatchReport, WatchState};
 
 use self::known::Known;
+use self::way::{Asking, Way};
 use super::choose::Partition;
 use super::spread::Effort;
 
@@ -27,8 +29,11 @@ pub struct Patience {
     pub restart: Duration,
     /// The same, however many come.
     pub restart_at_most: Duration,
-    /// For a holder that fails, or that never reported, while others could do better.
+    /// For a holder that fails, or that never reported, though it reaches the API server as others do. One that does not, while others
+    /// do, loses its watches at once.
     pub failing: Duration,
+    /// Until a share that was taken from a holder for failing is taken from the next one for no more than that.
+    pub rests: Duration,
     /// Until an agent that failed is asked again while others are there.
     pub shunned: Duration,
     /// Without another change, until shares are moved for balance alone.
@@ -70,6 +75,11 @@ pub struct Plan {
     /// Those of them whose events are left out of the share of events that name no node.
     apart: Vec<String>,
     hot: BTreeSet<Shard>,
+    /// Nodes on which no pods are to be put, whether their agents are there or not.
+    cordoned: BTreeSet<String>,
+    asking: Asking,
+    /// Agents that came, and have not measured how near they are.
+    unmeasured: Vec<String>,
     /// Since when, and when last, something changed for which shares may have to be moved.
     unbalanced: Option<(Instant, Instant)>,
     /// All agents hold as much as they can, and there is more.
@@ -89,6 +99,8 @@ struct Seat {
     was_held: bool,
     /// What the journal had of it is lost: its holder has to begin again.
     is_lost: bool,
+    /// When it was last taken from a holder for failing.
+    failed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -119,6 +131,7 @@ struct Agent {
     is_draining: bool,
     /// No pods are to be put on its node.
     is_cordoned: bool,
+    way: Way,
 }
 
 /// Nodes that held something and no longer do: their last records may still come.
@@ -210,6 +223,8 @@ pub struct Row<'a> {
     pub is_away: bool,
     /// Who goes on until the holder watches.
     pub leaving: Option<&'a str>,
+    /// How soon its API server answers the holder, in milliseconds; 0: not measured.
+    pub answer_ms: u32,
 }
 
 /// Former holders that are remembered: as many as agents are admitted.
@@ -230,6 +245,7 @@ impl Default for Patience {
             restart: Duration::from_secs(3),
             restart_at_most: Duration::from_secs(30),
             failing: Duration::from_secs(10),
+            rests: Duration::from_secs(60),
             shunned: Duration::from_secs(300),
             balance: Duration::from_secs(10),
             balance_at_most: Duration::from_secs(60),
@@ -263,6 +279,9 @@ impl Plan {
             hosts: BTreeMap::new(),
             apart: Vec::new(),
             hot: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
+            asking: Asking::default(),
+            unmeasured: Vec::new(),
             unbalanced: None,
             is_full: false,
             version: 1,
@@ -356,9 +375,13 @@ impl Plan {
     pub fn joined(&mut self, now: Instant, node: &str, stream: u64, held: &[HeldWatch]) {
         let before = self.agents.get(node);
         let failed_at = before.and_then(|agent| agent.failed_at);
-        let is_cordoned = before.is_some_and(|agent| agent.is_cordoned);
-        let agent = Agent { stream, failed_at, is_draining: false, is_cordoned };
+        let way = before.map(|agent| agent.way.again()).unwrap_or_default();
+        let is_cordoned = self.cordoned.contains(node);
+        let agent = Agent { stream, failed_at, is_draining: false, is_cordoned, way };
         self.agents.insert(node.to_owned(), agent);
+        if way.answer_ms == 0 {
+            self.unmeasured.push(node.to_owned());
+        }
         self.adopt(now, held);
         self.last_joined = now;
         self.is_full = false;
@@ -481,6 +504,11 @@ impl Plan {
 
     /// No pods are to be put on a node any more, or they are again.
     pub fn cordoned(&mut self, now: Instant, node: &str, is_cordoned: bool) {
+        if !is_cordoned {
+            self.cordoned.remove(node);
+        } else if self.cordoned.len() < MAX_HOSTS {
+            self.cordoned.insert(node.to_owned());
+        }
         if let Some(agent) = self.agents.get_mut(node)
             && std::mem::replace(&mut agent.is_cordoned, is_cordoned) != is_cordoned
         {
@@ -505,6 +533,7 @@ impl Plan {
         }
         let Some(holder) = seat.holder.as_mut().filter(|holder| holder.node == node) else { return };
         holder.state = report.state();
+        let answer_ms = report.answer_ms;
         if !report.failure.is_empty() || holder.state == WatchState::Watching {
             holder.failure.clone_from(&report.failure);
         }
@@ -523,6 +552,7 @@ impl Plan {
         if report.state() == WatchState::Watching && seat.leaving.take().is_some() {
             self.version += 1;
         }
+        self.measured(now, node, answer_ms);
     }
 
     /// Lets go of those who went on for others that watch by now.
@@ -546,6 +576,8 @@ impl Plan {
         if self.hosts.len() != hosts && self.partition == Partition::Host {
             self.seat(now);
         }
+        // Not with each agent that comes: the list is as long as there are nodes, and its holder is told of every other one. Until
+        // then it takes what a new node's own watch takes too.
         self.part(now);
     }
 
@@ -625,7 +657,20 @@ impl Plan {
         }
         self.shun_failing(now);
         let mut changes = Vec::new();
-        for (shard, node, cause) in self.choose(effort, now) {
+        let choices = self.choose(effort, now);
+        self.hand_out(now, choices, &mut changes);
+        let choices = self.choose_for_failing(now);
+        self.hand_out(now, choices, &mut changes);
+        changes
+    }
+
+    fn hand_out(
+        &mut self,
+        now: Instant,
+        choices: Vec<(Shard, Option<String>, Cause)>,
+        changes: &mut Vec<Change>,
+    ) {
+        for (shard, node, cause) in choices {
             match node {
                 Some(node) => changes.extend(self.give(now, shard, node, cause)),
                 // It waits to be let go, and there is nobody else.
@@ -638,7 +683,6 @@ impl Plan {
                 None => self.is_full |= cause == Cause::Vacant,
             }
         }
-        changes
     }
 
     /// All that a node is to watch.
@@ -685,9 +729,14 @@ impl Plan {
         }
     }
 
+    /// Whether a node held a share that it no longer holds: the last of its events may still come.
+    pub fn held_before(&self, node: &str) -> bool {
+        self.former.nodes.contains(node)
+    }
+
     /// Whether a node holds a share or did: only such an agent has events to send.
     pub fn has_held(&self, node: &str) -> bool {
-        let mut holds = self.former.nodes.contains(node);
+        let mut holds = self.held_before(node);
         self.watches(|holder, _| holds |= holder == node);
         holds
     }
@@ -716,6 +765,9 @@ impl Plan {
                 failure: holder.map_or("", |holder| &holder.failure),
                 is_away: holder.is_some_and(|holder| holder.away_since.is_some()),
                 leaving: seat.leaving.as_ref().map(|leaving| leaving.node.as_str()),
+                answer_ms: holder
+                    .and_then(|holder| self.agents.get(&holder.node))
+                    .map_or(0, |agent| agent.way.answer_ms),
             }
         })
     }
@@ -759,7 +811,15 @@ impl Plan {
 
 impl Seat {
     fn vacant(epoch: u64, was_held: bool) -> Self {
-        Self { epoch, resource_version: String::new(), holder: None, leaving: None, was_held, is_lost: false }
+        Self {
+            epoch,
+            resource_version: String::new(),
+            holder: None,
+            leaving: None,
+            was_held,
+            is_lost: false,
+            failed_at: None,
+        }
     }
 }
 

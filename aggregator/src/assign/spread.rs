@@ -4,6 +4,7 @@
 //! - nobody holds more than its fair share plus one;
 //! - among agents of one weight, one more moves at most its fair share and one, and one less moves only what it held;
 //! - a share that is hot alone has an agent to itself, where there are enough of them;
+//! - where there are fewer shares than agents, those of the greatest weight get them;
 //! - the same input gives the same answer.
 
 use std::collections::BTreeMap;
@@ -95,8 +96,10 @@ pub fn spread(
     if effort == Effort::Balance {
         spread.give_up();
     }
-    spread.group();
-    spread.place();
+    for weight in spread.tiers() {
+        spread.group(weight);
+        spread.place();
+    }
     spread.holders
 }
 
@@ -189,21 +192,39 @@ impl<'a> Spread<'a> {
                 self.places[holder].held += 1;
             }
         }
-        let all: f64 = self.places.iter().filter(|p| !p.is_taken).map(|p| p.weight).sum();
-        for place in &mut self.places {
-            if place.is_taken {
-                continue;
-            }
-            // Rounded down, and with it what rounding errors could add.
-            let fair = (counted as f64 * place.weight / all.max(1.0) + 1e-9).floor() as usize;
-            (place.fair, place.most) = (fair.min(most), (fair + 1).min(most));
-            if !place.takes {
-                (place.fair, place.most) = (place.fair.min(place.held), place.most.min(place.held));
-            }
-            if place.weight == 0.0 {
-                (place.fair, place.most) = (0, 0);
+        let mut rest = counted;
+        // First those that take nothing more: what they do not hold is for the others.
+        for takes in [false, true] {
+            let counts = |place: &&Place| !place.is_taken && (place.takes || !takes);
+            let all: f64 = self.places.iter().filter(counts).map(|place| place.weight).sum();
+            let before = rest;
+            for place in self.places.iter_mut().filter(|place| !place.is_taken && place.takes == takes) {
+                // Rounded down, and with it what rounding errors could add.
+                let fair = (before as f64 * place.weight / all.max(1.0) + 1e-9).floor() as usize;
+                (place.fair, place.most) = (fair.min(most), (fair + 1).min(most));
+                if !place.takes {
+                    (place.fair, place.most) = (place.fair.min(place.held), place.most.min(place.held));
+                }
+                if place.weight == 0.0 {
+                    (place.fair, place.most) = (0, 0);
+                }
+                if !takes {
+                    rest = rest.saturating_sub(place.most);
+                }
             }
         }
+    }
+
+    /// The weights that get something one after the other; all at once where there is enough for all.
+    fn tiers(&self) -> Vec<Option<f64>> {
+        let takers = || self.places.iter().filter(|place| place.takes && !place.is_taken);
+        if self.is_uniform || takers().any(|place| place.fair > 0) {
+            return vec![None];
+        }
+        let mut weights: Vec<f64> = takers().map(|place| place.weight).collect();
+        weights.sort_by(|a, b| b.total_cmp(a));
+        weights.dedup();
+        weights.into_iter().map(Some).collect()
     }
 
     /// Takes away what one holds above its bound, and as much more as those below their fair share need.
@@ -247,8 +268,16 @@ impl<'a> Spread<'a> {
         }
     }
 
-    fn group(&mut self) {
+    /// Groups the agents of a weight, or all.
+    fn group(&mut self, weight: Option<f64>) {
+        for group in &mut self.groups {
+            group.places.clear();
+            (group.weight, group.below_fair, group.below_most) = (0.0, 0, 0);
+        }
         for (at, place) in self.places.iter().enumerate() {
+            if weight.is_some_and(|weight| weight != place.weight) {
+                continue;
+            }
             if let Some(group) = self.groups.get_mut(place.group) {
                 group.weight += place.weight;
                 if place.held < place.most {

@@ -17,6 +17,12 @@ pub struct Status {
     pub is_changing: bool,
     /// Agents that are connected.
     pub agents: usize,
+    /// Agents that are near their API server, and are given more.
+    pub near: usize,
+    /// Agents that are far from it, and are given less.
+    pub far: usize,
+    /// Agents whose API server's answer was not measured, which counts for nothing.
+    pub unmeasured: usize,
     /// Nodes whose agents take nothing more, as they are to end or are cordoned.
     pub going: Vec<String>,
     /// Events a second over the last minute; none until there was one.
@@ -77,6 +83,8 @@ pub struct Watch {
     pub failure: String,
     /// Who goes on until the holder watches.
     pub leaving: Option<String>,
+    /// How soon its API server answers the holder; 0: not measured.
+    pub answer_ms: u32,
 }
 
 /// Shares in the text before the rest is only counted.
@@ -102,7 +110,11 @@ impl Status {
             None => writeln!(text, "API server     not asked yet")?,
             Some(server) => server.write(text)?,
         }
-        write!(text, "agents         {} connected", self.agents)?;
+        write!(
+            text,
+            "agents         {} connected ({} near the API server, {} far, {} not measured)",
+            self.agents, self.near, self.far, self.unmeasured
+        )?;
         match self.going.as_slice() {
             [] => writeln!(text)?,
             going => writeln!(text, ", going: {}", going.join(", "))?,
@@ -119,18 +131,22 @@ impl Status {
         let node = width(&|watch| watch.node.as_ref().map_or(1, String::len), 4);
         writeln!(
             text,
-            "{:<shard$}  {:<node$}  {:>5}  {:>9}  {:<11}  {:>8}  {:>7}  LAST FAILURE",
-            "SHARE", "NODE", "EPOCH", "HELD FOR", "STATE", "EVENTS/S", "BEHIND"
+            "{:<shard$}  {:<node$}  {:>5}  {:>9}  {:<11}  {:>8}  {:>7}  {:>7}  LAST FAILURE",
+            "SHARE", "NODE", "EPOCH", "HELD FOR", "STATE", "EVENTS/S", "BEHIND", "ANSWERS"
         )?;
         // Those in trouble first.
         let mut watches: Vec<&Watch> = self.watches.iter().collect();
         watches.sort_by_key(|watch| watch.state == "watching");
         for watch in watches.iter().take(LINES) {
             let behind = watch.behind_seconds.map_or("-".to_owned(), |behind| format!("{behind:.1}s"));
+            let answers = match watch.answer_ms {
+                0 => "-".to_owned(),
+                answer_ms => format!("{answer_ms}ms"),
+            };
             let leaving = watch.leaving.as_ref().map(|node| format!(" ({node} goes on until it watches)"));
             writeln!(
                 text,
-                "{:<shard$}  {:<node$}  {:>5}  {:>9}  {:<11}  {:>8.1}  {:>7}  {}{}",
+                "{:<shard$}  {:<node$}  {:>5}  {:>9}  {:<11}  {:>8.1}  {:>7}  {:>7}  {}{}",
                 watch.shard,
                 watch.node.as_deref().unwrap_or("-"),
                 watch.epoch,
@@ -138,6 +154,7 @@ impl Status {
                 watch.state,
                 watch.events_per_second,
                 behind,
+                answers,
                 watch.failure,
                 leaving.unwrap_or_default(),
             )?;

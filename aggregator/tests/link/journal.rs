@@ -13,6 +13,7 @@ pub struct Memory {
     state: Arc<Mutex<State>>,
     head: watch::Sender<Position>,
     held: watch::Sender<bool>,
+    stalls: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -21,11 +22,17 @@ struct State {
     checkpoints: Vec<Checkpoint>,
     fails: bool,
     begun: usize,
+    notes: usize,
 }
 
 impl Memory {
     pub fn new() -> Self {
-        Self { state: Arc::default(), head: watch::Sender::new(Position(0)), held: watch::Sender::new(false) }
+        Self {
+            state: Arc::default(),
+            head: watch::Sender::new(Position(0)),
+            held: watch::Sender::new(false),
+            stalls: watch::Sender::new(false),
+        }
     }
 
     pub fn fail(&self, fails: bool) {
@@ -35,6 +42,16 @@ impl Memory {
     /// While held, what it is given does not become durable.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// While it stalls, what is noted does not become durable.
+    pub fn stall(&self, stalls: bool) {
+        self.stalls.send_replace(stalls);
+    }
+
+    /// How often something was to be noted.
+    pub fn notes(&self) -> usize {
+        self.state().notes
     }
 
     /// Batches that it was given.
@@ -113,6 +130,8 @@ impl Journal for Memory {
     }
 
     async fn note(&self, given: Vec<Checkpoint>, gone: Vec<Shard>) -> Result<(), JournalError> {
+        self.state().notes += 1;
+        self.stalls.subscribe().wait_for(|stalls| !stalls).await.unwrap();
         let mut state = self.state();
         if state.fails {
             return Err(JournalError::Storage("no space left on device".to_owned()));

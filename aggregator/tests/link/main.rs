@@ -544,3 +544,48 @@ async fn a_stopping_aggregator_says_so_and_the_agent_keeps_what_it_watches() {
     eventually(|| agent.ended(Reason::unavailable) > 0).await;
     assert_eq!(agent.assignment(), before);
 }
+
+#[tokio::test]
+async fn for_an_agent_that_gave_up_before_its_turn_to_shake_hands_nothing_is_calculated() {
+    use tokio::io::AsyncWriteExt;
+
+    let authority = Authority::new();
+    let limits = Limits { handshakes: 1, handshake: PATIENCE, turn: PATIENCE, ..Limits::default() };
+    let aggregator = Aggregator::start_as(authority.server("nodetap-aggregator"), limits).await;
+    // It has begun a handshake, and takes its time.
+    let begin = async || {
+        let mut tcp = tokio::net::TcpStream::connect(aggregator.address).await.unwrap();
+        tcp.write_all(&[0x16, 3]).await.unwrap();
+        tcp
+    };
+    let slow = begin().await;
+    eventually(|| aggregator.metrics.shaking.get() == 1).await;
+    let gone = [begin().await, begin().await];
+    eventually(|| aggregator.metrics.queued.get() == 2).await;
+    drop(gone);
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    eventually(|| aggregator.metrics.queued.get() == 3).await;
+    drop(slow);
+    eventually(|| agent.health().connected).await;
+    assert_eq!(aggregator.refused(ConnectionReason::gave_up), 2);
+    assert_eq!(aggregator.refused(ConnectionReason::tls), 1);
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_takes_nobodys_turn_and_whose_turn_does_not_come_is_told_apart() {
+    use tokio::io::AsyncWriteExt;
+
+    let authority = Authority::new();
+    let moment = Duration::from_millis(50);
+    let limits = Limits { handshakes: 1, handshake: PATIENCE, turn: moment, ..Limits::default() };
+    let aggregator = Aggregator::start_as(authority.server("nodetap-aggregator"), limits).await;
+    let _silent = tokio::net::TcpStream::connect(aggregator.address).await.unwrap();
+    let agent = Agent::start(&authority, "node-1", aggregator.address);
+    eventually(|| agent.health().connected).await;
+    let mut slow = tokio::net::TcpStream::connect(aggregator.address).await.unwrap();
+    slow.write_all(&[0x16, 3]).await.unwrap();
+    eventually(|| aggregator.metrics.shaking.get() == 1).await;
+    let mut late = tokio::net::TcpStream::connect(aggregator.address).await.unwrap();
+    late.write_all(&[0x16, 3]).await.unwrap();
+    eventually(|| aggregator.refused(ConnectionReason::no_turn) == 1).await;
+}

@@ -2,7 +2,10 @@
 
 use nodetap_aggregator::admit::Limits;
 use nodetap_aggregator::assign::choose::{Watch, Wish};
-use nodetap_wire::{Finding, Findings, Shard};
+use nodetap_aggregator::assign::plan::{Patience, Plan};
+use nodetap_aggregator::assign::{self, Said, metrics::Metrics};
+use nodetap_wire::{Finding, Findings, Hello, Shard, WatchState};
+use tokio_util::sync::CancellationToken;
 
 use crate::certificates::Authority;
 use crate::eventually;
@@ -124,4 +127,69 @@ async fn a_journal_that_lost_its_newest_file_has_the_holder_list_again() {
     aggregator.resets.send_modify(|resets| *resets += 1);
     eventually(|| agent.watches() == [("cluster".to_owned(), 2)]).await;
     assert_eq!(agent.assigned().await.resource_version, "");
+}
+
+#[tokio::test]
+async fn a_holder_that_alone_does_not_reach_the_api_server_is_replaced_and_goes_on_trying_until_the_next_one_watches()
+ {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let first = Agent::start(&authority, "node-1", aggregator.address);
+    first.assigned().await;
+    first.watch_all().await;
+    first.answer(true).await;
+    let second = Agent::start(&authority, "node-2", aggregator.address);
+    eventually(|| second.health().connected).await;
+    second.answer(true).await;
+    let before = [&first, &second].map(|agent| *agent.reach.asked().borrow());
+    first.report_all(WatchState::BackingOff).await;
+    // Both are asked anew.
+    for (agent, before, reached) in [(&second, before[1], true), (&first, before[0], false)] {
+        agent.reach.asked().wait_for(|number| *number > before).await.unwrap();
+        agent.answer(reached).await;
+    }
+    assert_eq!(second.assigned().await.epoch, 2);
+    assert_eq!(first.watches(), [("cluster".to_owned(), 1)], "it may be back sooner");
+    second.watch_all().await;
+    eventually(|| first.watches().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_say_at_once_is_settled_once_and_a_disk_that_does_not_answer_is_not_waited_for_each_time() {
+    let journal = Memory::new();
+    journal.stall(true);
+    let plan = Plan::cluster(std::time::Instant::now(), Patience::default());
+    let settings = assign::Settings::fixed(Wish::default());
+    let (assigner, driver) =
+        assign::assign(plan, journal.clone(), settings, Metrics::default()).await.unwrap();
+    let stop = CancellationToken::new();
+    let started = tokio::time::Instant::now();
+    tokio::spawn(driver.run(stop.clone()));
+    let nodes: Vec<String> = (0..200).map(|number| format!("node-{number}")).collect();
+    let joins = nodes.iter().zip(1..).map(|(node, stream)| assigner.join(node, stream, Hello::default()));
+    let mut members: Vec<_> =
+        futures_util::future::join_all(joins).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(journal.notes(), 1);
+    let holder = members.iter().position(|member| !member.assignments.borrow().watches.is_empty()).unwrap();
+    let watches = |members: &[assign::Membership]| {
+        members.iter().filter(|member| !member.assignments.borrow().watches.is_empty()).count()
+    };
+    assert_eq!(watches(&members), 1);
+    let before = started.elapsed();
+    assert!(before < std::time::Duration::from_secs(3), "{before:?}");
+    members[holder].say(Said::Draining).await.unwrap();
+    while watches(&members) < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(journal.notes(), 1, "the disk was just found not to answer");
+    assert!(started.elapsed() - before < std::time::Duration::from_millis(500));
+    journal.stall(false);
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    drop(members.remove(holder));
+    let next = members.iter().position(|member| !member.assignments.borrow().watches.is_empty()).unwrap();
+    members[next].say(Said::Draining).await.unwrap();
+    while journal.notes() == 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    stop.cancel();
 }

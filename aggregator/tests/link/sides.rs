@@ -8,12 +8,12 @@ use nodetap_agent::link::{self, Ends, Health, Settings};
 use nodetap_agent::outbox::queue::Bounds;
 use nodetap_agent::outbox::spool::Settings as Spooled;
 use nodetap_agent::outbox::{self, Intake, Taken};
-use nodetap_agent::watch::{names::Names, tally::Tally};
+use nodetap_agent::watch::{names::Names, reach::Reach, tally::Tally};
 use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, EndLabels, EndReason};
 use nodetap_aggregator::admit::{self, Limits};
 use nodetap_aggregator::assign::choose::Wish;
 use nodetap_aggregator::assign::{self, Assigner, plan::Patience, plan::Plan};
-use nodetap_wire::{AssignedWatch, Assignment, Findings, Record, WatchReport, WatchState};
+use nodetap_wire::{AssignedWatch, Assignment, Findings, Reached, Record, WatchReport, WatchState};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -48,6 +48,7 @@ pub struct Agent {
     pub drain: CancellationToken,
     pub negotiations: watch::Receiver<u64>,
     pub findings: watch::Sender<Option<Findings>>,
+    pub reach: Reach,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -146,7 +147,7 @@ impl Agent {
         };
         let (negotiate, negotiations) = watch::channel(0);
         let (find, findings) = watch::channel(None);
-        let (names, tally) = <(Names, Tally)>::default();
+        let (names, tally, reach) = <(Names, Tally, Reach)>::default();
         let drain = CancellationToken::new();
         let ends = Ends {
             taken,
@@ -158,6 +159,7 @@ impl Agent {
             findings,
             names: names.subscribe(),
             tally: tally.clone(),
+            reach: reach.clone(),
             drain: drain.clone(),
         };
         let running =
@@ -175,6 +177,7 @@ impl Agent {
             drain,
             negotiations,
             findings: find,
+            reach,
             stop,
             running,
         }
@@ -201,9 +204,21 @@ impl Agent {
 
     /// Reports of everything that it is to watch that it watches it.
     pub async fn watch_all(&self) {
+        self.report_all(WatchState::Watching).await;
+    }
+
+    /// Answers the next question whether the API server is reached.
+    pub async fn answer(&self, reached: bool) {
+        let mut asked = self.reach.asked();
+        let number = *asked.wait_for(|number| *number > 0).await.unwrap();
+        self.reach.answer(Reached { number, reached, ..Reached::default() });
+    }
+
+    /// Reports of everything that it is to watch.
+    pub async fn report_all(&self, state: WatchState) {
         for AssignedWatch { shard, epoch, .. } in self.assignment().watches {
             let mut report = WatchReport { shard, epoch, ..WatchReport::default() };
-            report.set_state(WatchState::Watching);
+            report.set_state(state);
             self.reports.send(report).await.unwrap();
         }
     }

@@ -1,6 +1,6 @@
 //! Who is given which share, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use nodetap_wire::shard::Share;
@@ -8,12 +8,23 @@ use nodetap_wire::{Shard, WatchState};
 
 use super::super::choose::WATCHES_PER_AGENT;
 use super::super::spread::{Candidate, Effort, Piece, spread};
+use super::way::Reaching;
 use super::{Agent, Cause, Change, Holder, Leaving, Plan, Seat, Standing};
 
 /// Which agents there are to choose from.
-pub(super) struct Health {
+pub(super) struct Health<'a> {
     /// Some are well: nobody else takes more.
     any_well: bool,
+    reaching: Reaching<'a>,
+}
+
+/// A share whose holder fails.
+struct Failing<'a> {
+    shard: &'a Shard,
+    holder: &'a str,
+    since: Instant,
+    /// Its holder does not reach the API server, and somebody else does.
+    is_cut_off: bool,
 }
 
 impl Plan {
@@ -31,16 +42,19 @@ impl Plan {
         self.unbalanced.is_some_and(is_time) && !self.agents.is_empty() && !self.awaits_restart(now)
     }
 
-    pub(super) fn health(&self, now: Instant) -> Health {
-        Health { any_well: self.agents.values().any(|agent| self.is_well(agent, now)) }
+    pub(super) fn health(&self, now: Instant) -> Health<'_> {
+        Health {
+            any_well: self.agents.values().any(|agent| self.is_well(agent, now)),
+            reaching: self.reaching(now),
+        }
     }
 
-    fn is_well(&self, agent: &Agent, now: Instant) -> bool {
+    pub(super) fn is_well(&self, agent: &Agent, now: Instant) -> bool {
         let is_shunned = agent.failed_at.is_some_and(|at| now < at + self.patience.shunned);
         !agent.is_draining && !agent.is_cordoned && !is_shunned
     }
 
-    pub(super) fn standing(&self, seat: &Seat, health: &Health, now: Instant) -> Standing {
+    pub(super) fn standing(&self, seat: &Seat, health: &Health<'_>, now: Instant) -> Standing {
         let Some(holder) = &seat.holder else {
             let from_before = seat.epoch > 0 && !seat.was_held;
             return match from_before && self.awaits_restart(now) {
@@ -61,29 +75,111 @@ impl Plan {
         if agent.is_some_and(|agent| agent.is_draining || (agent.is_cordoned && health.any_well)) {
             return Standing::Open(Cause::Draining);
         }
-        let is_failing = holder.failing_since.is_some_and(|since| now >= since + self.patience.failing);
-        let better =
-            || self.agents.iter().any(|(node, agent)| *node != holder.node && self.is_well(agent, now));
-        match is_failing && better() {
+        let Some(since) = holder.failing_since else { return Standing::Settled };
+        if self.is_cut_off(holder, health, now) {
+            return Standing::Open(Cause::Failing);
+        }
+        let rests = seat.failed_at.is_some_and(|at| now < at + self.patience.rests);
+        let better = || {
+            health.reaching.well_but(&holder.node, since)
+                && self.agents.iter().any(|(node, agent)| *node != holder.node && self.is_well(agent, now))
+        };
+        match now >= since + self.patience.failing && !rests && better() {
             true => Standing::Open(Cause::Failing),
             false => Standing::Settled,
         }
     }
 
+    /// Whether a holder whose watch fails does not reach the API server while somebody else does: both were asked since.
+    fn is_cut_off(&self, holder: &Holder, health: &Health<'_>, now: Instant) -> bool {
+        holder.trouble(now).is_some_and(|since| {
+            self.agents.get(&holder.node).is_some_and(|agent| agent.way.is_cut_off(since))
+                && health.reaching.any_but(&holder.node, since)
+        })
+    }
+
     /// Remembers who failed, so that it is not given the same again.
     pub(super) fn shun_failing(&mut self, now: Instant) {
         let health = self.health(now);
-        let failing: Vec<String> = self
-            .seats
-            .values()
-            .filter(|seat| self.standing(seat, &health, now) == Standing::Open(Cause::Failing))
-            .filter_map(|seat| seat.holder.as_ref().map(|holder| holder.node.clone()))
-            .collect();
+        let failing: Vec<String> =
+            self.failing(&health, now).map(|failing| failing.holder.to_owned()).collect();
         for node in failing {
             if let Some(agent) = self.agents.get_mut(&node) {
                 agent.failed_at = Some(now);
             }
         }
+    }
+
+    /// The shares that are to be taken from holders that fail.
+    fn failing<'a>(&'a self, health: &'a Health<'_>, now: Instant) -> impl Iterator<Item = Failing<'a>> {
+        self.seats.iter().filter_map(move |(shard, seat)| {
+            let is_failing = self.standing(seat, health, now) == Standing::Open(Cause::Failing);
+            let holder = seat.holder.as_ref().filter(|_| is_failing)?;
+            Some(Failing {
+                shard,
+                holder: &holder.node,
+                since: holder.failing_since?,
+                is_cut_off: self.is_cut_off(holder, health, now),
+            })
+        })
+    }
+
+    /// Who is to get what holders that fail have: first of all those who have just reached the API server. Where nobody has room, it
+    /// stays where it is.
+    pub(super) fn choose_for_failing(&self, now: Instant) -> Vec<(Shard, Option<String>, Cause)> {
+        let health = self.health(now);
+        let failing: Vec<Failing<'_>> = self.failing(&health, now).collect();
+        let Some(since) = failing.iter().map(|failing| failing.since).min() else { return Vec::new() };
+        let holders: BTreeSet<&str> = failing.iter().map(|failing| failing.holder).collect();
+        let fails = |node: &str| holders.contains(node);
+        let agents: Vec<(&String, &Agent)> = self.agents.iter().collect();
+        let places: BTreeMap<&str, usize> =
+            agents.iter().enumerate().map(|(at, (node, _))| (node.as_str(), at)).collect();
+        let is_given: BTreeSet<&Shard> = failing.iter().map(|failing| failing.shard).collect();
+        let mut pieces: Vec<(&Shard, String, Option<usize>)> = Vec::new();
+        for (shard, seat) in &self.seats {
+            let holder = seat.holder.as_ref().map(|holder| holder.node.as_str());
+            let at = holder.filter(|node| !fails(node)).and_then(|node| places.get(node).copied());
+            if is_given.contains(shard) {
+                pieces.push((shard, shard.name(), None));
+            } else if at.is_some() {
+                pieces.push((shard, shard.name(), at));
+            }
+        }
+        let all_cut_off = failing.iter().all(|failing| failing.is_cut_off);
+        let tries: [&dyn Fn(&Agent) -> bool; 3] = [
+            &|agent| all_cut_off && agent.way.is_good(since),
+            &|agent| self.is_well(agent, now) && agent.way.is_good(since),
+            &|agent| self.is_well(agent, now) && !agent.way.is_cut_off(since),
+        ];
+        for may_take in tries {
+            let candidates: Vec<Candidate<'_>> = agents
+                .iter()
+                .map(|(node, agent)| {
+                    let goes = fails(node) || agent.is_draining || (agent.is_cordoned && health.any_well);
+                    let weight = if goes { 0 } else { agent.way.nearness.weight() };
+                    Candidate { node, weight, takes: may_take(agent) }
+                })
+                .collect();
+            let named: Vec<Piece<'_>> = pieces
+                .iter()
+                .map(|(shard, name, holder)| Piece {
+                    name,
+                    holder: *holder,
+                    is_hot: self.hot.contains(*shard),
+                })
+                .collect();
+            let holders = spread(&candidates, &named, WATCHES_PER_AGENT, Effort::Place);
+            for ((.., holder), given) in pieces.iter_mut().zip(holders) {
+                *holder = holder.or(given);
+            }
+        }
+        let given = pieces.into_iter().filter(|(shard, ..)| is_given.contains(shard));
+        let given = given.filter_map(|(shard, _, at)| {
+            let (node, _) = agents.get(at?)?;
+            Some((shard.clone(), Some((*node).clone()), Cause::Failing))
+        });
+        given.collect()
     }
 
     /// Who is to get what he does not have.
@@ -97,7 +193,8 @@ impl Plan {
             .map(|(node, agent)| {
                 let goes = agent.is_draining || (agent.is_cordoned && health.any_well);
                 let takes = if health.any_well { self.is_well(agent, now) } else { !agent.is_draining };
-                Candidate { node, weight: u32::from(!goes), takes }
+                let weight = if goes { 0 } else { agent.way.nearness.weight() };
+                Candidate { node, weight, takes }
             })
             .collect();
 
@@ -106,7 +203,8 @@ impl Plan {
         for (shard, seat) in &self.seats {
             let cause = match self.standing(seat, &health, now) {
                 Standing::Waits => continue,
-                Standing::Settled => None,
+                // Those that fail have a choice of their own.
+                Standing::Settled | Standing::Open(Cause::Failing) => None,
                 Standing::Open(cause) => Some(cause),
             };
             let holder = seat.holder.as_ref().map(|holder| holder.node.as_str());
@@ -160,9 +258,13 @@ impl Plan {
         let epoch = before.checked_add(1)?;
         (seat.epoch, seat.resource_version) = (epoch, from);
         (seat.was_held, seat.is_lost) = (true, false);
+        if cause == Cause::Failing {
+            seat.failed_at = Some(now);
+        }
         if let Some(holder) = seat.holder.replace(Holder::new(&node, now)) {
             self.former.remember(&holder.node);
-            let is_planned = matches!(cause, Cause::Draining | Cause::Balance);
+            // One that fails goes on trying meanwhile: it may be back before the next one watches.
+            let is_planned = matches!(cause, Cause::Draining | Cause::Balance | Cause::Failing);
             let watched = holder.state == WatchState::Watching || seat.leaving.is_none();
             if is_planned && watched && holder.node != node && self.agents.contains_key(&holder.node) {
                 seat.leaving = Some(Leaving { node: holder.node, epoch: before, since: now });

@@ -49,7 +49,6 @@ impl Plan {
             self.version += 1;
             self.unbalance(now);
         }
-        self.part(now);
     }
 
     fn wanted(&self) -> BTreeSet<Shard> {

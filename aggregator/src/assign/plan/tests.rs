@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use nodetap_wire::{AssignedWatch, Checkpoint, HeldWatch, Shard, WatchReport, WatchState};
+use nodetap_wire::{AssignedWatch, Checkpoint, HeldWatch, Reached, Shard, WatchReport, WatchState};
 use proptest::prelude::*;
 
 use super::super::choose::Partition;
@@ -22,7 +22,7 @@ fn checkpoint(epoch: u64, resource_version: &str) -> Checkpoint {
 }
 
 fn report(epoch: u64, state: WatchState) -> WatchReport {
-    WatchReport { shard: Some(cluster()), epoch, state: state.into(), failure: String::new() }
+    WatchReport { shard: Some(cluster()), epoch, state: state.into(), failure: String::new(), answer_ms: 0 }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -470,6 +470,17 @@ fn a_node_that_is_cordoned_gives_its_watches_away_and_gets_none() {
 }
 
 #[test]
+fn a_node_that_was_cordoned_before_its_agent_came_gets_nothing() {
+    let now = Instant::now();
+    let mut plan = Plan::cluster(now, Patience::default());
+    plan.cordoned(now, "a", true);
+    plan.joined(now, "a", 1, &[]);
+    plan.joined(now, "b", 2, &[]);
+    assert_eq!(plan.settle(now).remove(0).node, "b");
+    assert_eq!(plan.going().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
 fn one_that_joins_gets_its_share_once_no_other_comes_and_the_others_go_on_until_it_watches() {
     let (mut plan, now) = shared_out(Instant::now(), &NODES, &["a", "b", "c", "d", "e", "f", "g"]);
     plan.joined(now, "new", 9, &[]);
@@ -593,12 +604,224 @@ fn each_node_watches_what_names_it_and_another_does_while_it_is_away() {
     assert_eq!(plan.holdings().get(&Shard::host("b")), None, "a node that is gone for an hour");
 }
 
+/// Asks whom the plan wants to ask, and has each answer.
+fn answer(plan: &mut Plan, now: Instant, reached: impl Fn(&str) -> bool) -> Vec<String> {
+    let asked = plan.ask(now);
+    for (node, number) in &asked {
+        let answer =
+            Reached { number: *number, reached: reached(node), answer_ms: 100, ..Reached::default() };
+        plan.reached(now, node, &answer);
+    }
+    asked.into_iter().map(|(node, _)| node).collect()
+}
+
+/// As [`settled`], after everybody was asked how near it is.
+fn measured(now: Instant, nodes: &[&str]) -> (Plan, String) {
+    let (mut plan, holder) = settled(now, nodes);
+    assert_eq!(answer(&mut plan, now, |_| true).len(), nodes.len());
+    (plan, holder)
+}
+
+#[test]
+fn a_holder_that_does_not_reach_the_api_server_while_another_does_is_replaced_at_once_and_goes_on_trying() {
+    let now = Instant::now();
+    let (mut plan, holder) = measured(now, &NODES);
+    let now = now + seconds(100);
+    plan.reported(now, &holder, &report(1, WatchState::BackingOff));
+    let asked = plan.ask(now);
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    for (node, number) in asked.iter().filter(|(node, _)| *node != holder) {
+        assert!(plan.reached(now, node, &Reached { number: *number, reached: true, ..Reached::default() }));
+    }
+    assert!(plan.settle(now + seconds(1)).is_empty(), "it may be about to come back");
+    let (_, number) = asked.iter().find(|(node, _)| *node == holder).unwrap();
+    let now = now + seconds(1);
+    let stale = Reached { number: number - 1, ..Reached::default() };
+    assert!(!plan.reached(now, &holder, &stale), "the answer to another question");
+    assert!(plan.settle(now).is_empty());
+    plan.reached(now, &holder, &Reached { number: *number, reached: false, ..Reached::default() });
+    assert!(plan.is_due(now));
+    let change = plan.settle(now).remove(0);
+    assert_eq!((change.cause, change.epoch), (Cause::Failing, 2));
+    assert_ne!(change.node, holder);
+    assert_eq!(plan.assignment(&holder).watches[0].epoch, 1);
+    plan.reported(now, &change.node, &report(2, WatchState::Watching));
+    assert_eq!(plan.assignment(&holder).watches, []);
+    assert!(plan.ask(now + seconds(3_600)).is_empty(), "all is well");
+}
+
+#[test]
+fn nothing_is_moved_and_little_is_asked_while_nobody_reaches_the_api_server() {
+    let now = Instant::now();
+    let nodes: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let (mut plan, holder) = settled(now, &nodes);
+    answer(&mut plan, now, |_| true);
+    let now = now + seconds(1);
+    plan.reported(now, &holder, &report(1, WatchState::BackingOff));
+    let mut asked = 0;
+    for quarter in 0..4 * 600 {
+        let now = now + Duration::from_millis(250 * quarter);
+        asked += answer(&mut plan, now, |_| false).len();
+        assert!(plan.settle(now).is_empty(), "nobody does better");
+    }
+    assert!(asked < 4 * 60, "{asked} in ten minutes");
+    // It is back, and the holder has it first.
+    let now = now + seconds(600);
+    plan.reported(now, &holder, &report(1, WatchState::Watching));
+    assert!(plan.ask(now).is_empty() && plan.settle(now).is_empty());
+}
+
+#[test]
+fn a_watch_that_fails_though_the_api_server_is_reached_goes_round_slowly() {
+    let start = Instant::now();
+    let (mut plan, mut holder) = measured(start, &NODES);
+    let mut moved = Vec::new();
+    for half in 0..2 * 250 {
+        let now = start + Duration::from_millis(500 * half);
+        let epoch = plan.holdings().get(&cluster()).unwrap().epoch;
+        plan.reported(now, &holder, &report(epoch, WatchState::BackingOff));
+        answer(&mut plan, now, |_| true);
+        for change in plan.settle(now) {
+            moved.push((now - start).as_secs());
+            holder = change.node;
+        }
+    }
+    assert_eq!(moved, [10, 70], "as after an API server that starts up: not one after the other");
+}
+
+#[test]
+fn the_next_holder_that_is_cut_off_as_well_does_not_keep_the_share_for_long() {
+    let now = Instant::now();
+    let (mut plan, first) = measured(now, &NODES);
+    let now = now + seconds(1);
+    plan.reported(now, &first, &report(1, WatchState::BackingOff));
+    let asked = plan.ask(now);
+    let say = |plan: &mut Plan, now, asked: &[(String, u64)], node: &str, reached| {
+        let (_, number) = asked.iter().find(|(asked, _)| asked == node).unwrap();
+        plan.reached(now, node, &Reached { number: *number, reached, ..Reached::default() });
+    };
+    let others: Vec<&str> = NODES.into_iter().filter(|node| *node != first).collect();
+    say(&mut plan, now, &asked, others[0], true);
+    say(&mut plan, now, &asked, &first, false);
+    assert_eq!(plan.settle(now).remove(0).node, others[0], "who has just reached it");
+    // Its answer was the last that came through: it never says anything of the watch.
+    let now = now + seconds(1);
+    let asked = plan.ask(now);
+    assert!(asked.iter().any(|(node, _)| node == others[0]), "{asked:?}");
+    say(&mut plan, now, &asked, others[1], true);
+    say(&mut plan, now, &asked, others[0], false);
+    let change = plan.settle(now).remove(0);
+    assert_eq!((change.node.as_str(), change.epoch), (others[1], 3));
+}
+
+#[test]
+fn all_that_one_held_who_is_cut_off_finds_a_place_and_so_does_what_comes_later() {
+    let namespaces: Vec<String> = (0..20).map(|number| format!("ns{number}")).collect();
+    let namespaces: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &namespaces);
+    answer(&mut plan, now, |_| true);
+    let lost = plan.assignment("a").watches;
+    assert_eq!(lost.len(), 7);
+    for watch in &lost {
+        let mut report = report(watch.epoch, WatchState::BackingOff);
+        report.shard = watch.shard.clone();
+        plan.reported(now, "a", &report);
+    }
+    answer(&mut plan, now, |node| node != "a");
+    let changes = plan.settle(now);
+    assert_eq!(changes.len(), 7);
+    assert!(changes.iter().all(|change| change.node != "a" && change.cause == Cause::Failing));
+    all_watch(&mut plan, now);
+    assert_eq!(watches(&plan, "a"), []);
+    let held = ["b", "c"].map(|node| watches(&plan, node).len());
+    assert!(held[0].abs_diff(held[1]) <= 1, "{held:?}");
+    let mut more = namespaces.clone();
+    more.extend(["new1", "new2", "new3"]);
+    plan.namespaces(now, names(&more));
+    assert_eq!(plan.settle(now).len(), 3);
+    assert_eq!(plan.counts(), (24, 0));
+}
+
+#[test]
+fn who_was_cut_off_and_is_back_is_as_good_as_any_other() {
+    let now = Instant::now();
+    let (mut plan, holder) = measured(now, &["a", "b"]);
+    plan.reported(now, &holder, &report(1, WatchState::BackingOff));
+    answer(&mut plan, now, |node| node != holder);
+    let next = plan.settle(now).remove(0).node;
+    assert!(!plan.is_well(&plan.agents[&holder], now));
+    // The other way round.
+    plan.reported(now, &next, &report(2, WatchState::BackingOff));
+    answer(&mut plan, now + seconds(1), |node| node == holder);
+    assert_eq!(plan.settle(now + seconds(1)).remove(0).node, holder);
+}
+
+#[test]
+fn an_agent_is_asked_once_how_near_it_is_and_not_where_it_says_so_and_32_at_most() {
+    let now = Instant::now();
+    let mut plan = Plan::cluster(now, Patience::default());
+    plan.joined(now, "says", 1, &[]);
+    plan.measured(now, "says", 3);
+    plan.joined(now, "says", 2, &[]);
+    for stream in 0..40 {
+        plan.joined(now, &format!("n{stream}"), 10 + stream, &[]);
+    }
+    let mut asked = answer(&mut plan, now, |_| true);
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), 32);
+    plan.joined(now, "late", 99, &[]);
+    assert!(plan.ask(now).is_empty());
+    assert_eq!(plan.nearness(), (1, 0, 9));
+}
+
+#[test]
+fn the_only_share_goes_to_one_that_is_near_and_stays_with_whom_it_is() {
+    for near in NODES {
+        let now = Instant::now();
+        let mut plan = Plan::cluster(now, Patience::default());
+        for (stream, node) in NODES.into_iter().enumerate() {
+            plan.joined(now, node, stream as u64 + 1, &[]);
+            plan.measured(now, node, if node == near { 2 } else { 400 });
+        }
+        assert_eq!(plan.settle(now).remove(0).node, near);
+        plan.reported(now, near, &report(1, WatchState::Watching));
+        let far = other(&NODES, near);
+        plan.measured(now, near, 400);
+        plan.measured(now, far, 2);
+        assert!(plan.settle(now + seconds(60)).is_empty(), "a watch that does well is not moved for that");
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_api_server_that_comes_and_goes_for_all_alike_moves_nothing(
+        phases in proptest::collection::vec((1_u64..240, any::<bool>()), 1..12),
+    ) {
+        let mut now = Instant::now();
+        let (mut plan, holder) = measured(now, &NODES);
+        for (quarters, is_up) in phases {
+            for _ in 0..quarters {
+                now += Duration::from_millis(250);
+                let state = if is_up { WatchState::Watching } else { WatchState::BackingOff };
+                plan.reported(now, &holder, &report(1, state));
+                answer(&mut plan, now, |_| is_up);
+                prop_assert!(plan.settle(now).is_empty());
+                plan.expire(now);
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Join(usize, bool),
     Leave(usize),
     Report(usize, i32),
     Wait(u64),
+    /// Those of these bits reach the API server.
+    Answer(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -607,6 +830,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0_usize..4).prop_map(Step::Leave),
         (0_usize..4, 0..5).prop_map(|(node, state)| Step::Report(node, state)),
         (0_u64..40).prop_map(Step::Wait),
+        (0_u8..16).prop_map(Step::Answer),
     ]
 }
 
@@ -640,6 +864,10 @@ proptest! {
                     plan.reported(now, nodes[node], &report(epoch, state));
                 }
                 Step::Wait(wait) => now += seconds(wait),
+                Step::Answer(bits) => {
+                    let at = |node: &str| nodes.iter().position(|known| *known == node).unwrap();
+                    answer(&mut plan, now, |node| bits & (1 << at(node)) != 0);
+                }
             }
             for change in plan.settle(now) {
                 prop_assert!(change.epoch > epoch, "an epoch was given twice");
@@ -647,10 +875,16 @@ proptest! {
                 let at = nodes.iter().position(|node| *node == change.node).unwrap();
                 prop_assert!(connected[at], "a shard was given to nobody");
             }
-            let holders: Vec<_> = (0..4).filter(|at| !plan.assignment(nodes[*at]).watches.is_empty()).collect();
+            let holds = |plan: &Plan, at: &usize| {
+                plan.assignment(nodes[*at]).watches.iter().any(|watch| watch.epoch == epoch)
+            };
+            let holders: Vec<_> = (0..4).filter(|at| holds(&plan, at)).collect();
             prop_assert!(holders.len() <= 1);
+            for node in nodes {
+                let watches = plan.assignment(node).watches;
+                prop_assert!(watches.len() <= 1 && watches.iter().all(|watch| watch.epoch <= epoch));
+            }
             for at in holders {
-                prop_assert_eq!(plan.assignment(nodes[at]).watches[0].epoch, epoch);
                 if connected[at] {
                     last_seen[at] = epoch;
                 }
@@ -661,7 +895,10 @@ proptest! {
                     prop_assert!(change.epoch > epoch);
                     epoch = change.epoch;
                 }
-                let of_connected = (0..4).filter(|at| connected[*at] && !plan.assignment(nodes[*at]).watches.is_empty());
+                let holds = |at: &usize| {
+                    plan.assignment(nodes[*at]).watches.iter().any(|watch| watch.epoch == epoch)
+                };
+                let of_connected = (0..4).filter(|at| connected[*at] && holds(at));
                 prop_assert_eq!(of_connected.clone().count(), 1, "nobody holds it 5 s later");
                 of_connected.for_each(|at| last_seen[at] = epoch);
             }

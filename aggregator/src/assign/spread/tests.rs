@@ -90,6 +90,52 @@ proptest! {
     }
 
     #[test]
+    fn an_agent_of_another_weight_moves_about_as_much_as_its_share_changes(
+        many in 2_usize..300, shares in 0_usize..1_500, which in any::<prop::sample::Index>(), to in 0_usize..3,
+    ) {
+        let (nodes, shares) = (names("node", many), names("ns", shares));
+        let mut agents = agents(&nodes);
+        agents.iter_mut().for_each(|agent| agent.weight = 2);
+        let before = first(&agents, &shares);
+        let which = which.index(many);
+        agents[which].weight = [1, 2, 4][to];
+        let after = spread(&agents, &pieces(&shares, &before), MOST, Effort::Balance);
+        let moved = moved(&before, &after);
+        let fair = shares.len() as f64 * 4.0 / (2 * many) as f64;
+        prop_assert!(moved as f64 <= fair + 2.0, "{moved} of {fair}");
+        prop_assert!(after.iter().all(Option::is_some));
+        let again = spread(&agents, &pieces(&shares, &after), MOST, Effort::Balance);
+        prop_assert_eq!(self::moved(&after, &again), 0, "what is balanced stays");
+    }
+
+    #[test]
+    fn what_those_who_take_nothing_more_do_not_hold_is_held_by_the_others(
+        many in 2_usize..100, shares in 0_usize..500, takers in 1_usize..100,
+    ) {
+        let (nodes, shares) = (names("node", many), names("ns", shares));
+        let mut agents = agents(&nodes);
+        let takers = takers.min(many);
+        agents.iter_mut().skip(takers).for_each(|agent| agent.takes = false);
+        let holders = spread(&agents, &pieces(&shares, &vec![None; shares.len()]), MOST, Effort::Place);
+        prop_assert!(holders.iter().all(Option::is_some));
+        let fair = shares.len() as f64 / takers as f64;
+        for (at, count) in counts(many, &holders).into_iter().enumerate() {
+            let most = if at < takers { fair + 1.0 } else { 0.0 };
+            prop_assert!(count as f64 <= most, "{} of {}", count, most);
+        }
+    }
+
+    #[test]
+    fn fewer_shares_than_agents_go_to_those_of_the_greatest_weight(many in 2_usize..600, near in 1_usize..50) {
+        let near = near.min(many - 1);
+        let (nodes, shares) = (names("node", many), names("ns", near.min(many / 8).max(1)));
+        let mut agents = agents(&nodes);
+        agents.iter_mut().enumerate().for_each(|(at, agent)| agent.weight = if at < near { 2 } else { 1 });
+        let holders = first(&agents, &shares);
+        prop_assert!(holders.iter().all(|at| at.is_some_and(|at| at < near)), "{holders:?}");
+    }
+
+    #[test]
     fn weights_are_kept_to(many in 2_usize..400, shares in 0_usize..3_000) {
         let (nodes, shares) = (names("node", many), names("ns", shares));
         let mut agents = agents(&nodes);
@@ -128,6 +174,7 @@ fn one_that_takes_nothing_more_keeps_what_it_has_and_one_of_no_weight_does_not()
     assert!(before.iter().zip(&after).all(|(before, after)| *before != Some(0) || *after == Some(0)));
     let counts = counts(4, &after);
     assert_eq!((counts[0], counts[1]), (10, 0));
+    assert_eq!(counts.iter().sum::<usize>(), 40, "and the others hold the rest");
 }
 
 #[test]
