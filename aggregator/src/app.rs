@@ -24,7 +24,7 @@ use crate::assign::{self, Assigner, Driver};
 use crate::config::follow::Follow;
 use crate::config::{Config, Synchronous};
 use crate::history::api::{self, Api, ApiError};
-use crate::http::AggregatorHealth;
+use crate::http::{AggregatorHealth, Readiness};
 use crate::journal::metrics::{JournalMetrics, Kind, KindLabel};
 use crate::journal::sqlite::{self, SqliteJournal};
 use crate::journal::{Entry, Journal, JournalError, Observer};
@@ -283,8 +283,11 @@ impl App {
             drained.cancel();
             served
         });
-        let health = AggregatorHealth { journal, admits: admitting, stop: stop.clone() };
-        let mut endpoint = Endpoint::new(registry, Arc::new(health)).with_route("/status", move || {
+        let health = Arc::new(AggregatorHealth { journal, admits: admitting, stop: stop.clone() });
+        let readiness = Readiness::default();
+        readiness.register(&mut registry);
+        tasks.spawn("readiness", readiness.run(Arc::clone(&health), stop.clone()));
+        let mut endpoint = Endpoint::new(registry, health).with_route("/status", move || {
             let plan = plan.clone();
             async move {
                 match plan.status().await.map(|status| serde_json::to_string_pretty(&status)) {

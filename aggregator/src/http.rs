@@ -1,7 +1,15 @@
 //! What `/livez` and `/readyz` of the aggregator answer.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use nodetap_runtime::endpoint::{Check, Health};
 use nodetap_wire::time;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +27,60 @@ pub struct AggregatorHealth {
     pub admits: watch::Receiver<bool>,
     /// It is on its way to its end.
     pub stop: CancellationToken,
+}
+
+/// Which of its checks hold, as a family and in the log, whether or not somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    ready: Family<CheckLabel, Gauge>,
+    failures: HashMap<&'static str, Option<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabel {
+    check: &'static str,
+}
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Registers the family.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("nodetap_ready", "1 where a check of /readyz holds", self.ready.clone());
+    }
+
+    /// Looks, until told to stop.
+    pub async fn run(mut self, health: Arc<impl Health>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(LOOK);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.look(health.ready());
+        }
+    }
+
+    /// Shows the checks. Answers those that changed, which it has logged.
+    fn look(&mut self, checks: Vec<Check>) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        for Check { name, failure } in checks {
+            self.ready.get_or_create(&CheckLabel { check: name }).set(i64::from(failure.is_none()));
+            let before = self.failures.get(name).is_some_and(Option::is_some);
+            match (&failure, before) {
+                (Some(reason), false) => {
+                    tracing::error!(check = name, reason, "not ready: cannot take and keep records");
+                    changed.push(name);
+                }
+                (None, true) => {
+                    tracing::info!(check = name, "ready again");
+                    changed.push(name);
+                }
+                _ => {}
+            }
+            self.failures.insert(name, failure);
+        }
+        changed
+    }
 }
 
 // === impl AggregatorHealth ===

@@ -3,6 +3,7 @@
 //! The trait is narrow on purpose (append, read from, commit), so that a replicated log can stand in for the embedded one.
 
 pub mod facets;
+pub mod had;
 pub mod metrics;
 pub mod sqlite;
 pub mod words;
@@ -80,6 +81,15 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// What a consumer has had of a row of positions although its cursor stands before them: a bit for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Which row: positions divided by [`Ahead::POSITIONS`].
+    pub chunk: u64,
+    /// The lowest bit of the first word is the first position.
+    pub bits: Box<[u64; Ahead::WORDS]>,
+}
+
 /// A dead letter as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptLetter {
@@ -138,13 +148,27 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// How far a consumer has come; `None` for one never seen before.
     fn cursor(&self, consumer: &str) -> impl Future<Output = Result<Option<Position>, JournalError>> + Send;
 
-    /// Moves a consumer's cursor and keeps what it could not deliver, both or neither.
+    /// What a consumer has had beyond its cursor.
+    fn ahead(&self, consumer: &str) -> impl Future<Output = Result<Vec<Ahead>, JournalError>> + Send;
+
+    /// Moves a consumer's cursor, keeps what it has had beyond that where it changed, and what it could not deliver: all or nothing.
+    fn settle(
+        &self,
+        consumer: &str,
+        cursor: Position,
+        ahead: Vec<Ahead>,
+        dead: Vec<DeadLetter>,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// [`settle`](Journal::settle) of a consumer that has had nothing beyond its cursor.
     fn commit(
         &self,
         consumer: &str,
         cursor: Position,
         dead: Vec<DeadLetter>,
-    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+    ) -> impl Future<Output = Result<(), JournalError>> + Send {
+        self.settle(consumer, cursor, Vec::new(), dead)
+    }
 
     /// All cursors.
     fn cursors(&self) -> impl Future<Output = Result<Vec<(String, Position)>, JournalError>> + Send;
@@ -184,6 +208,15 @@ pub trait Observer: Send + 'static {
 
     /// What is known of a pod, which is not journalled.
     fn pod(&mut self, _record: &Record) {}
+}
+
+// === impl Ahead ===
+
+impl Ahead {
+    /// Positions in a row.
+    pub const POSITIONS: u64 = 4_096;
+    /// Words of their bits.
+    pub const WORDS: usize = 64;
 }
 
 // === impl Observer ===

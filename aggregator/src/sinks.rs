@@ -29,6 +29,7 @@ pub mod webhook;
 
 pub use self::metrics::Metrics;
 pub use self::run::{Built, Context, Orders, STOP_WITHIN, Task, spawn_all, warn_of_strangers};
+pub use crate::config::receivers::Order;
 
 /// One record on its way to one sink, rendered once however often it is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +174,8 @@ pub fn build(receiver: &Receiver) -> Result<AnySink, SinkError> {
             AnySink::Lines(file::sink(&receiver.name, config).map_err(|error| named(error.into()))?)
         }
         ReceiverBody::Webhook(config) => {
-            AnySink::Webhook(webhook::Webhook::new(&receiver.name, config).map_err(named)?)
+            let order = receiver.order();
+            AnySink::Webhook(webhook::Webhook::new(&receiver.name, config, order).map_err(named)?)
         }
         ReceiverBody::Loki(config) => AnySink::Loki(loki::Loki::new(&receiver.name, config).map_err(named)?),
     })

@@ -3,6 +3,7 @@
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod compare;
 mod control_plane;
 mod delivered;
 pub mod demo;
@@ -21,6 +22,7 @@ mod posting;
 mod random;
 pub mod reconnect;
 pub mod redact;
+pub mod sink_day;
 pub mod tap_latency;
 pub mod throughput;
 pub mod watch_cost;

@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use nodetap_bench::cluster::{Options, SimulatedCluster};
 use nodetap_bench::load::Load;
 use nodetap_bench::{
-    chaos, demo, faults, figures, journal_speed, plan, reconnect, redact, tap_latency, throughput, watch_cost,
+    chaos, compare, demo, faults, figures, journal_speed, plan, reconnect, redact, sink_day, tap_latency,
+    throughput, watch_cost,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +44,10 @@ enum Command {
     Faults(faults::Arguments),
     /// Measure how many events come through, and what each takes, at full speed for a time.
     Throughput(throughput::Arguments),
+    /// Put the load of the peers' figures on a real kube-apiserver, and tell nodetap's beside them.
+    Compare(compare::Arguments),
+    /// Let a sink be down for a day, and measure how it catches up.
+    SinkDay(sink_day::Arguments),
     /// Kill, stop, cut, fill and tear everything at random under load, and count what is lost and what is twice.
     Chaos(chaos::Arguments),
 }
@@ -92,6 +97,8 @@ async fn main() -> ExitCode {
         Command::Reconnect(arguments) => reconnect::run(arguments).await,
         Command::Faults(arguments) => faults::run(arguments).await,
         Command::Throughput(arguments) => throughput::run(arguments).await,
+        Command::Compare(arguments) => compare::run(arguments).await,
+        Command::SinkDay(arguments) => sink_day::run(arguments).await,
         Command::Chaos(arguments) => chaos::run(arguments).await,
     };
     ended.unwrap_or_else(|error| {

@@ -52,6 +52,8 @@ pub(super) enum Answer {
     NotWritten(Vec<u64>),
     /// A batch was read back; `None`: it is lost.
     Read(u64, Option<Batch>),
+    /// A batch could not be read back now: the disk failed, and what is on it may be whole.
+    Unread(Load),
     /// It failed.
     Failed(Failure),
     /// It takes what is written.
@@ -234,6 +236,9 @@ impl Worker {
                 };
                 let message = format!("reading segment {} at {}: {error}", place.segment, place.offset);
                 self.say(Answer::Failed(Failure { reason, message, unusable: false }));
+                if error.may_pass() {
+                    return self.say(Answer::Unread(load));
+                }
                 None
             }
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::TrySendError;
 use nodetap_wire::time::now_ns;
-use nodetap_wire::{HeldWatch, Record, record};
+use nodetap_wire::{Batch, HeldWatch, Record, record};
 use tokio::time::{Instant, timeout};
 
 use super::Taken;
@@ -29,6 +29,9 @@ const OPENING: Duration = Duration::from_secs(5);
 
 /// How long the end waits for what is to be written.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// How often a batch is read that a failing disk does not give, before it is lost: ten minutes.
+const READS: u32 = 120;
 
 /// Batches that are sent one after the other, before an acknowledgement, are read back together.
 const READ_AHEAD: usize = 16;
@@ -51,6 +54,8 @@ pub struct Spool {
     /// What found no room on its way to the disk.
     spill: Option<Spill>,
     load: Option<Load>,
+    /// What the disk did not give; bounded by what is read ahead.
+    rereads: Vec<Reread>,
     releases: Vec<super::held::Place>,
     watches: Option<Vec<HeldWatch>>,
     /// Watches whose records an earlier process left.
@@ -66,6 +71,15 @@ pub struct Spool {
     full_since: Option<Instant>,
     /// Facts of pods found no room: all of them are to be told again.
     facts_dropped: bool,
+}
+
+/// A batch that the disk did not give.
+#[derive(Debug)]
+struct Reread {
+    load: Load,
+    tries: u32,
+    /// When it is asked for again; none: it is being read.
+    at: Option<Instant>,
 }
 
 // === impl Spool ===
@@ -89,6 +103,7 @@ impl Spool {
             metrics,
             spill: None,
             load: None,
+            rereads: Vec::new(),
             releases: Vec::new(),
             watches: None,
             formerly: Vec::new(),
@@ -223,7 +238,8 @@ impl Spool {
         let closes = self.queue.closes_at();
         let stalled = self.writing.map(|(since, _)| since + STALLED).filter(|_| self.retry_at.is_none());
         let due = closes.into_iter().chain(spill).map(Instant::from_std);
-        due.chain(self.retry_at).chain(stalled).min()
+        let rereads = self.rereads.iter().filter_map(|reread| reread.at);
+        due.chain(self.retry_at).chain(stalled).chain(rereads).min()
     }
 
     /// Hands the disk what is due.
@@ -249,6 +265,12 @@ impl Spool {
         {
             self.watches = Some(watches);
             return;
+        }
+        for reread in self.rereads.iter_mut().filter(|reread| reread.at.is_some_and(|at| at <= now)) {
+            if disk.commands.try_send(Command::Read(reread.load)).is_err() {
+                return;
+            }
+            reread.at = None;
         }
         while let Some(load) = self.load.take().or_else(|| self.queue.load(READ_AHEAD)) {
             if let Err(TrySendError::Full(_)) = disk.commands.try_send(Command::Read(load)) {
@@ -375,17 +397,8 @@ impl Spool {
                 self.wrote(sequences.len());
                 sequences.into_iter().for_each(|sequence| self.queue.not_written(sequence));
             }
-            Some(Answer::Read(sequence, batch)) => {
-                self.metrics.read_back.inc();
-                let gone = self.queue.loaded(sequence, batch);
-                if gone > 0 {
-                    self.metrics.gone(DropReason::unreadable, u64::from(gone));
-                    tracing::error!(
-                        records = gone,
-                        "records of the outbox cannot be read back: they are lost"
-                    );
-                }
-            }
+            Some(Answer::Read(sequence, batch)) => self.read(sequence, batch),
+            Some(Answer::Unread(load)) => self.unread(load),
             Some(Answer::Failed(failure)) => {
                 self.trying = false;
                 self.failed(&failure);
@@ -402,6 +415,34 @@ impl Spool {
                 self.failed(&Failure { reason: ErrorReason::io, message, unusable: true });
                 self.disk = None;
             }
+        }
+    }
+
+    fn read(&mut self, sequence: u64, batch: Option<Batch>) {
+        self.rereads.retain(|reread| reread.load.sequence != sequence);
+        self.metrics.read_back.inc();
+        let gone = self.queue.loaded(sequence, batch);
+        if gone > 0 {
+            self.metrics.gone(DropReason::unreadable, u64::from(gone));
+            tracing::error!(records = gone, "records of the outbox cannot be read back: they are lost");
+        }
+    }
+
+    fn unread(&mut self, load: Load) {
+        let at = Some(Instant::now() + RETRY);
+        let tries = match self.rereads.iter_mut().find(|reread| reread.load == load) {
+            Some(reread) => {
+                reread.tries += 1;
+                reread.at = at;
+                reread.tries
+            }
+            None => {
+                self.rereads.push(Reread { load, tries: 1, at });
+                1
+            }
+        };
+        if tries >= READS {
+            self.read(load.sequence, None);
         }
     }
 

@@ -27,6 +27,19 @@ pub struct DeliveryConfig {
     pub start: Start,
     /// `deadLetterAfter`: failures in a row of one record after which it is found out whether the record is at fault; 0: never.
     pub dead_letter_after: u32,
+    /// `order`; none: as its kind has it.
+    pub order: Option<Order>,
+}
+
+/// What may overtake what on the way to a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `journal`: nothing overtakes anything. What files and standard output have.
+    Journal,
+    /// `object`: records of one involved object keep their order; where the receiver is far behind, new ones of others go first.
+    Object,
+    /// `none`: where the receiver is far behind, whatever is new goes first.
+    None,
 }
 
 /// Where a receiver begins that nothing was delivered to yet.
@@ -91,6 +104,8 @@ pub struct WebhookConfig {
     pub headers: Vec<(HeaderName, Template)>,
     /// `timeout` of one request, answer included; 10 s by default.
     pub timeout: Duration,
+    /// `concurrency`: requests at one time, no two of them of one object; 4 by default.
+    pub concurrency: usize,
 }
 
 /// `loki`: pushes of several records.
@@ -140,6 +155,19 @@ pub struct TlsConfig {
     pub key_file: Option<PathBuf>,
 }
 
+// === impl Receiver ===
+
+impl Receiver {
+    /// What may overtake what on the way to it.
+    pub fn order(&self) -> Order {
+        self.delivery.order.unwrap_or(match &self.body {
+            // Who reads lines reads them one after the other.
+            ReceiverBody::Stdout(_) | ReceiverBody::File(_) => Order::Journal,
+            ReceiverBody::Webhook(_) | ReceiverBody::Loki(_) => Order::Object,
+        })
+    }
+}
+
 // === impl ReceiverBody ===
 
 impl ReceiverBody {
@@ -169,7 +197,7 @@ impl ReceiverBody {
 impl Default for DeliveryConfig {
     /// Ten failures, with the back-off between them some three minutes.
     fn default() -> Self {
-        Self { start: Start::Beginning, dead_letter_after: 10 }
+        Self { start: Start::Beginning, dead_letter_after: 10, order: None }
     }
 }
 

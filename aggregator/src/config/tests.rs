@@ -98,6 +98,8 @@ receivers:
   - name: out
     stdout: {deDot: true}
   - name: f
+    order: none
+    deadLetterAfter: 3
     file: {path: /f, maxsize: 1, maxage: 2, maxbackups: 3, layout: {a: "{{ .Reason }}"}}
   - name: w
     webhook:
@@ -105,6 +107,7 @@ receivers:
       headers: {X-Type: "{{ .Type }}"}
       tls: {serverName: s, caFile: /wa, certFile: /wc, keyFile: /wk}
       timeout: 3s
+      concurrency: 16
   - name: l
     loki:
       url: http://loki:3100
@@ -127,14 +130,18 @@ receivers:
         config.receivers.iter().map(|one| one.body.kind()).collect::<Vec<_>>(),
         ["stdout", "file", "webhook", "loki"]
     );
+    let orders: Vec<_> = config.receivers.iter().map(receivers::Receiver::order).collect();
+    use receivers::Order;
+    assert_eq!(orders, [Order::Journal, Order::None, Order::Object, Order::Object]);
     let [_, file, webhook, loki] = config.receivers.as_slice() else { panic!("four receivers") };
+    assert_eq!(file.delivery.dead_letter_after, 3);
     let receivers::ReceiverBody::File(file) = &file.body else { panic!("a file") };
     assert_eq!(
         (file.max_bytes, file.max_age, file.max_backups),
         (1 << 20, Some(Duration::from_secs(172_800)), Some(3))
     );
     let receivers::ReceiverBody::Webhook(webhook) = &webhook.body else { panic!("a webhook") };
-    assert_eq!(webhook.timeout, Duration::from_secs(3));
+    assert_eq!((webhook.timeout, webhook.concurrency), (Duration::from_secs(3), 16));
     assert_eq!(webhook.headers[0].1.source(), "{{ .Type }}");
     assert_eq!(webhook.tls.server_name.as_deref(), Some("s"));
     let receivers::ReceiverBody::Loki(loki) = &loki.body else { panic!("loki") };

@@ -41,12 +41,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::metrics::JournalMetrics;
 use super::{
-    Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
+    Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
 };
 use crate::enrich;
 use asker::{Asker, Question};
 use block::Unpacker;
-use cursors::{Cursors, Request};
+use cursors::{Cursors, Request, Settled};
 use index::directory::Directory;
 use index::indexer::Indexer;
 use lanes::Lanes;
@@ -298,15 +298,24 @@ impl Journal for SqliteJournal {
         answered.await.map_err(|_| JournalError::Stopped)?
     }
 
-    async fn commit(
+    async fn ahead(&self, consumer: &str) -> Result<Vec<Ahead>, JournalError> {
+        let place = place(&self.cursor_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.cursors, Request::Ahead { consumer: consumer.to_owned(), answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn settle(
         &self,
         consumer: &str,
         cursor: Position,
+        ahead: Vec<Ahead>,
         dead: Vec<DeadLetter>,
     ) -> Result<(), JournalError> {
         let place = place(&self.cursor_places, 1).await?;
         let (answer, answered) = oneshot::channel();
-        send(&self.cursors, Request::Commit { consumer: consumer.to_owned(), cursor, dead, answer, place })?;
+        let settled = Settled { cursor, ahead, dead };
+        send(&self.cursors, Request::Commit { consumer: consumer.to_owned(), settled, answer, place })?;
         answered.await.map_err(|_| JournalError::Stopped)?
     }
 

@@ -27,14 +27,33 @@ pub struct Account {
     pub dead: u64,
     /// Deliveries that wait, or are being tried.
     pub pending: u64,
+    /// Records beyond `read` that it has taken, or had before it began: the newest go first while it catches up.
+    pub ahead: u64,
+    /// Records beyond `from` that were settled before it began.
+    pub earlier: u64,
 }
 
 // === impl Account ===
 
 impl Account {
-    /// Of a loop that begins after a position.
-    pub fn begin(from: Position) -> Self {
-        Self { from: from.0, read: from.0, ..Self::default() }
+    /// Of a loop that begins after a position, beyond which so many are settled.
+    pub fn begin(from: Position, earlier: u64) -> Self {
+        Self { from: from.0, read: from.0, ahead: earlier, earlier, ..Self::default() }
+    }
+
+    /// A record beyond `read` that is taken now, and that so many deliveries are made of.
+    pub fn take_ahead(&mut self, deliveries: usize) {
+        let deliveries = deliveries as u64;
+        self.ahead += 1;
+        self.routed += 1;
+        self.deliveries += deliveries;
+        self.pending += deliveries;
+    }
+
+    /// Has come to a record that was taken, or settled, ahead.
+    pub fn skip(&mut self, position: Position) {
+        self.read = self.read.max(position.0);
+        self.ahead = self.ahead.saturating_sub(1);
     }
 
     /// A record that so many deliveries are made of.
@@ -56,9 +75,10 @@ impl Account {
         self.settle(0, 1);
     }
 
-    /// Positions up to this one that the journal no longer has.
-    pub fn miss(&mut self, last: Position) {
-        self.missed += last.0.saturating_sub(self.read);
+    /// Positions up to this one that the journal no longer has, of which so many were settled ahead.
+    pub fn miss(&mut self, last: Position, had: u64) {
+        self.missed += last.0.saturating_sub(self.read).saturating_sub(had);
+        self.ahead = self.ahead.saturating_sub(had);
         self.read = self.read.max(last.0);
     }
 
@@ -80,7 +100,7 @@ impl Account {
 
     /// Whether nothing is unaccounted for.
     pub fn adds_up(&self) -> bool {
-        self.read - self.from == self.passed + self.missed + self.routed
+        self.read - self.from + self.ahead == self.passed + self.missed + self.routed + self.earlier
             && self.deliveries == self.delivered + self.dead + self.pending
     }
 }

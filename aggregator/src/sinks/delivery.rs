@@ -1,9 +1,10 @@
 //! The delivery loop: reads the journal from a sink's cursor, routes, renders, delivers in batches, and moves the cursor.
 //!
-//! At least once and in the journal's order. A sink that is down stops its own loop and no other, and loses nothing while the
-//! journal keeps the records: the loop holds two batches at most and leaves the rest where it is. The cursor is committed
-//! after every batch that settled anything, together with what was refused for good; a commit that fails stops the
-//! loop from delivering on, so that after a crash no more than one batch is sent again.
+//! At least once and in the order that the receiver is configured for. A sink that is down stops its own loop and no other, and loses
+//! nothing while the journal keeps the records: the loop holds two batches at most in a lane, of which a sink that catches up has
+//! two ([`lanes`]), and leaves the rest where it is. The cursor is committed after every batch that settled anything, together with
+//! what is settled beyond it and what was refused for good; a commit that fails stops the loop from delivering on, so that after
+//! a crash no more than one batch is sent again.
 
 use std::ops::Range;
 use std::pin::pin;
@@ -17,17 +18,20 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::{Backoff, jitter};
-use self::queue::Queue;
+use self::lanes::{Commit, Lane, Lanes, Settings};
 use self::replays::Replays;
 use super::account::Account;
 use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::metrics::SinkMetrics;
-use super::{Delivery, Outcome, Report, Sink};
+use super::{Delivery, Order, Outcome, Report, Sink};
+use crate::journal::had::Had;
 use crate::journal::{DeadLetter, Entry, Journal, JournalError, Letters, Position};
 
 pub mod backoff;
+pub mod behind;
 pub mod doubt;
+pub mod lanes;
 pub mod queue;
 pub mod replays;
 
@@ -41,6 +45,10 @@ const TURN: usize = 32;
 const TELL_LAG: Duration = Duration::from_secs(1);
 /// Reads in a row that find nothing below the head before what is missing is passed over.
 const EMPTY_READS: u32 = 5;
+/// Chunks that are looked at between two batches of a sink that catches up, until it knows whom its backlog is about.
+const SCOUTED: usize = 8;
+/// How old the oldest record that waits is where what is new begins to go first.
+pub const LIVE_AFTER: Duration = Duration::from_secs(30);
 
 /// One sink's loop.
 pub struct Loop<J: Journal, S> {
@@ -62,6 +70,10 @@ pub struct Loop<J: Journal, S> {
     pub start: Position,
     /// Failures in a row after which a record is in doubt; 0: never.
     pub tolerance: u32,
+    /// What may overtake what.
+    pub order: Order,
+    /// How old the oldest record that waits is where what is new begins to go first; [`LIVE_AFTER`].
+    pub live_after: Duration,
     /// Which of its dead letters are to be delivered again.
     pub replays: mpsc::Receiver<Letters>,
     /// Told once nothing more will be journalled: what is there then is all that a loop that is to stop may wait for.
@@ -70,10 +82,10 @@ pub struct Loop<J: Journal, S> {
     pub stop_within: Duration,
 }
 
-/// What the loop knows beside its queue.
+/// What the loop knows.
 struct State {
     account: Account,
-    queue: Queue,
+    lanes: Lanes,
     replays: Replays,
     /// The last attempt was of what is new; of dead letters the next may be.
     after_new: bool,
@@ -87,6 +99,15 @@ struct State {
     fresh: bool,
     /// When it is to end at the latest; none: nobody told it to stop.
     end: Option<Instant>,
+}
+
+/// An entry, routed, and rendered where it was asked for.
+struct Looked {
+    /// Deliveries that it makes.
+    copies: usize,
+    /// Whom it is about.
+    object: Arc<str>,
+    delivery: Option<Delivery>,
 }
 
 /// The name of a receiver's cursor.
@@ -110,8 +131,8 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 state.end.get_or_insert_with(|| Instant::now() + self.stop_within);
             }
             self.tell_lag(&state);
-            if let Some((cursor, dead)) = state.queue.commit(now, stopping)
-                && !self.commit(&mut state, cursor, dead, &stop).await?
+            if let Some(commit) = state.lanes.commit(now, stopping)
+                && !self.commit(&mut state, commit, &stop).await?
                 && !stopping
             {
                 continue;
@@ -119,27 +140,30 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             if self.is_over(&state) {
                 return Ok(());
             }
-            let ready = state.queue.ready(now, stopping);
+            self.look_ahead(&mut state, &stop).await?;
+            let ready = state.lanes.ready(now, stopping);
             // In turns, so that neither holds up the other; what is new comes first, and alone tells whether the sink is up.
-            let may_replay =
-                !stopping && state.queue.failures() == 0 && (ready.is_empty() || state.after_new);
+            let may_replay = !stopping && state.lanes.failures() == 0 && (ready.is_none() || state.after_new);
             if may_replay && state.replays.is_due(now) {
                 state.after_new = false;
                 self.replay(&mut state, &stop).await?;
                 continue;
             }
-            if !ready.is_empty() {
+            if let Some((lane, range)) = ready {
                 state.after_new = true;
-                self.deliver(&mut state, ready, &stop).await;
+                self.deliver(&mut state, lane, range, &stop).await;
                 continue;
             }
-            let room = state.queue.wants() > 0;
             let head = *state.head.borrow_and_update();
-            if room && head > state.queue.read() {
-                self.fill(&mut state, head, &stop).await?;
+            if let Some((after, last)) = state.lanes.wants(head) {
+                self.fill(&mut state, after, last, &stop).await?;
                 continue;
             }
-            let wake = [state.queue.wake(now), state.replays.wake()].into_iter().flatten().min();
+            if state.lanes.look(head, now).is_some() {
+                continue;
+            }
+            let room = state.lanes.has_room() || state.lanes.is_catching_up();
+            let wake = [state.lanes.wake(now), state.replays.wake()].into_iter().flatten().min();
             let wake = wake.map_or_else(|| now + TELL_LAG * 3600, |at| at.min(now + TELL_LAG));
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {}
@@ -156,16 +180,22 @@ impl<J: Journal, S: Sink> Loop<J, S> {
     /// the journal fails, which is for the next start.
     fn is_over(&self, state: &State) -> bool {
         let Some(end) = state.end else { return false };
-        let all = || self.drained.is_cancelled() && state.queue.cursor() >= *state.head.borrow();
-        Instant::now() >= end || state.queue.failures() > 0 || state.trouble.failures() > 0 || all()
+        let all = || self.drained.is_cancelled() && state.lanes.cursor() >= *state.head.borrow();
+        Instant::now() >= end || state.lanes.failures() > 0 || state.trouble.failures() > 0 || all()
     }
 
     /// Finds the place to start from; none: stopped before it was found.
     async fn begin(&mut self, stop: &CancellationToken) -> Result<Option<State>, JournalError> {
         let mut trouble = Backoff::default();
-        let cursor = loop {
-            match self.journal.cursor(&consumer(&self.name)).await {
-                Ok(cursor) => break cursor,
+        let (cursor, ahead) = loop {
+            let name = consumer(&self.name);
+            let cursor = self.journal.cursor(&name).await;
+            let both = match cursor {
+                Ok(cursor) => self.journal.ahead(&name).await.map(|ahead| (cursor, ahead)),
+                Err(error) => Err(error),
+            };
+            match both {
+                Ok(both) => break both,
                 Err(JournalError::Stopped) => return Err(JournalError::Stopped),
                 Err(error) => {
                     tracing::warn!(sink = self.name, %error, "cannot read the sink's cursor");
@@ -193,13 +223,21 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 self.start
             }
         };
-        tracing::info!(sink = self.name, after = from.0, head = last.0, "delivering");
-        let queue = Queue::new(self.sink.limits(), from, self.tolerance, Instant::now().into_std());
+        let mut had = Had::load(ahead, from);
+        // Of another journal, as the cursor may be.
+        if had.last().is_some_and(|had| had > last) || cursor.is_some_and(|cursor| cursor > last) {
+            had.clear();
+        }
+        tracing::info!(sink = self.name, after = from.0, ahead = had.count(), head = last.0, "delivering");
+        let account = Account::begin(from, had.count());
+        let Self { tolerance, order, live_after, .. } = *self;
+        let settings = Settings { limits: self.sink.limits(), tolerance, order, live_after };
+        let lanes = Lanes::new(settings, from, had, Instant::now().into_std());
         let replays = Replays::new(consumer(&self.name));
         let fresh = from == Position(0);
         Ok(Some(State {
-            account: Account::begin(from),
-            queue,
+            account,
+            lanes,
             replays,
             after_new: false,
             head,
@@ -230,14 +268,14 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         }
     }
 
-    /// Reads on, routes and renders.
+    /// Reads on after a position, up to another; routes and renders.
     async fn fill(
         &mut self,
         state: &mut State,
-        head: Position,
+        after: Position,
+        last: Position,
         stop: &CancellationToken,
     ) -> Result<(), JournalError> {
-        let after = state.queue.read();
         let entries = match self.journal.read_from(after, CHUNK).await {
             Ok(entries) => entries,
             Err(JournalError::Stopped) => return Err(JournalError::Stopped),
@@ -253,8 +291,8 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             if state.empty_reads < EMPTY_READS {
                 rest(&mut state.trouble, stop).await;
             } else {
-                self.missed(state, after, head);
-                state.queue.pass(head);
+                self.missed(state, after, last);
+                state.lanes.backlog().pass(last);
                 self.metrics.show(&state.account);
                 state.empty_reads = 0;
             }
@@ -265,14 +303,29 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         let mut expected = after;
         let mut first_dead = None;
         for (index, entry) in entries.into_iter().enumerate() {
-            expected.0 += 1;
-            if entry.position > expected {
-                self.missed(state, Position(expected.0 - 1), Position(entry.position.0 - 1));
+            if entry.position.0 > expected.0 + 1 {
+                let gone = last.min(Position(entry.position.0 - 1));
+                if gone > expected {
+                    self.missed(state, expected, gone);
+                    state.lanes.backlog().pass(gone);
+                }
             }
-            expected = expected.max(entry.position);
+            if entry.position > last {
+                break;
+            }
+            expected = entry.position;
             state.fresh = false;
             state.read_ns = entry.taken_ns;
-            let taken = self.take(&mut state.queue, &entry);
+            if state.lanes.has_had(entry.position) {
+                state.account.skip(entry.position);
+                state.lanes.backlog().pass(entry.position);
+                continue;
+            }
+            let taken = self.look(&entry, |_| true).map(|Looked { copies, delivery, .. }| {
+                let deliveries = delivery.into_iter().flat_map(|one| std::iter::repeat_n(one, copies));
+                state.lanes.backlog().take(entry.position, deliveries, Instant::now().into_std());
+                copies
+            });
             match &taken {
                 Ok(deliveries) => state.account.take(entry.position, *deliveries),
                 Err(_) => state.account.take_dead(entry.position),
@@ -281,7 +334,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 self.metrics.dead_letters.inc();
                 let letter = DeadLetter { position: entry.position, reason };
                 first_dead.get_or_insert_with(|| letter.clone());
-                state.queue.take_dead(letter);
+                state.lanes.backlog().take_dead(letter);
             }
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
@@ -299,26 +352,103 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         Ok(())
     }
 
-    /// Routes and renders one entry; how many deliveries it makes.
+    /// Begins the live lane of a sink that is far behind, and reads on in it: what may overtake the backlog is taken, and of the
+    /// rest it is noted whom it is about.
+    async fn look_ahead(&mut self, state: &mut State, stop: &CancellationToken) -> Result<(), JournalError> {
+        let head = *state.head.borrow();
+        let now = Instant::now().into_std();
+        let age = state.lanes.oldest_ns().map(|ns| time::now_ns().saturating_sub(ns));
+        let age = age.map(|ns| Duration::from_nanos(u64::try_from(ns).unwrap_or(0)));
+        if state.lanes.begin_live(head, age, now) {
+            let behind = head.0.saturating_sub(state.lanes.cursor().0);
+            tracing::info!(sink = self.name, behind, "far behind: what is new goes first where it may");
+        }
+        let was = state.lanes.is_catching_up();
+        for _ in 0..SCOUTED {
+            let Some(after) = state.lanes.look(head, now) else { break };
+            if !self.scout(state, after, head, stop).await? || !state.lanes.is_scouting() {
+                break;
+            }
+        }
+        let overtakes = state.lanes.is_catching_up() && !state.lanes.is_scouting();
+        self.metrics.catching_up.set(i64::from(overtakes));
+        if was && !state.lanes.is_catching_up() {
+            tracing::info!(sink = self.name, cursor = state.lanes.cursor().0, "caught up");
+        }
+        Ok(())
+    }
+
+    /// Looks at a chunk for the live lane; false: there was nothing, or the journal failed.
+    async fn scout(
+        &mut self,
+        state: &mut State,
+        after: Position,
+        head: Position,
+        stop: &CancellationToken,
+    ) -> Result<bool, JournalError> {
+        let entries = match self.journal.read_from(after, CHUNK).await {
+            Ok(entries) => entries,
+            Err(JournalError::Stopped) => return Err(JournalError::Stopped),
+            Err(error) => {
+                tracing::warn!(sink = self.name, after = after.0, %error, "cannot read the journal");
+                rest(&mut state.trouble, stop).await;
+                return Ok(false);
+            }
+        };
+        let now = Instant::now().into_std();
+        for (index, entry) in entries.iter().enumerate() {
+            if state.lanes.must_wait(now) {
+                break;
+            }
+            if state.lanes.has_had(entry.position) {
+                state.lanes.leave_out(entry.position);
+                continue;
+            }
+            let lanes = &state.lanes;
+            match self.look(entry, |object| lanes.may_overtake(object)) {
+                Ok(Looked { copies, delivery: Some(delivery), .. }) if copies > 0 => {
+                    state.account.take_ahead(copies);
+                    state.lanes.overtake(entry.position, std::iter::repeat_n(delivery, copies), now);
+                }
+                Ok(Looked { copies, object, .. }) if copies > 0 => {
+                    if !state.lanes.is_scouting() && state.lanes.failures() == 0 {
+                        self.metrics.left_behind.inc_by(copies as u64);
+                    }
+                    state.lanes.leave(entry.position, &object, copies);
+                }
+                // Not for this sink; or not to be rendered, which the backlog's lane finds out, too.
+                Ok(_) | Err(_) => state.lanes.leave_out(entry.position),
+            }
+            if index % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.metrics.show(&state.account);
+        if entries.is_empty() {
+            // What is not there is for the backlog's lane to account for.
+            state.lanes.leave_out(head);
+        }
+        state.lanes.caught(head);
+        Ok(!entries.is_empty())
+    }
+
+    /// Routes one entry, and renders it where it is for this sink and `wanted` says so of whom it is about.
     ///
     /// # Errors
     /// Why it is a dead letter.
-    fn take(&mut self, queue: &mut Queue, entry: &Entry) -> Result<usize, String> {
-        let now = Instant::now().into_std();
+    fn look(&mut self, entry: &Entry, wanted: impl FnOnce(&str) -> bool) -> Result<Looked, String> {
         let dispatcher = Arc::clone(&self.dispatcher);
         let (routed, face) = dispatcher.route(entry).map_err(|error| error.to_string())?;
-        let copies = routed.copies(self.receiver);
-        if copies == 0 {
-            queue.take(entry.position, None, now);
-            return Ok(0);
+        let (copies, object) = (routed.copies(self.receiver), Arc::clone(&routed.object));
+        if copies == 0 || !wanted(&object) {
+            return Ok(Looked { copies, object, delivery: None });
         }
         let delivery = match (self.encoder.encode_routed(&routed, entry.position, entry.taken_ns), face) {
             (Some(delivery), _) => delivery,
             (None, Some(face)) => self.encode(&face, entry)?,
             (None, None) => self.render(entry)?,
         };
-        queue.take(entry.position, std::iter::repeat_n(delivery, copies), now);
-        Ok(copies)
+        Ok(Looked { copies, object, delivery: Some(delivery) })
     }
 
     /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
@@ -327,8 +457,9 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             state.account.begin_later(last);
             return;
         }
-        state.account.miss(last);
-        let records = last.0.saturating_sub(after.0);
+        let had = state.lanes.had_within(after, last);
+        state.account.miss(last, had);
+        let records = last.0.saturating_sub(after.0).saturating_sub(had);
         self.metrics.missed.inc_by(records);
         tracing::error!(
             sink = self.name,
@@ -339,15 +470,24 @@ impl<J: Journal, S: Sink> Loop<J, S> {
     }
 
     /// Tries a batch.
-    async fn deliver(&mut self, state: &mut State, range: Range<usize>, stop: &CancellationToken) {
-        let batch = state.queue.batch(range.clone());
+    async fn deliver(
+        &mut self,
+        state: &mut State,
+        lane: Lane,
+        range: Range<usize>,
+        stop: &CancellationToken,
+    ) {
+        let batch = state.lanes.batch(lane, range.clone());
         let outcomes = self.attempt(state, &batch, stop).await;
-        let failures = state.queue.failures();
-        let settled = state.queue.settle(range, outcomes, Instant::now().into_std(), jitter());
+        let failures = state.lanes.failures();
+        let settled = state.lanes.settle(lane, range, outcomes, Instant::now().into_std(), jitter());
         let dead = settled.refused.len() + usize::from(settled.at_fault.is_some());
         state.account.settle(settled.delivered, dead);
         self.metrics.show(&state.account);
         self.metrics.delivered.inc_by(settled.delivered as u64);
+        if lane == Lane::Live {
+            self.metrics.overtook.inc_by(settled.delivered as u64);
+        }
         self.metrics.retried.inc_by(settled.retried as u64);
         self.metrics.dead_letters.inc_by(settled.refused.len() as u64);
         if settled.delivered > 0 {
@@ -442,7 +582,9 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                     Ok(entries) => match entries.first().filter(|entry| entry.position == position) {
                         Some(entry) => match self.render(entry) {
                             Ok(delivery) => deliveries.push(delivery),
-                            Err(reason) => state.queue.refused_again(DeadLetter { position, reason }),
+                            Err(reason) => {
+                                state.lanes.backlog().refused_again(DeadLetter { position, reason })
+                            }
                         },
                         None => tracing::warn!(
                             sink = self.name,
@@ -471,7 +613,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         let (delivered, refused) = (settled.delivered.len(), settled.refused.len());
         tracing::info!(sink = self.name, delivered, refused, "dead letters delivered again");
         for letter in settled.refused {
-            state.queue.refused_again(letter);
+            state.lanes.backlog().refused_again(letter);
         }
         for position in settled.delivered {
             let letters = Letters {
@@ -506,14 +648,14 @@ impl<J: Journal, S: Sink> Loop<J, S> {
     async fn commit(
         &mut self,
         state: &mut State,
-        cursor: Position,
-        dead: Vec<DeadLetter>,
+        commit: Commit,
         stop: &CancellationToken,
     ) -> Result<bool, JournalError> {
-        let letters = dead.len();
-        match self.journal.commit(&consumer(&self.name), cursor, dead).await {
+        let letters = commit.letters();
+        let Commit { cursor, ahead, dead, .. } = commit;
+        match self.journal.settle(&consumer(&self.name), cursor, ahead, dead).await {
             Ok(()) => {
-                state.queue.committed(cursor, letters, Instant::now().into_std());
+                state.lanes.committed(cursor, letters, Instant::now().into_std());
                 state.trouble.reset();
                 Ok(true)
             }
@@ -533,10 +675,12 @@ impl<J: Journal, S: Sink> Loop<J, S> {
 
 fn tell_lag(metrics: &SinkMetrics, state: &State) {
     let head = *state.head.borrow();
-    let behind = head.0.saturating_sub(state.queue.cursor().0);
+    let behind = head.0.saturating_sub(state.lanes.cursor().0).saturating_sub(state.lanes.had());
     metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-    let oldest =
-        state.queue.oldest_ns().or((head > state.queue.read() && state.read_ns > 0).then_some(state.read_ns));
+    let oldest = state
+        .lanes
+        .oldest_ns()
+        .or((head.0 > state.account.read && state.read_ns > 0).then_some(state.read_ns));
     let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
     metrics.lag_seconds.set(seconds);
 }

@@ -32,6 +32,9 @@ pub struct Metrics {
     passed: Family<SinkLabel, Counter>,
     routed: Family<SinkLabel, Counter>,
     pending: Family<SinkLabel, Gauge>,
+    overtook: Family<SinkLabel, Counter>,
+    left_behind: Family<SinkLabel, Counter>,
+    catching_up: Family<SinkLabel, Gauge>,
     /// By receiver, of which there are as many as are configured.
     accounts: Arc<Mutex<BTreeMap<String, Account>>>,
 }
@@ -62,6 +65,12 @@ pub struct SinkMetrics {
     pub request_seconds: Histogram,
     /// When something was delivered last, in seconds since 1970.
     pub last_success: Gauge<f64, AtomicU64>,
+    /// New records that it took ahead of its backlog.
+    pub overtook: Counter,
+    /// New records that wait with the backlog.
+    pub left_behind: Counter,
+    /// 1 while what is new goes first.
+    pub catching_up: Gauge,
     passed: Counter,
     routed: Counter,
     pending: Gauge,
@@ -102,6 +111,9 @@ impl Metrics {
             passed: Family::default(),
             routed: Family::default(),
             pending: Family::default(),
+            overtook: Family::default(),
+            left_behind: Family::default(),
+            catching_up: Family::default(),
             accounts: Arc::default(),
         };
         let m = &metrics;
@@ -166,6 +178,21 @@ impl Metrics {
             "Deliveries that were read and are neither delivered nor dead letters",
             m.pending.clone(),
         );
+        registry.register(
+            "nodetap_sink_catching_up",
+            "1 while a sink is far behind, and what is new goes first where it may",
+            m.catching_up.clone(),
+        );
+        registry.register(
+            "nodetap_sink_overtook",
+            "New records that the sink took ahead of its backlog",
+            m.overtook.clone(),
+        );
+        registry.register(
+            "nodetap_sink_left_behind",
+            "New records that wait for older ones of their object, or found the sink too slow, while it catches up",
+            m.left_behind.clone(),
+        );
         metrics
     }
 
@@ -194,6 +221,9 @@ impl Metrics {
             passed: self.passed.get_or_create_owned(&label),
             routed: self.routed.get_or_create_owned(&label),
             pending: self.pending.get_or_create_owned(&label),
+            overtook: self.overtook.get_or_create_owned(&label),
+            left_behind: self.left_behind.get_or_create_owned(&label),
+            catching_up: self.catching_up.get_or_create_owned(&label),
             accounts: Arc::clone(&self.accounts),
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Loop;
+use super::delivery::{LIVE_AFTER, Loop};
 use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::{Metrics, SinkError, build};
@@ -111,7 +111,9 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, 
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(router), Arc::clone(cluster), plain));
     // Before anything more is taken.
     let now = *journal.head().borrow();
-    let spawn = |One { index, receiver: Receiver { name, delivery, .. }, encoder, sink }: One| {
+    let spawn = |One { index, receiver, encoder, sink }: One| {
+        let order_of = receiver.order();
+        let Receiver { name, delivery, .. } = receiver;
         let (order, replays) = mpsc::channel(ORDERS);
         orders.insert(name.clone(), order);
         let delivering = Loop {
@@ -124,6 +126,8 @@ pub fn spawn_all<J: Journal>(sinks: Built, context: &Context<J>) -> (Vec<Task>, 
                 Start::Now => now,
             },
             tolerance: delivery.dead_letter_after,
+            order: order_of,
+            live_after: LIVE_AFTER,
             replays,
             drained: drained.clone(),
             stop_within: STOP_WITHIN,

@@ -33,6 +33,7 @@ pub fn webhook(endpoint: &str) -> WebhookConfig {
         layout: None,
         headers: Vec::new(),
         timeout: Duration::from_secs(10),
+        concurrency: 1,
     }
 }
 
@@ -85,6 +86,8 @@ pub fn looping<S: Sink>(
         metrics: metrics.clone(),
         start: Position(0),
         tolerance: 10,
+        order: Order::Object,
+        live_after: delivery::LIVE_AFTER,
         replays: tokio::sync::mpsc::channel(1).1,
         drained: drained(),
         stop_within: Duration::from_secs(5),

@@ -1,16 +1,19 @@
 //! `webhook`: one POST a record, as kubernetes-event-exporter does it, with the record's id beside it.
 //!
-//! Records go one after the other, so a receiver sees them in order; the first that has to be tried again stops the batch.
-//! A batch also ends after a quarter of a second, so that little is sent twice when the process is killed.
+//! Several requests are on their way at one time, no two of them of one object, so that a receiver sees each object's in order. The
+//! first that has to be tried again ends the batch with those that are on their way. So does a quarter of a second, so that little
+//! is sent twice when the process is killed.
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::http::Client;
-use super::{Cause, Delivery, Limits, Outcome, Report, Sink};
+use super::{Cause, Delivery, Limits, Order, Outcome, Report, Sink};
 use crate::config::receivers::WebhookConfig;
 
 /// Carries the record's id.
@@ -25,6 +28,10 @@ const SLICE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Webhook {
     client: Client,
+    /// Requests at one time.
+    concurrency: usize,
+    /// Whether two of one object may be on their way.
+    is_keyed: bool,
 }
 
 // === impl Webhook ===
@@ -34,8 +41,12 @@ impl Webhook {
     ///
     /// # Errors
     /// Where its address or TLS cannot be used.
-    pub fn new(name: &str, config: &WebhookConfig) -> Result<Self, Cause> {
-        Ok(Self { client: Client::new(name, &config.endpoint, &config.tls, config.timeout)? })
+    pub fn new(name: &str, config: &WebhookConfig, order: Order) -> Result<Self, Cause> {
+        Ok(Self {
+            client: Client::new(name, &config.endpoint, &config.tls, config.timeout)?,
+            concurrency: if order == Order::Journal { 1 } else { config.concurrency.max(1) },
+            is_keyed: order != Order::None,
+        })
     }
 
     async fn post(&self, delivery: &Delivery) -> Outcome {
@@ -60,17 +71,32 @@ impl Sink for Webhook {
     }
 
     async fn deliver(&mut self, batch: &[Delivery], report: &mut Report) {
+        let this = &*self;
         let began = Instant::now();
-        for (index, delivery) in batch.iter().enumerate() {
-            if index > 0 && began.elapsed() >= SLICE {
-                return;
+        let mut waiting: Vec<usize> = (0..batch.len()).collect();
+        let mut under_way = FuturesUnordered::new();
+        let mut busy: Vec<&str> = Vec::new();
+        let (mut failed, mut started) = (false, false);
+        loop {
+            while !failed && under_way.len() < this.concurrency && (!started || began.elapsed() < SLICE) {
+                let is_free = |index: &usize| {
+                    batch.get(*index).is_some_and(|one| !this.is_keyed || !busy.contains(&&*one.object))
+                };
+                let Some(place) = waiting.iter().position(is_free) else { break };
+                let index = waiting.remove(place);
+                let Some(delivery) = batch.get(index) else { continue };
+                busy.push(&delivery.object);
+                started = true;
+                under_way.push(async move { (index, this.post(delivery).await) });
             }
-            let outcome = self.post(delivery).await;
-            let again = matches!(outcome, Outcome::Retry(_));
+            let Some((index, outcome)) = under_way.next().await else { return };
+            failed |= matches!(outcome, Outcome::Retry(_));
+            if let Some(delivery) = batch.get(index)
+                && let Some(place) = busy.iter().position(|object| *object == &*delivery.object)
+            {
+                busy.swap_remove(place);
+            }
             report.set(index, outcome);
-            if again {
-                return;
-            }
         }
     }
 }

@@ -7,7 +7,7 @@ use nodetap_aggregator::history::filter::time_ns;
 use nodetap_aggregator::history::query::{Count, CountBy, Filter, Found, Mark, Search};
 use nodetap_aggregator::history::{History, HistoryError, Page};
 use nodetap_aggregator::journal::{
-    Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+    Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
 use nodetap_wire::face::Object;
 use nodetap_wire::{Checkpoint, Shard};
@@ -158,7 +158,17 @@ impl Journal for Store {
         Err(JournalError::Stopped)
     }
 
-    async fn commit(&self, _: &str, _: Position, _: Vec<DeadLetter>) -> Result<(), JournalError> {
+    async fn ahead(&self, _: &str) -> Result<Vec<Ahead>, JournalError> {
+        Ok(Vec::new())
+    }
+
+    async fn settle(
+        &self,
+        _: &str,
+        _: Position,
+        _: Vec<Ahead>,
+        _: Vec<DeadLetter>,
+    ) -> Result<(), JournalError> {
         Err(JournalError::Stopped)
     }
 

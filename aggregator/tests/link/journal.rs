@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nodetap_aggregator::journal::{
-    Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+    Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
 use nodetap_wire::{Checkpoint, Record, Shard};
 use tokio::sync::watch;
@@ -113,7 +113,17 @@ impl Journal for Memory {
         Err(JournalError::Stopped)
     }
 
-    async fn commit(&self, _: &str, _: Position, _: Vec<DeadLetter>) -> Result<(), JournalError> {
+    async fn ahead(&self, _: &str) -> Result<Vec<Ahead>, JournalError> {
+        Ok(Vec::new())
+    }
+
+    async fn settle(
+        &self,
+        _: &str,
+        _: Position,
+        _: Vec<Ahead>,
+        _: Vec<DeadLetter>,
+    ) -> Result<(), JournalError> {
         Err(JournalError::Stopped)
     }
 

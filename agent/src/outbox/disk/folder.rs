@@ -91,6 +91,20 @@ pub(super) enum ReadError {
     Damaged(#[from] segment::Damaged),
 }
 
+// === impl ReadError ===
+
+impl ReadError {
+    /// Whether the batch may be there still: a disk that fails now says nothing of what is on it.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Io(error) => {
+                !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+            }
+            Self::Damaged(_) => false,
+        }
+    }
+}
+
 // === impl Folder ===
 
 impl Folder {

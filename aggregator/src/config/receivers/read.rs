@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::{
-    BatchConfig, DeliveryConfig, FileConfig, LokiConfig, Receiver, ReceiverBody, Start, StdoutConfig,
+    BatchConfig, DeliveryConfig, FileConfig, LokiConfig, Order, Receiver, ReceiverBody, Start, StdoutConfig,
     TlsConfig, WebhookConfig,
 };
 use crate::config::problem::Findings;
@@ -41,6 +41,8 @@ const KINDS: &[&str] = &[
 /// Those that are here.
 const OURS: &[&str] = &["stdout", "file", "webhook", "loki"];
 const LOKI_PUSH: &str = "/loki/api/v1/push";
+/// Requests of a webhook at one time.
+const CONCURRENCY: usize = 4;
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A file that the configuration names, and where.
@@ -108,9 +110,11 @@ pub(in crate::config) fn receiver(
 fn delivery(section: &mut Section<'_>, findings: &mut Findings) -> DeliveryConfig {
     let default = DeliveryConfig::default();
     let starts = [("beginning", Start::Beginning), ("now", Start::Now)];
+    let orders = [("journal", Order::Journal), ("object", Order::Object), ("none", Order::None)];
     let after = section.integer("deadLetterAfter", 0, 1_000_000, findings);
     DeliveryConfig {
         start: section.choice("start", &starts, findings).unwrap_or_default(),
+        order: section.choice("order", &orders, findings),
         dead_letter_after: after.and_then(|n| u32::try_from(n).ok()).unwrap_or(default.dead_letter_after),
     }
 }
@@ -176,6 +180,10 @@ fn webhook(
         layout: layout(body, findings),
         headers: headers(body, findings),
         timeout: body.duration("timeout", findings).unwrap_or(TIMEOUT),
+        concurrency: body
+            .integer("concurrency", 1, 256, findings)
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(CONCURRENCY),
         endpoint: endpoint?,
     })
 }

@@ -216,7 +216,7 @@ impl Asker {
         self.with(file, late, |connection, unpacker| {
             ask(&mut Stored { connection, unpacker, meta }).map_err(|interrupted| match interrupted {
                 Interrupted::Late => Missed::Late,
-                Interrupted::Failed(error) => Missed::File(Failure { path: file.path.clone(), error }),
+                Interrupted::Failed(error) => Missed::File(Failure::new(&file.path, error)),
             })
         })
         .map(|_| ())
@@ -258,7 +258,7 @@ impl Asker {
                     is_late = Instant::now() >= until;
                     !is_late
                 })
-                .map_err(|error| Missed::File(Failure { path: file.path.clone(), error }))?;
+                .map_err(|error| Missed::File(Failure::new(&file.path, error)))?;
                 if is_late { Err(Missed::Late) } else { Ok(reached) }
             })?;
             head = head.max(reached.unwrap_or(0));
@@ -303,7 +303,7 @@ impl Asker {
                         }
                         false
                     })
-                    .map_err(|error| Missed::File(Failure { path: file.path.clone(), error }))?;
+                    .map_err(|error| Missed::File(Failure::new(&file.path, error)))?;
                     these = these.split_at(these.partition_point(|position| *position <= end)).1;
                 }
                 Ok(())
@@ -329,7 +329,7 @@ impl Asker {
             }
         };
         let asked = opened
-            .map_err(|error| Missed::File(Failure { path: file.path.clone(), error }))
+            .map_err(|error| Missed::File(Failure::new(&file.path, error)))
             .and_then(|connection| ask(connection, &mut self.unpacker));
         match asked {
             Ok(answer) => Ok(Some(answer)),

@@ -11,8 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::day::{signed, unsigned};
 use super::folder::Failure;
 use super::{Settings, Synchronous, dead_letters, folder};
+use crate::journal::had::Had;
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
-use crate::journal::{DeadLetter, JournalError, KeptLetter, Letters, Position};
+use crate::journal::{Ahead, DeadLetter, JournalError, KeptLetter, Letters, Position};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS cursor (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
@@ -22,6 +23,12 @@ CREATE TABLE IF NOT EXISTS dead_letter (
     reason TEXT NOT NULL,
     at_ns INTEGER NOT NULL,
     PRIMARY KEY (consumer, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ahead (
+    consumer TEXT NOT NULL,
+    chunk INTEGER NOT NULL,
+    bits BLOB NOT NULL,
+    PRIMARY KEY (consumer, chunk)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -43,10 +50,15 @@ pub(super) enum Request {
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
     },
+    Ahead {
+        consumer: String,
+        answer: oneshot::Sender<Result<Vec<Ahead>, JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
     Commit {
         consumer: String,
-        cursor: Position,
-        dead: Vec<DeadLetter>,
+        settled: Settled,
         answer: oneshot::Sender<Result<(), JournalError>>,
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
@@ -69,6 +81,14 @@ pub(super) enum Request {
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
     },
+}
+
+/// What a consumer is done with.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) cursor: Position,
+    pub(super) ahead: Vec<Ahead>,
+    pub(super) dead: Vec<DeadLetter>,
 }
 
 /// The database, opened when it is needed and again after it failed. Clones share the one connection to it, so that nobody
@@ -196,13 +216,41 @@ impl Cursors {
         })
     }
 
-    fn commit(&self, group: &[(String, Position, Vec<DeadLetter>)], now_ns: i64) -> Result<(), Failure> {
+    fn ahead(&self, consumer: &str) -> Result<Vec<Ahead>, Failure> {
+        self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT chunk, bits FROM ahead WHERE consumer = ?1")?;
+            let rows = statement.query_map([consumer], |row| {
+                // One that is damaged says nothing: what it held is delivered again.
+                let bits = words(row.get_ref(1)?.as_blob()?).unwrap_or_else(|| Box::new([0; Ahead::WORDS]));
+                Ok(Ahead { chunk: unsigned(row.get(0)?), bits })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// How many records a consumer has had of those after a position and up to another, beyond its cursor.
+    pub(super) fn had_within(&self, consumer: &str, after: u64, last: u64) -> Result<u64, Failure> {
+        let ahead = self.ahead(consumer)?;
+        Ok(Had::load(ahead, Position(after)).within(Position(after), Position(last)))
+    }
+
+    fn commit(&self, group: &[(String, Settled)], now_ns: i64) -> Result<(), Failure> {
         self.with(|connection| {
             let transaction = connection.transaction()?;
-            for (consumer, cursor, dead) in group {
+            for (consumer, Settled { cursor, ahead, dead }) in group {
                 transaction
                     .prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2)")?
                     .execute(params![consumer, signed(cursor.0)])?;
+                for Ahead { chunk, bits } in ahead {
+                    let bytes: Vec<u8> = bits.iter().flat_map(|word| word.to_le_bytes()).collect();
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO ahead VALUES (?1, ?2, ?3)")?
+                        .execute(params![consumer, signed(*chunk), bytes])?;
+                }
+                transaction
+                    .prepare_cached("DELETE FROM ahead WHERE consumer = ?1 AND chunk < ?2")?
+                    .execute(params![consumer, signed(cursor.0 / Ahead::POSITIONS)])?;
                 for letter in dead {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO dead_letter VALUES (?1, ?2, ?3, ?4)")?
@@ -243,8 +291,13 @@ impl Cursors {
                         drop(place);
                         let _ = answer.send(result.map_err(|failure| self.failed(failure)));
                     }
-                    Request::Commit { consumer, cursor, dead, answer, place } => {
-                        group.push((consumer, cursor, dead));
+                    Request::Ahead { consumer, answer, place } => {
+                        let result = self.ahead(&consumer).map_err(|failure| self.failed(failure));
+                        drop(place);
+                        let _ = answer.send(result);
+                    }
+                    Request::Commit { consumer, settled, answer, place } => {
+                        group.push((consumer, settled));
                         answers.push((answer, place));
                     }
                 }
@@ -267,4 +320,11 @@ impl Cursors {
         self.metrics.errors.get_or_create(&ErrorLabel { reason: failure.kind() }).inc();
         failure.into_error()
     }
+}
+
+/// The bits of a row of positions; none: it is not as long as it should be.
+fn words(bytes: &[u8]) -> Option<Box<[u64; Ahead::WORDS]>> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    words.into_boxed_slice().try_into().ok().filter(|_| rest.is_empty())
 }

@@ -161,6 +161,22 @@ fn make_tables(
     transaction.commit()
 }
 
+/// Takes out what stands behind the head, and puts the state that is remembered in the place of what came with it.
+pub(super) fn take_back(
+    connection: &mut Connection,
+    memory: &Memory,
+    now_ns: i64,
+) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction()?;
+    let head = [signed(memory.head)];
+    transaction.execute("DELETE FROM block WHERE first > ?1", head)?;
+    transaction.execute("DELETE FROM death WHERE position > ?1", head)?;
+    transaction
+        .execute_batch("DELETE FROM checkpoint; DELETE FROM watermark; DELETE FROM opaque_version;")?;
+    state::write_all(&transaction, memory, false, now_ns)?;
+    transaction.commit()
+}
+
 /// Which positions the file holds.
 pub(super) fn extent(connection: &Connection) -> Result<Extent, rusqlite::Error> {
     let schema: i64 =

@@ -65,7 +65,21 @@ impl Files {
 
 impl Failure {
     pub(super) fn at(path: &Path) -> impl FnOnce(rusqlite::Error) -> Self + '_ {
-        move |error| Self { path: path.to_owned(), error }
+        move |error| Self::new(path, error)
+    }
+
+    /// SQLite says of a page that the disk does not give that the file is damaged, which would cost all of the file: it is looked at
+    /// whole first, and where it is well, or cannot be read, the disk has failed.
+    pub(super) fn new(path: &Path, error: rusqlite::Error) -> Self {
+        let said = error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt);
+        let error = match said && !is_damaged(path) {
+            true => rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_READ),
+                Some(format!("the disk does not give what is there: {error}")),
+            ),
+            false => error,
+        };
+        Self { path: path.to_owned(), error }
     }
 
     pub(super) fn kind(&self) -> Failed {
@@ -222,6 +236,23 @@ pub(super) fn set_aside(path: &Path, now_ns: i64) -> io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+/// Whether a database that can be read is not whole.
+fn is_damaged(path: &Path) -> bool {
+    let is_readable = || {
+        companions(path).iter().all(|path| match std::fs::File::open(path) {
+            Ok(mut file) => io::copy(&mut file, &mut io::sink()).is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        })
+    };
+    let is_whole = || {
+        let (connection, _) = open_to_read(path)?;
+        let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        Ok::<_, rusqlite::Error>(found == "ok")
+    };
+    // Before and after: what cannot be read in between looks damaged.
+    is_readable() && !is_whole().unwrap_or(false) && is_readable()
 }
 
 /// Free bytes on the filesystem of a path, for those without privileges.

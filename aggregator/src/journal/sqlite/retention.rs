@@ -108,16 +108,21 @@ impl Keep<'_> {
         let records = file.last.saturating_add(1).saturating_sub(file.first);
         self.metrics.dropped.get_or_create(&DroppedLabel { reason }).inc_by(records);
         tracing::info!(path = %file.path.display(), records, ?reason, "journal drops a file");
-        let cursors = match cursors.all() {
-            Ok(cursors) => cursors,
+        let all = match cursors.all() {
+            Ok(all) => all,
             Err(failure) => {
                 let error = failure.into_error();
                 tracing::warn!(%error, "cursors could not be read: what was not delivered is not counted");
                 return;
             }
         };
-        for (consumer, position) in cursors {
-            let undelivered = file.last.saturating_sub(position.max(file.first.saturating_sub(1)));
+        for (consumer, position) in all {
+            let after = position.max(file.first.saturating_sub(1));
+            let had = match file.last > after {
+                true => cursors.had_within(&consumer, after, file.last).unwrap_or(0),
+                false => 0,
+            };
+            let undelivered = file.last.saturating_sub(after).saturating_sub(had);
             if undelivered > 0 {
                 tracing::error!(consumer, undelivered, "journal drops records before they were delivered");
                 let label = ConsumerLabel { consumer, reason: "retention" };

@@ -2,7 +2,7 @@
 //!
 //! A receiver may answer 500 to one record for as long as it is asked: its own bug, a firewall's rule. Waiting for it would hold
 //! up everything behind it for ever, and giving up on it after a number of tries would throw away what a sink that is merely
-//! down would take tomorrow. So after many failures in a row another object's record is tried: a sink that takes that one, and
+//! down would take tomorrow. Where others were delivered in the very attempts in which it failed, it is at fault; else, after many failures in a row another object's record is tried: a sink that takes that one, and
 //! refuses the first once more, is up, and the first is a dead letter. A sink that takes neither is down, and is waited for.
 
 use crate::journal::Position;
@@ -33,6 +33,8 @@ pub struct Seen {
     pub failure: Option<FailureClass>,
     /// It was another object's record that was tried, as asked for.
     pub other: bool,
+    /// The first failed, and others were delivered in the same attempt.
+    pub overtaken: bool,
     /// The first that waits now.
     pub first: Option<Position>,
 }
@@ -46,6 +48,8 @@ pub struct Doubt {
     step: Step,
     /// Up to here records are tried alone.
     alone_until: Position,
+    /// The first, where others were delivered beside it when it failed last.
+    overtaken: Option<Position>,
 }
 
 // === impl Doubt ===
@@ -53,7 +57,7 @@ pub struct Doubt {
 impl Doubt {
     /// Begins after so many failures in a row; 0: never.
     pub fn new(tolerance: u32) -> Self {
-        Self { tolerance, failures: 0, step: Step::Batch, alone_until: Position(0) }
+        Self { tolerance, failures: 0, step: Step::Batch, alone_until: Position(0), overtaken: None }
     }
 
     /// What to try next.
@@ -65,7 +69,7 @@ impl Doubt {
     pub fn is_at_fault(&mut self, seen: Seen) -> bool {
         let blamed = seen.failure.is_some_and(FailureClass::may_be_of_the_record);
         match self.step {
-            Step::Batch | Step::Alone => self.count(&seen, blamed),
+            Step::Batch | Step::Alone => return self.count(&seen, blamed),
             Step::Other if !seen.other => {
                 // There was no other, and the first was tried instead.
                 if seen.progress {
@@ -84,12 +88,17 @@ impl Doubt {
         false
     }
 
-    fn count(&mut self, seen: &Seen, blamed: bool) {
-        if seen.progress {
+    fn count(&mut self, seen: &Seen, blamed: bool) -> bool {
+        if seen.progress && (!seen.overtaken || seen.first != self.overtaken) {
             self.rest(seen.first);
         }
+        self.overtaken = seen.first.filter(|_| seen.overtaken);
         if !blamed || self.tolerance == 0 {
-            return;
+            return false;
+        }
+        if seen.overtaken && self.failures.saturating_add(1) >= self.tolerance {
+            self.rest(seen.first);
+            return true;
         }
         self.failures = self.failures.saturating_add(1);
         let (records, last) = seen.again;
@@ -99,6 +108,7 @@ impl Doubt {
             self.step = Step::Alone;
             self.alone_until = last;
         }
+        false
     }
 
     /// The first is another now, or may be taken as any other.

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
@@ -59,6 +60,8 @@ pub struct Settled {
     pub at_fault: Option<DeadLetter>,
     /// Why, and how long the sink is left alone.
     pub failure: Option<(Failure, Duration)>,
+    /// Each delivery that is delivered, refused or given up: its place, and whom it is about.
+    pub done: Vec<(Position, Arc<str>)>,
 }
 
 // === impl Queue ===
@@ -185,6 +188,10 @@ impl Queue {
         let mut again = (0, Position(0));
         let range = self.within(range.start..range.end.min(range.start + outcomes.len()));
         let other = range.start > 0;
+        // The first was not taken, and those behind it were: that says more of it than of the sink.
+        let overtaken = !other
+            && matches!(outcomes.first(), Some(Some(Outcome::Retry(_))))
+            && outcomes.contains(&Some(Outcome::Delivered));
         let rest = self.waiting.split_off(range.end);
         let batch = self.waiting.split_off(range.start);
         self.waiting.reserve(rest.len());
@@ -193,9 +200,11 @@ impl Queue {
                 Some(Outcome::Delivered) => {
                     settled.delivered += 1;
                     self.bytes -= waiting.delivery.body.len();
+                    settled.done.push((waiting.delivery.position, waiting.delivery.object));
                 }
                 Some(Outcome::Refused(reason)) => {
                     self.bytes -= waiting.delivery.body.len();
+                    settled.done.push((waiting.delivery.position, Arc::clone(&waiting.delivery.object)));
                     let letter = DeadLetter { position: waiting.delivery.position, reason };
                     self.dead.push(letter.clone());
                     settled.refused.push(letter);
@@ -227,16 +236,21 @@ impl Queue {
             again,
             failure: failure.as_ref().map(|failure| failure.class),
             other,
+            overtaken,
             first: self.waiting.front().map(|first| first.delivery.position),
         };
         if self.doubt.is_at_fault(seen)
             && let Some(why) = failure.take()
         {
-            settled.at_fault = self.give_up(&why);
+            if let Some((letter, object)) = self.give_up(&why) {
+                settled.done.push((letter.position, object));
+                settled.at_fault = Some(letter);
+            }
             progress = true;
         }
         self.settled |= progress;
-        if progress {
+        // One that is stuck is not tried more often because others are taken.
+        if progress && (!overtaken || settled.at_fault.is_some()) {
             self.backoff.reset();
         }
         self.not_before = None;
@@ -249,13 +263,43 @@ impl Queue {
     }
 
     /// Makes the first delivery a dead letter.
-    fn give_up(&mut self, why: &Failure) -> Option<DeadLetter> {
+    fn give_up(&mut self, why: &Failure) -> Option<(DeadLetter, Arc<str>)> {
         let waiting = self.waiting.pop_front()?;
         self.bytes -= waiting.delivery.body.len();
         let reason = format!("{}; time and again, while other records were taken", why.reason);
         let letter = DeadLetter { position: waiting.delivery.position, reason };
         self.dead.push(letter.clone());
-        Some(letter)
+        Some((letter, waiting.delivery.object))
+    }
+
+    /// Whether something at a position waits here.
+    pub fn is_waiting(&self, position: Position) -> bool {
+        self.waiting.binary_search_by_key(&position, |waiting| waiting.delivery.position).is_ok()
+    }
+
+    /// Whom what waits here is about, a name for each delivery.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.waiting.iter().map(|waiting| &*waiting.delivery.object)
+    }
+
+    /// Nothing waits here.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Since when the first one waits here.
+    pub fn since(&self) -> Option<Instant> {
+        self.waiting.front().map(|first| first.since)
+    }
+
+    /// Sends nothing before this time.
+    pub fn hold(&mut self, until: Instant) {
+        self.not_before = self.not_before.max(Some(until));
+    }
+
+    /// What is to be kept as dead letters.
+    pub fn dead(&self) -> &[DeadLetter] {
+        &self.dead
     }
 
     /// How many failures there were in a row.

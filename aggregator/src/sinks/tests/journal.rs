@@ -8,7 +8,7 @@ use nodetap_wire::{Checkpoint, Shard};
 use tokio::sync::watch;
 
 use crate::journal::{
-    Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+    Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
 
 #[derive(Clone)]
@@ -24,6 +24,7 @@ struct Inner {
 struct State {
     entries: Vec<Entry>,
     cursors: HashMap<String, Position>,
+    ahead: HashMap<(String, u64), Ahead>,
     dead: Vec<(String, DeadLetter)>,
     failing_commits: usize,
     dropped: u64,
@@ -117,10 +118,17 @@ impl Journal for Memory {
         Ok(self.0.state.lock().unwrap().cursors.get(consumer).copied())
     }
 
-    async fn commit(
+    async fn ahead(&self, consumer: &str) -> Result<Vec<Ahead>, JournalError> {
+        let state = self.0.state.lock().unwrap();
+        let of_consumer = state.ahead.iter().filter(|((of, _), _)| of == consumer);
+        Ok(of_consumer.map(|(_, ahead)| ahead.clone()).collect())
+    }
+
+    async fn settle(
         &self,
         consumer: &str,
         cursor: Position,
+        ahead: Vec<Ahead>,
         dead: Vec<DeadLetter>,
     ) -> Result<(), JournalError> {
         {
@@ -130,6 +138,8 @@ impl Journal for Memory {
                 return Err(JournalError::Storage("disk full".to_owned()));
             }
             state.cursors.insert(consumer.to_owned(), cursor);
+            state.ahead.extend(ahead.into_iter().map(|ahead| ((consumer.to_owned(), ahead.chunk), ahead)));
+            state.ahead.retain(|(of, chunk), _| of != consumer || *chunk >= cursor.0 / Ahead::POSITIONS);
             for letter in dead {
                 state.dead.retain(|(other, known)| other != consumer || known.position != letter.position);
                 state.dead.push((consumer.to_owned(), letter));

@@ -44,6 +44,38 @@ impl Server {
         Self::listen("127.0.0.1:0".parse().unwrap(), None, script).await
     }
 
+    /// Listens and answers with a status whenever `script` comes to one.
+    pub async fn start_slow<F>(script: impl Fn(&Got) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = u16> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self { address: listener.local_addr().unwrap(), got: Arc::default() };
+        let (script, own) = (Arc::new(script), server.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (server, script) = (own.clone(), Arc::clone(&script));
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (server, script) = (server.clone(), Arc::clone(&script));
+                    async move {
+                        let (parts, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        let body = String::from_utf8(body.to_vec()).unwrap();
+                        let got = Got { path: parts.uri.to_string(), headers: parts.headers, body };
+                        let status = script(&got).await;
+                        server.got.lock().unwrap().push(got);
+                        let mut response = Response::new(Full::<Bytes>::default());
+                        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                        Ok::<_, Infallible>(response)
+                    }
+                });
+                let builder = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        server
+    }
+
     pub async fn listen(
         address: SocketAddr,
         tls: Option<TlsAcceptor>,

@@ -230,7 +230,7 @@ async fn two_webhooks_trust_each_its_own_authority_and_not_the_others() {
             insecure_skip_verify: skip,
             ..TlsConfig::default()
         };
-        let sink = Webhook::new("hook", &config).unwrap();
+        let sink = Webhook::new("hook", &config, crate::sinks::Order::Object).unwrap();
         sink.post(&crate::sinks::tests::delivery(1, "a")).await
     };
     assert_eq!(tried(0, Some(0), false).await, Outcome::Delivered);
@@ -250,4 +250,103 @@ async fn two_webhooks_trust_each_its_own_authority_and_not_the_others() {
 fn an_id_that_no_header_can_carry_is_escaped() {
     assert_eq!(id_value("event/prod/u/1"), "event/prod/u/1");
     assert_eq!(id_value("event/größe\n/u/1"), "event/gr%C3%B6%C3%9Fe%0A/u/1");
+}
+
+/// Deliveries of a webhook that holds up to four requests, against a server that answers when it is told to.
+#[tokio::test]
+async fn requests_go_at_one_time_but_never_two_of_one_object_and_a_slow_one_holds_up_its_object_alone() {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::{mpsc, watch};
+
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let (answer, answers) = watch::channel(Vec::<u64>::new());
+    let at_once: Arc<Mutex<(usize, usize)>> = Arc::default();
+    let count = Arc::clone(&at_once);
+    let server = crate::sinks::tests::server::Server::start_slow(move |got| {
+        let (object, position) = object_and_position(&got.body);
+        let (mut answers, arrived, count) = (answers.clone(), arrived.clone(), Arc::clone(&count));
+        async move {
+            {
+                let mut count = count.lock().unwrap();
+                count.0 += 1;
+                count.1 = count.1.max(count.0);
+            }
+            arrived.send((object, position)).unwrap();
+            let _ = answers.wait_for(|answers| answers.contains(&position)).await;
+            count.lock().unwrap().0 -= 1;
+            200
+        }
+    })
+    .await;
+    let journal = Memory::new();
+    for object in ["slow", "slow", "a", "b", "a", "c", "d", "slow"] {
+        journal.event(object, "x");
+    }
+    let metrics = deliver(&journal, WebhookConfig { concurrency: 4, ..webhook(&server.url("/")) });
+    let mut came: Vec<(String, u64)> = Vec::new();
+    // All but the slow object's second and third come, although its first is not answered.
+    while came.len() < 6 {
+        let (object, position) = arrivals.recv().await.unwrap();
+        if position != 1 {
+            answer.send_modify(|answers| answers.push(position));
+        }
+        came.push((object, position));
+    }
+    came.sort_by_key(|(_, position)| *position);
+    assert_eq!(came.iter().map(|(_, position)| *position).collect::<Vec<_>>(), [1, 3, 4, 5, 6, 7]);
+    assert_eq!(journal.cursor_of("hook"), None, "the cursor stands before the slow one");
+    answer.send_modify(|answers| answers.extend([1, 2, 8]));
+    journal.reached("hook", 8).await;
+    assert_eq!(metrics.delivered.get(), 8);
+    assert!((2..=4).contains(&at_once.lock().unwrap().1), "{} at one time", at_once.lock().unwrap().1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_amid_its_requests_it_sends_again_what_was_not_noted_and_keeps_each_objects_order() {
+    let server = Server::start(|got| {
+        let (_, position) = object_and_position(&got.body);
+        Reply::Status(if position % 11 == 0 && got.headers.contains_key("x-first") { 503 } else { 200 })
+    })
+    .await;
+    let journal = Memory::new();
+    for index in 0..400_usize {
+        journal.event(["a", "b", "c", "d", "e"][index * index % 5], "x");
+    }
+    let mut kills = 0;
+    while journal.cursor_of("hook") != Some(crate::journal::Position(400)) {
+        let mut config = webhook(&server.url("/"));
+        config.concurrency = 3;
+        if kills % 2 == 0 {
+            config.headers = vec![(HeaderName::from_static("x-first"), Template::literal("1"))];
+        }
+        let receiver = Receiver {
+            name: "hook".to_owned(),
+            body: ReceiverBody::Webhook(config),
+            delivery: Default::default(),
+        };
+        let (delivering, _) =
+            looping("hook", &journal, Encoder::new(&receiver.body), build(&receiver).unwrap());
+        let task = tokio::spawn(delivering.run(CancellationToken::new()));
+        let before = server.got().len();
+        while server.got().len() < before + 5 + kills % 7
+            && journal.cursor_of("hook").is_none_or(|at| at.0 < 400)
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        task.abort();
+        let _ = task.await;
+        kills += 1;
+        assert!(kills < 1_000, "it does not get on");
+    }
+    let mut first: HashMap<String, Vec<u64>> = HashMap::new();
+    for body in server.bodies() {
+        let (object, position) = object_and_position(&body);
+        let of = first.entry(object).or_default();
+        if !of.contains(&position) {
+            of.push(position);
+        }
+    }
+    assert_eq!(first.values().map(Vec::len).sum::<usize>(), 400);
+    assert!(first.values().all(|positions| positions.is_sorted()), "{first:?}");
 }

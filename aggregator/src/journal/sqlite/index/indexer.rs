@@ -286,7 +286,7 @@ fn with<T>(
     };
     result.map_err(|error| {
         connections.remove(&file.generation);
-        let failure = Failure { path: file.path.clone(), error };
+        let failure = Failure::new(&file.path, error);
         let told = failure.describe();
         if failure.kind() == Failed::Corrupt && file.path.exists() {
             // Where its queue is full, the next look finds the same.

@@ -59,6 +59,9 @@ impl Writer {
 
     /// Opens a file to write to, the newest there is or one that follows it.
     fn begin(&mut self, piece: Piece, now_ns: i64) -> Result<(), Failure> {
+        if self.today.is_none() {
+            self.settle_newest(now_ns)?;
+        }
         let newest = self.files.last();
         let path = folder::day_path(&self.settings.path, &piece);
         let at = || Failure::at(&path);
@@ -102,6 +105,38 @@ impl Writer {
         Ok(())
     }
 
+    /// Sees to it that the newest file holds what was acknowledged and nothing else, and holds it on the disk, before anything is
+    /// written behind it. A commit whose sync failed is found again in SQLite's log when that is opened anew, and may be there in the
+    /// page cache alone: the kernel takes what it could not write for written. So all of the log is moved into the file, which writes
+    /// it once more, and what nobody was told is kept is taken out.
+    fn settle_newest(&mut self, now_ns: i64) -> Result<(), Failure> {
+        let Some(newest) = self.files.last() else { return Ok(()) };
+        let (path, head) = (&newest.path, self.memory.head);
+        let settle = || {
+            let log_bytes = self.keep().log_bytes(&self.files);
+            let mut connection = day::open_to_write(path, self.settings.synchronous, log_bytes)?;
+            if !day::is_initialised(&connection)? {
+                return Ok(0);
+            }
+            let is_busy: bool =
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            if is_busy {
+                let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+                return Err(rusqlite::Error::SqliteFailure(busy, Some("its log is being read".to_owned())));
+            }
+            let last = day::extent(&connection)?.last;
+            if last > head {
+                day::take_back(&mut connection, &self.memory, now_ns)?;
+            }
+            Ok(last.saturating_sub(head))
+        };
+        let records = settle().map_err(Failure::at(path))?;
+        if records > 0 {
+            tracing::warn!(path = %path.display(), records, "records whose commit had failed were in the file, and are taken out: they are sent again");
+        }
+        Ok(())
+    }
+
     /// Makes the newest file so far an earlier one.
     fn retire(&mut self, path: &Path) {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
@@ -115,7 +150,7 @@ impl Writer {
         let (last, earlier) = match open() {
             Ok(opened) => opened,
             Err(error) => {
-                let failure = Failure { path: path.to_owned(), error };
+                let failure = Failure::new(path, error);
                 tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
                 if failure.kind() == Failed::Corrupt {
                     // The new file is there already, and its state is whole.
@@ -212,7 +247,13 @@ impl Writer {
             if index != newest {
                 match Earlier::new(path.clone(), connection) {
                     Ok(earlier) => self.earlier.push(earlier),
-                    Err(error) => self.set_aside(&Failure { path, error }),
+                    Err(error) => {
+                        let failure = Failure::new(&path, error);
+                        if failure.kind() != Failed::Corrupt {
+                            return Err(self.failed(failure));
+                        }
+                        self.set_aside(&failure);
+                    }
                 }
             }
         }

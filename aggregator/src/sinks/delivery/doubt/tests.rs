@@ -8,6 +8,7 @@ fn failed(records: usize, last: u64, first: u64) -> Seen {
         again: (records, Position(last)),
         failure: DOWN,
         other: false,
+        overtaken: false,
         first: Some(Position(first)),
     }
 }
@@ -18,6 +19,7 @@ fn taken(first: u64) -> Seen {
         again: (0, Position(0)),
         failure: None,
         other: false,
+        overtaken: false,
         first: Some(Position(first)),
     }
 }
@@ -96,4 +98,17 @@ fn a_connection_that_fails_when_the_first_is_tried_again_is_not_its_fault() {
     doubt.is_at_fault(Seen { other: true, ..taken(7) });
     assert!(!doubt.is_at_fault(Seen { failure: Some(FailureClass::Connect), ..failed(1, 7, 7) }));
     assert_eq!(doubt.step(), Step::Batch);
+}
+
+#[test]
+fn a_record_that_fails_time_and_again_while_others_are_taken_beside_it_is_at_fault() {
+    let mut doubt = Doubt::new(3);
+    let beside = |first| Seen { progress: true, overtaken: true, ..failed(1, first, first) };
+    assert!(!doubt.is_at_fault(beside(7)));
+    assert!(!doubt.is_at_fault(beside(7)));
+    assert!(!doubt.is_at_fault(beside(8)), "another one");
+    assert!(!doubt.is_at_fault(beside(8)));
+    assert!(doubt.is_at_fault(beside(8)));
+    let mut patient = Doubt::new(0);
+    assert!((0..100).all(|_| !patient.is_at_fault(beside(7))));
 }
