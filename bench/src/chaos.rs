@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nodetap_wire::Identity;
+use nodetap_wire::identity::Identity;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Options, SimulatedCluster};

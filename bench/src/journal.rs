@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nodetap_aggregator::journal::sqlite::offline;
 use nodetap_aggregator::journal::{Body, Entry, Position};
-use nodetap_wire::Identity;
+use nodetap_wire::identity::Identity;
 use serde::Deserialize;
 
 /// One state of an event, as it was kept.

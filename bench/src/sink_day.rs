@@ -292,7 +292,7 @@ impl Events {
     /// Events as an agent sends them, from one and up to another.
     fn taken(self, first: u64, last: u64) -> Taken {
         let records = (first..last).map(|number| self.record(number)).collect();
-        Taken { node: "n1".to_owned(), records, checkpoints: Vec::new() }
+        Taken { node: "n1".to_owned(), records, ..Taken::default() }
     }
 
     fn record(self, number: u64) -> Record {
@@ -349,19 +349,19 @@ impl Events {
             r#"{{"kind":"Event","apiVersion":"v1","metadata":{{"name":"{name}.{short}","namespace":"shop","uid":"{uid}","resourceVersion":"{version}","creationTimestamp":"{at}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"{name}","uid":"{name}","apiVersion":"v1","fieldPath":"spec.containers{{app}}"}},"reason":"{reason}","message":{message},"source":{{"component":"kubelet","host":"node-{node}.example.internal"}},"firstTimestamp":"{at}","lastTimestamp":"{at}","count":1,"type":"Normal","eventTime":null,"reportingComponent":"kubelet","reportingInstance":"node-{node}.example.internal"}}"#
         );
         let event = EventSeen {
-            uid,
-            resource_version: version.to_string(),
-            namespace: "shop".to_owned(),
+            uid: uid.into(),
+            resource_version: version.to_string().into(),
+            namespace: "shop".into(),
             count: 1,
             time_ns: at_ns,
             change: Change::Added.into(),
-            kind: "Pod".to_owned(),
-            object_uid: name.clone(),
-            object: name,
-            reason: reason.to_owned(),
-            r#type: "Normal".to_owned(),
-            node: format!("node-{node}.example.internal"),
-            object_namespace: "shop".to_owned(),
+            kind: "Pod".into(),
+            object_uid: name.clone().into(),
+            object: name.into(),
+            reason: reason.into(),
+            r#type: "Normal".into(),
+            node: format!("node-{node}.example.internal").into(),
+            object_namespace: "shop".into(),
             raw: raw.into(),
         };
         Record { kind: Some(record::Kind::Event(event)) }

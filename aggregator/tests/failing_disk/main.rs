@@ -41,7 +41,8 @@ fn batch(versions: std::ops::Range<u64>) -> Taken {
     let shard = Some(Shard::cluster());
     let checkpoint =
         Checkpoint { shard, epoch: 1, resource_version: versions.end.saturating_sub(1).to_string() };
-    Taken { node: "n1".to_owned(), records: versions.map(record).collect(), checkpoints: vec![checkpoint] }
+    let records = versions.map(record).collect();
+    Taken { node: "n1".to_owned(), records, checkpoints: vec![checkpoint], ..Taken::default() }
 }
 
 /// How often each version is in a journal, and its checkpoint's.
