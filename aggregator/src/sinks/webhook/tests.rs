@@ -259,7 +259,7 @@ async fn requests_go_at_one_time_but_never_two_of_one_object_and_a_slow_one_hold
 
     use tokio::sync::{mpsc, watch};
 
-    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let (arrived, mut arrivals) = mpsc::channel(8);
     let (answer, answers) = watch::channel(Vec::<u64>::new());
     let at_once: Arc<Mutex<(usize, usize)>> = Arc::default();
     let count = Arc::clone(&at_once);
@@ -272,7 +272,7 @@ async fn requests_go_at_one_time_but_never_two_of_one_object_and_a_slow_one_hold
                 count.0 += 1;
                 count.1 = count.1.max(count.0);
             }
-            arrived.send((object, position)).unwrap();
+            arrived.send((object, position)).await.unwrap();
             let _ = answers.wait_for(|answers| answers.contains(&position)).await;
             count.lock().unwrap().0 -= 1;
             200
