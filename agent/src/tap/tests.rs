@@ -332,6 +332,30 @@ async fn a_kubelet_that_answers_403_is_left_for_the_pod_watch() {
 }
 
 #[tokio::test]
+async fn a_kubelet_that_heals_is_the_source_again() {
+    let cluster = cluster().await;
+    let node = cluster.nodes()[0].name.clone();
+    cluster.faults().kubelet(&node, Some(KubeletFault::InternalError));
+    let web_0 = web(&cluster, "web-0");
+    let mut tapped = Tapped::start(cluster, None).await;
+    tapped.pod("web-0").await;
+    tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(7, "bye")).await.unwrap();
+    assert_eq!(tapped.death().await.source(), Source::PodWatch);
+    // Registered once: that begins with no source in use.
+    let mut registry = prometheus_client::registry::Registry::default();
+    tapped.metrics.register(&mut registry);
+    tapped.cluster.faults().kubelet(&node, None);
+    let in_use = r#"nodetap_agent_tap_source{source="kubelet"} 1"#;
+    while !nodetap_runtime::exposition::prometheus(&registry).lines().any(|line| line == in_use) {
+        tokio::task::yield_now().await;
+    }
+    tapped.cluster.lives().end(&web_0, "app", &Ending::exit(8, "again")).unwrap();
+    let death = tapped.death().await;
+    assert_eq!((death.exit_code, death.source()), (Some(8), Source::Kubelet));
+    tapped.cancel.cancel();
+}
+
+#[tokio::test]
 async fn without_the_log_folder_deaths_are_told_all_the_same_and_what_is_not_seen_is_said() {
     let cluster = cluster().await;
     let web_0 = web(&cluster, "web-0");
