@@ -210,6 +210,7 @@ impl Tap {
         mut again: Again,
         mut reached: Option<watch::Receiver<u64>>,
     ) -> Result<(), TapError> {
+        self.node.flush().await?;
         loop {
             self.open_or_close_watch();
             let (due, save_due) = (self.due(), self.node.save_due());
@@ -226,7 +227,7 @@ impl Tap {
                     self.node.announce_again().await?;
                 }
                 mark = next_mark(&mut reached) => self.node.reached(mark),
-                () = until(save_due) => self.node.save().await?,
+                () = until(save_due) => self.node.save(),
                 (death, lines) = self.node.asked() => self.node.answered(death, lines).await?,
                 change = next(&mut self.watch) => self.changed(change).await?,
                 () = sleep_until(due) => {

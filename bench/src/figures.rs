@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::cluster::{Options, Resource, SimulatedCluster};
 use crate::delivered::Delivered;
@@ -81,7 +81,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Beside the burst: changes of pods and everything of the other phases.
 const HISTORY: usize = 200_000;
 
+/// Between two crashes of the storm: 20 a second.
+const STORM: Duration = Duration::from_millis(50);
+
 const AGENT_RSS_MB: f64 = 25.0;
+const AGENT_RSS_STORM_MB: f64 = 40.0;
+const AGENT_CPU_REST_PERCENT: f64 = 1.0;
 const AGGREGATOR_RSS_MB: f64 = 96.0;
 const READY_SECONDS: f64 = 1.0;
 const DEATH_SECONDS: f64 = 5.0;
@@ -143,6 +148,16 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     phases.push(bench.end_phase("deaths", start).await?);
+    say(&format!("a crash each {STORM:?} for {:?}", arguments.length));
+    let start = bench.start_phase()?;
+    let storm_rss = tokio::select! {
+        most = bench.storm(arguments.length) => most?,
+        ended = load.at(RATE_OF_DEATHS, 0.0).go() => {
+            ended?;
+            anyhow::bail!("the load ended by itself")
+        }
+    };
+    phases.push(bench.end_phase("storm", start).await?);
     say(&format!("{} events as fast as they can be written", arguments.events));
     bench.cluster.recorder().keep_apart(true);
     let start = bench.start_phase()?;
@@ -150,7 +165,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || load.burst(events)).await?;
     phases.push(bench.end_phase("burst", start).await?);
 
-    let mut figures = bench.figures(&phases)?;
+    let mut figures = bench.figures(&phases, storm_rss)?;
     let [p50, p99] = of_deaths("death-to-journal", &told);
     figures.extend([p50, p99.limit(DEATH_SECONDS)]);
     figures.extend(of_deaths("true-death-to-journal", &truly));
@@ -199,6 +214,21 @@ impl Bench {
 
     fn start_phase(&mut self) -> anyhow::Result<(usize, Sample, Sample)> {
         Ok((self.happened(), Sample::of(&mut self.agent)?, Sample::of(&mut self.aggregator)?))
+    }
+
+    /// Crashes one container after the other for so long; answers the most that the agent's memory was after any of them.
+    async fn storm(&mut self, length: Duration) -> anyhow::Result<u64> {
+        let (mut most, mut pods) = (0, Vec::new());
+        let (until, mut ticks) = (Instant::now() + length, interval(STORM));
+        while ticks.tick().await < until {
+            if pods.is_empty() {
+                pods = self.cluster.lives().pods();
+            }
+            let pod = pods.pop().context("there is no pod")?;
+            deaths::crash_loudly(&self.cluster, &pod)?;
+            most = most.max(Sample::of(&mut self.agent)?.rss);
+        }
+        Ok(most)
     }
 
     /// When everything that happened in it is delivered.
@@ -251,7 +281,7 @@ impl Bench {
     }
 
     /// The figures of the issue, and those of every phase beside them.
-    fn figures(&mut self, phases: &[Phase]) -> anyhow::Result<Vec<Figure>> {
+    fn figures(&mut self, phases: &[Phase], storm_rss: u64) -> anyhow::Result<Vec<Figure>> {
         let (agent, aggregator) = self.ready;
         let mut figures = vec![
             Figure::new("ready-agent", agent.as_secs_f64(), "s").limit(READY_SECONDS),
@@ -259,6 +289,9 @@ impl Bench {
         ];
         let [rest, .., burst] = phases else { anyhow::bail!("nothing was measured") };
         figures.push(Figure::new("agent-rss-rest", megabytes(rest.agent.rss), "MB").limit(AGENT_RSS_MB));
+        figures.push(Figure::new("agent-rss-storm", megabytes(storm_rss), "MB").limit(AGENT_RSS_STORM_MB));
+        let cpu = rest.agent.percent();
+        figures.push(Figure::new("agent-cpu-rest", cpu, "%").limit(AGENT_CPU_REST_PERCENT));
         let after = megabytes(burst.aggregator.rss);
         figures.push(Figure::new("aggregator-rss", after, "MB").limit(AGGREGATOR_RSS_MB));
         if let Some(cpu) = burst.cpu_per_record() {

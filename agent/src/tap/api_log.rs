@@ -33,7 +33,7 @@ const BURST: u32 = 10;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// For one death, all of its questions together.
-pub(super) const WITHIN: Duration = Duration::from_secs(5);
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// Records asked for: somewhat more than a death carries, so that the cut comes after redaction.
 const RECORDS: usize = LINES + 5;
@@ -157,9 +157,9 @@ impl ApiLog {
         }
     }
 
-    /// Whether no death waits for its lines.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// The deaths that wait for their lines.
+    pub fn waiting(&self) -> impl Iterator<Item = &ContainerDied> {
+        self.waiting.values()
     }
 
     /// Switches off where it is forbidden, and on again; says each once.

@@ -48,6 +48,8 @@ pub struct Ledger {
     restored: bool,
     /// Grows with what is to be remembered over a restart of the agent.
     revision: u64,
+    /// Reported, but not known to have arrived when this ledger was saved.
+    untold: Vec<ContainerDied>,
 }
 
 /// A ledger as it is kept on disk.
@@ -59,6 +61,7 @@ struct Saved<'a> {
     primed: bool,
     pods: &'a HashMap<String, Followed>,
     logs: &'a HashMap<String, HashMap<String, BTreeSet<u32>>>,
+    untold: &'a [&'a ContainerDied],
 }
 
 #[derive(Deserialize)]
@@ -69,6 +72,8 @@ struct Restored {
     primed: bool,
     pods: HashMap<String, Followed>,
     logs: HashMap<String, HashMap<String, BTreeSet<u32>>>,
+    #[serde(default)]
+    untold: Vec<ContainerDied>,
 }
 
 /// What was saved cannot be gone on from.
@@ -166,13 +171,14 @@ impl Ledger {
             logs: HashMap::new(),
             restored: false,
             revision: 0,
+            untold: Vec::new(),
         }
     }
 
-    /// What [`Self::restore`] goes on from, in JSON.
-    pub fn save(&self) -> Vec<u8> {
+    /// What [`Self::restore`] goes on from, in JSON: with the deaths that it calls reported and that may not have arrived.
+    pub fn save(&self, untold: &[&ContainerDied]) -> Vec<u8> {
         let Self { node, began_ns, primed, pods, logs, .. } = self;
-        let saved = Saved { node, began_ns: *began_ns, primed: *primed, pods, logs };
+        let saved = Saved { node, began_ns: *began_ns, primed: *primed, pods, logs, untold };
         // Maps with keys that are text, and numbers: nothing that JSON cannot say.
         serde_json::to_vec(&saved).unwrap_or_default()
     }
@@ -183,15 +189,20 @@ impl Ledger {
     /// Where it is not the ledger of `node`.
     pub fn restore(node: impl Into<String>, saved: &[u8]) -> Result<Self, NotALedger> {
         let node = node.into();
-        let Restored { node: saved, began_ns, primed, pods, logs } = serde_json::from_slice(saved)?;
+        let Restored { node: saved, began_ns, primed, pods, logs, untold } = serde_json::from_slice(saved)?;
         if saved != node {
             return Err(NotALedger::Node { saved, node });
         }
-        let mut ledger = Self { node, began_ns, primed, pods, logs, restored: true, revision: 0 };
+        let mut ledger = Self { node, began_ns, primed, pods, logs, restored: true, revision: 0, untold };
         for followed in ledger.pods.values_mut() {
             followed.containers.values_mut().for_each(Container::restore);
         }
         Ok(ledger)
+    }
+
+    /// The deaths that were saved with it and may not have arrived: they are to be told again, and only once.
+    pub fn take_untold(&mut self) -> Vec<ContainerDied> {
+        std::mem::take(&mut self.untold)
     }
 
     /// Another number than before: something is to be saved.

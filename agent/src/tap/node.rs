@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::outbox::{Closed, Intake, Taken};
 
-use super::api_log::{self, ApiLog};
+use super::api_log::ApiLog;
 use super::held::Held;
 use super::ledger::{Ledger, LogSeen, Seen};
 use super::logs::{self, Log, Missing};
@@ -67,6 +67,10 @@ pub struct Node {
     held: Held,
     /// `None`: the API server is not asked for logs.
     api_log: Option<ApiLog>,
+    /// To be handed over once the ledger that calls them reported is on the disk.
+    outgoing: Vec<ContainerDied>,
+    /// Something was counted as missed since the ledger was written: it is not to be counted again.
+    counted: bool,
     known: HashMap<String, Known>,
     /// Containers that wait in back-off.
     back_off: BTreeSet<BackOffLabels>,
@@ -113,7 +117,11 @@ impl Node {
         metrics: Metrics,
         api_log: Option<ApiLog>,
     ) -> Result<Self, regex::Error> {
+        let mut ledger = ledger;
         Ok(Self {
+            // What an agent before this one may have told.
+            outgoing: ledger.take_untold(),
+            counted: false,
             ledger,
             saver,
             held: Held::default(),
@@ -147,7 +155,7 @@ impl Node {
             let hash = self.hasher.hash_one(pod.get());
             let uid = match self.hashes.remove(&hash) {
                 Some(uid) => Some(uid),
-                None => self.pod(pod, source).await?,
+                None => self.take(pod, source).await?,
             };
             match uid {
                 Some(uid) => {
@@ -157,6 +165,7 @@ impl Node {
                 None => whole = false,
             }
         }
+        self.flush().await?;
         self.hashes = hashes;
         self.metrics.pods(pods.len());
         // A pod that could not be read may be any of those that seem to be gone.
@@ -176,6 +185,13 @@ impl Node {
     /// # Errors
     /// Where the outbox has ended.
     pub async fn pod(&mut self, raw: &RawValue, source: Source) -> Result<Option<String>, Closed> {
+        let uid = self.take(raw, source).await?;
+        self.flush().await?;
+        Ok(uid)
+    }
+
+    /// The same, but for its deaths, which wait for [`Self::flush`].
+    async fn take(&mut self, raw: &RawValue, source: Source) -> Result<Option<String>, Closed> {
         let pod: Pod = match serde_json::from_str(raw.get()) {
             Ok(pod) => pod,
             Err(error) => {
@@ -193,16 +209,42 @@ impl Node {
         for tally in &told.tallies {
             self.metrics.tally(&pod.metadata.namespace, tally);
         }
+        self.counted |= told.missed > 0;
         // The lines first: a log can be gone while the outbox is full.
-        let mut deaths = Vec::with_capacity(told.deaths.len());
         for death in told.deaths {
-            deaths.extend(self.with_lines(&pod, death).await);
+            let death = self.complete(death);
+            self.with_lines(&pod, death).await;
         }
         self.announce(&pod, &uid).await?;
-        for death in deaths {
-            self.hand_over_death(death).await?;
-        }
         Ok(Some(uid))
+    }
+
+    /// Hands over the deaths that wait, once the ledger that calls them reported is on the disk.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn flush(&mut self) -> Result<(), Closed> {
+        if self.outgoing.is_empty() && !self.counted {
+            return Ok(());
+        }
+        let deaths = std::mem::take(&mut self.outgoing);
+        self.counted = false;
+        if let Some(saver) = &mut self.saver {
+            let waiting = self.api_log.iter().flat_map(ApiLog::waiting);
+            saver.keep(&self.ledger, &deaths, waiting).await;
+        }
+        for death in deaths {
+            self.metrics.death(match death.source() {
+                Source::LogOrdinal => SourceName::log_ordinal,
+                Source::PodWatch => SourceName::pod_watch,
+                _ => SourceName::kubelet,
+            });
+            self.hand_over(record::Kind::Death(death.into())).await?;
+        }
+        match &mut self.saver {
+            Some(saver) => saver.mark(&self.intake).await,
+            None => Ok(()),
+        }
     }
 
     /// The next death for whose last lines the API server was asked; waits for ever where it was asked for none. Can be dropped and
@@ -226,14 +268,11 @@ impl Node {
         lines: Result<Vec<LogLine>, Missing>,
     ) -> Result<(), Closed> {
         match lines {
-            Ok(lines) => {
-                death.last_lines = lines;
-                death.set_lines_from(LinesFrom::ApiServer);
-            }
+            Ok(lines) => self.put_lines(&mut death, lines, LinesFrom::ApiServer),
             Err(missing) => self.metrics.lines_missing(missing),
         }
-        let death = self.complete(death);
-        self.hand_over_death(death).await
+        self.outgoing.push(death);
+        self.flush().await
     }
 
     /// Takes it that a pod is gone, by its last state.
@@ -258,30 +297,21 @@ impl Node {
     /// Judges what has been gone for long enough.
     pub fn settle(&mut self, now_ns: i64) {
         for unseen in self.ledger.settle(now_ns) {
+            self.counted = true;
             self.metrics.unseen(unseen);
         }
     }
 
-    /// When the ledger is to be saved: later while deaths that it calls reported wait for the API server.
+    /// When the ledger is to be saved.
     pub fn save_due(&self) -> Option<Instant> {
-        let due = self.saver.as_ref()?.due(&self.ledger)?;
-        let waits = self.api_log.as_ref().is_some_and(|api_log| !api_log.is_empty());
-        Some(if waits { due + api_log::WITHIN } else { due })
+        self.saver.as_ref()?.due(&self.ledger)
     }
 
-    /// Takes the ledger to be saved once all that it calls reported is safe.
-    ///
-    /// # Errors
-    /// Where the outbox has ended.
-    pub async fn save(&mut self) -> Result<(), Closed> {
-        while let Some(api_log) = &mut self.api_log
-            && let Some((death, lines)) = api_log.next().await
-        {
-            self.answered(death, lines).await?;
-        }
-        match &mut self.saver {
-            Some(saver) => saver.take(&self.ledger, &self.intake).await,
-            None => Ok(()),
+    /// Saves the ledger.
+    pub fn save(&mut self) {
+        if let Some(saver) = &mut self.saver {
+            let waiting = self.api_log.iter().flat_map(ApiLog::waiting);
+            saver.save(&self.ledger, waiting.chain(&self.outgoing));
         }
     }
 
@@ -377,19 +407,16 @@ impl Node {
         Ok(())
     }
 
-    /// A death with its last lines, as the log folder has them; `None` where the API server is asked for them.
-    async fn with_lines(&mut self, pod: &Pod, mut death: ContainerDied) -> Option<ContainerDied> {
+    /// Adds the last lines, as the log folder has them; where the API server is asked for them, the death comes by [`Self::asked`].
+    async fn with_lines(&mut self, pod: &Pod, mut death: ContainerDied) {
         if death.exit_code != Some(0) {
             match self.last_lines(&death).await {
-                Ok(lines) => {
-                    death.last_lines = lines;
-                    death.set_lines_from(LinesFrom::LogFile);
-                }
+                Ok(lines) => self.put_lines(&mut death, lines, LinesFrom::LogFile),
                 Err(missing) => {
                     let missing = match &mut self.api_log {
                         Some(api_log) if missing.may_be_elsewhere() => {
                             match api_log.ask(pod, &death, missing) {
-                                Ok(()) => return None,
+                                Ok(()) => return,
                                 Err(missing) => missing,
                             }
                         }
@@ -399,15 +426,23 @@ impl Node {
                 }
             }
         }
-        Some(self.complete(death))
+        self.outgoing.push(death);
+    }
+
+    /// The last lines of a death, less their secrets.
+    fn put_lines(&self, death: &mut ContainerDied, mut lines: Vec<LogLine>, from: LinesFrom) {
+        let mut counts = Counts::new();
+        self.redactor.lines(&mut lines, &mut counts);
+        logs::fit(&mut lines);
+        self.metrics.lines(lines.len());
+        self.count(&counts);
+        death.last_lines = lines;
+        death.set_lines_from(from);
     }
 
     /// Takes out secrets, and adds what is known of the node.
     fn complete(&self, mut death: ContainerDied) -> ContainerDied {
         let mut counts = Counts::new();
-        self.redactor.lines(&mut death.last_lines, &mut counts);
-        logs::fit(&mut death.last_lines);
-        self.metrics.lines(death.last_lines.len());
         for words in [&mut death.message, &mut death.pod_message, &mut death.waiting_message] {
             if let std::borrow::Cow::Owned(message) = self.redactor.text(words, &mut counts) {
                 *words = message;
@@ -455,15 +490,6 @@ impl Node {
         for (kind, times) in counts {
             self.metrics.redacted(self.redactor.name(*kind), *times);
         }
-    }
-
-    async fn hand_over_death(&self, death: ContainerDied) -> Result<(), Closed> {
-        self.metrics.death(match death.source() {
-            Source::LogOrdinal => SourceName::log_ordinal,
-            Source::PodWatch => SourceName::pod_watch,
-            _ => SourceName::kubelet,
-        });
-        self.hand_over(record::Kind::Death(death.into())).await
     }
 
     async fn hand_over(&self, kind: record::Kind) -> Result<(), Closed> {

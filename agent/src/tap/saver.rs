@@ -1,10 +1,12 @@
-//! The ledger on this node's disk: written when everything that it calls reported is safe, so that an agent that starts again
-//! repeats no death and loses none.
+//! The ledger on this node's disk, so that an agent that starts again repeats no death, loses none, and counts none as missed that it
+//! has told: before a death is handed over, the ledger that calls it reported is written, and the death with it. It stays there until
+//! all that was handed over before is safe; what an agent finds there when it starts, it tells again.
 //!
 //! `DIR/ledger` is one line that says what it is (`nodetap-ledger 1 crc32=... bytes=...`) and a JSON object. It is replaced whole by
 //! a rename. A file that is torn, of another node or of another version is put aside as `ledger.bad`, counted, and begun anew: the
 //! aggregator knows by their identities the deaths that are then told again.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,17 +14,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use nodetap_wire::time;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use nodetap_wire::{ContainerDied, time};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::ledger::{Ledger, NotALedger};
 use super::metrics::Metrics;
 use crate::checksum::Checksum;
 use crate::outbox::{Closed, Intake, Mark, Taken};
 
-/// Between two saves: what died since is told again, and known again.
+/// Between two saves for which nothing waits.
 const GAP: Duration = Duration::from_secs(1);
+
+/// A death waits no longer than this for the disk: what it may then cost is a death that is counted as missed beside being told.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How often it is tried to give the disk's thread a file while it has another.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Deaths kept with the ledger, of 20 KiB at most: more are not on their way unless the outbox's disk has failed.
+const UNTOLD: usize = 256;
 
 /// A file that is larger is none of ours: 1,536 pods of a few containers stay far below.
 const BYTES: u64 = 32 << 20;
@@ -55,20 +66,26 @@ pub enum Bad {
     Unreadable(#[from] io::Error),
 }
 
-/// Saves the ledger, behind the outbox.
+/// Saves the ledger, ahead of the outbox.
 #[derive(Debug)]
 pub struct Saver {
     /// Room for one: a disk that is slower than [`GAP`] is given the newest.
-    files: Sender<Vec<u8>>,
+    files: Sender<Save>,
     reached: watch::Sender<u64>,
     /// The last mark that was asked for.
     number: u64,
-    /// What is to be written once its mark is reached.
-    waiting: Option<Vec<u8>>,
-    /// What the ledger was when it was last taken.
+    /// Deaths that were handed over, each with the mark behind it.
+    untold: VecDeque<(u64, ContainerDied)>,
     revision: u64,
     /// Not again before.
     not_before: Instant,
+}
+
+/// A file to be written, and who waits for it.
+#[derive(Debug)]
+struct Save {
+    bytes: Vec<u8>,
+    written: Option<oneshot::Sender<()>>,
 }
 
 // === impl Bad ===
@@ -118,7 +135,7 @@ impl Saver {
             files,
             reached: watch::Sender::new(0),
             number: 0,
-            waiting: None,
+            untold: VecDeque::new(),
             revision: ledger.revision(),
             not_before: Instant::now(),
         };
@@ -130,44 +147,91 @@ impl Saver {
         self.reached.subscribe()
     }
 
-    /// When to call [`Self::take`]; `None`: not before something happens.
+    /// When to call [`Self::save`]; `None`: not before something happens.
     pub fn due(&self, ledger: &Ledger) -> Option<Instant> {
-        (self.waiting.is_none() && ledger.revision() != self.revision).then_some(self.not_before)
+        (ledger.revision() != self.revision).then_some(self.not_before)
     }
 
-    /// Takes the ledger as it is, and asks to be told when all that it calls reported is safe.
-    ///
-    /// # Errors
-    /// Where the outbox has ended.
-    pub async fn take(&mut self, ledger: &Ledger, intake: &Intake) -> Result<(), Closed> {
-        self.not_before = Instant::now() + GAP;
-        self.revision = ledger.revision();
-        self.number += 1;
-        self.waiting = Some(encode(&ledger.save()));
-        intake.take(Taken::Mark(Mark { number: self.number, reached: self.reached.clone() })).await
-    }
-
-    /// All before a mark is safe: what was taken with it may be written.
-    pub fn reach(&mut self, number: u64) {
-        if number < self.number {
-            return;
-        }
-        let Some(bytes) = self.waiting.take() else { return };
-        if let Err(TrySendError::Full(_)) = self.files.try_send(bytes) {
+    /// Writes the ledger as it is, with what may not have arrived; nobody waits for it. `waiting`: deaths that are still to be handed
+    /// over.
+    pub fn save<'a>(&mut self, ledger: &Ledger, waiting: impl Iterator<Item = &'a ContainerDied>) {
+        let write = Save { bytes: self.bytes(ledger, waiting), written: None };
+        if let Err(TrySendError::Full(_)) = self.files.try_send(write) {
             // The disk is behind: taken anew, and newer, after the gap.
             self.revision = u64::MAX;
         }
     }
+
+    /// Writes the ledger and the deaths that are about to be handed over with it, and waits for the disk, within a bound.
+    pub async fn keep<'a>(
+        &mut self,
+        ledger: &Ledger,
+        deaths: &[ContainerDied],
+        waiting: impl Iterator<Item = &'a ContainerDied>,
+    ) {
+        self.untold.extend(deaths.iter().map(|death| (self.number + 1, death.clone())));
+        let over = self.untold.len().saturating_sub(UNTOLD);
+        self.untold.drain(..over);
+        let (written, on_disk) = oneshot::channel();
+        let mut write = Save { bytes: self.bytes(ledger, waiting), written: Some(written) };
+        let files = &self.files;
+        let writing = async {
+            while let Err(TrySendError::Full(back)) = files.try_send(write) {
+                write = back;
+                sleep(LOOK).await;
+            }
+            // A disk that fails has said so.
+            let _ = on_disk.await;
+        };
+        if timeout(PATIENCE, writing).await.is_err() {
+            self.revision = u64::MAX;
+        }
+    }
+
+    /// Asks to be told when what was handed over up to now is safe.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn mark(&mut self, intake: &Intake) -> Result<(), Closed> {
+        self.number += 1;
+        intake.take(Taken::Mark(Mark { number: self.number, reached: self.reached.clone() })).await
+    }
+
+    /// All before a mark is safe, and need not be told again.
+    pub fn reach(&mut self, number: u64) {
+        let before = self.untold.len();
+        while self.untold.front().is_some_and(|(mark, _)| *mark <= number) {
+            self.untold.pop_front();
+        }
+        if self.untold.len() < before {
+            self.revision = u64::MAX;
+        }
+    }
+
+    /// The file as it is to be, taken as written.
+    fn bytes<'a>(&mut self, ledger: &Ledger, waiting: impl Iterator<Item = &'a ContainerDied>) -> Vec<u8> {
+        self.not_before = Instant::now() + GAP;
+        self.revision = ledger.revision();
+        let mut untold: Vec<&ContainerDied> = self.untold.iter().map(|(_, death)| death).collect();
+        for death in waiting {
+            untold.push(death);
+        }
+        encode(&ledger.save(&untold))
+    }
 }
 
 /// The thread of the disk: ends with the saver.
-fn write_all(files: &Receiver<Vec<u8>>, path: &Path, metrics: &Metrics) {
+fn write_all(files: &Receiver<Save>, path: &Path, metrics: &Metrics) {
     let mut said = false;
-    for bytes in files {
+    for Save { bytes, written } in files {
         match replace(path, &bytes) {
             Ok(()) => {
                 metrics.ledger_saved(bytes.len());
                 said = false;
+                if let Some(written) = written {
+                    // Who waited may have had enough.
+                    let _ = written.send(());
+                }
             }
             Err(error) => {
                 metrics.ledger_not_saved();

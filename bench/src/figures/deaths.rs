@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Ending, SimulatedCluster};
+use crate::cluster::{Ending, PodRef, SimulatedCluster};
 
 /// Times from deaths to the journal, shortest first.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ struct Kept {
 
 /// Between two crashes: not in step with any interval that is counted in seconds.
 const PAUSE: Duration = Duration::from_millis(330);
+/// A death carries fifty.
+const LOUD_LINES: u32 = 60;
 /// How long the last ones may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BUSY: Duration = Duration::from_secs(5);
@@ -87,6 +89,24 @@ pub(super) async fn measure(
         );
         sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Crashes a container of a pod that has written more than a death carries, a secret among it, and starts it again at once.
+///
+/// # Errors
+/// There is no such pod, or its log cannot be written.
+pub(super) fn crash_loudly(cluster: &SimulatedCluster, pod: &PodRef) -> anyhow::Result<()> {
+    let lives = cluster.lives();
+    let Some(container) = lives.running(pod).pop() else { return Ok(()) };
+    let line = |number| {
+        format!(
+            "worker {number}: GET https://orders.shop.svc:8443/v1/orders?page={number}&token=4f9d{number:08x} \
+             took 5.002 s: upstream connect error or disconnect/reset before headers; trying again in {number} s"
+        )
+    };
+    let ending = Ending { last_lines: (0..LOUD_LINES).map(line).collect(), ..Ending::exit(7, "") };
+    lives.end(pod, &container, &ending)?;
+    lives.start(pod, &container)
 }
 
 fn between(from_ns: i64, to_ns: i64) -> Duration {

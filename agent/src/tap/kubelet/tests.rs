@@ -118,3 +118,38 @@ async fn a_kubelet_that_rotates_its_certificate_is_followed_without_a_failure() 
     let refused = kubelet.pods().await.unwrap_err();
     assert!(matches!(refused, KubeletError::Ask(AskError::UnknownAuthority { .. })), "{refused}");
 }
+
+#[tokio::test]
+async fn a_cluster_ca_that_is_replaced_is_read_again_without_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("cluster.crt");
+    let (old, new) = (Authority::new("cluster").unwrap(), Authority::new("cluster-2").unwrap());
+    std::fs::write(&ca, old.pem()).unwrap();
+    std::fs::write(folder.path().join("token"), "first").unwrap();
+    let (server, url) = Rotating::start(&old, "first").await;
+    let mut config = Config::new("https://127.0.0.1:1".parse().unwrap());
+    config.auth_info.token_file = Some(folder.path().join("token").to_string_lossy().into_owned());
+    config.root_cert_file = Some(ca.clone());
+    let access = KubernetesAccess::from_config(config).unwrap();
+    let mut kubelet = Kubelet::new(access, Address { url, ca: None, skip_verify: false });
+    kubelet.pods().await.unwrap();
+    // As Kubernetes rotates it: the bundle first, then the certificate, then the old authority goes.
+    for (bundle, shown) in [
+        (format!("{}{}", old.pem(), new.pem()), &old),
+        (format!("{}{}", old.pem(), new.pem()), &new),
+        (new.pem().to_owned(), &new),
+    ] {
+        std::fs::write(&ca, bundle).unwrap();
+        server.shows(certificate(shown));
+        kubelet.pods().await.unwrap();
+    }
+    // At once, as where somebody replaces both by hand.
+    std::fs::write(&ca, old.pem()).unwrap();
+    server.shows(certificate(&old));
+    kubelet.pods().await.unwrap();
+    // What was trusted when the client was made is trusted for as long as it lives.
+    kubelet.client = None;
+    server.shows(certificate(&new));
+    let refused = kubelet.pods().await.unwrap_err();
+    assert!(matches!(refused, KubeletError::Ask(AskError::UnknownAuthority { .. })), "{refused}");
+}

@@ -381,6 +381,21 @@ fn init_sidecar_app_and_ephemeral_containers_are_told_apart() {
 }
 
 #[test]
+fn a_node_that_rebooted_is_one_death_of_each_container_that_ran_on_it() {
+    let mut ledger = primed();
+    ledger.observe(&pod(status(2, "a", &running(), &json!({}))), seen());
+    // A kubelet that starts lists few pods at first, and its runtime knows nothing of how they ended.
+    ledger.end_snapshot(&HashSet::new(), BEGAN + 60 * SECOND);
+    let mut lost = terminated("a", 255);
+    lost["terminated"]["reason"] = json!("Unknown");
+    let told = ledger.observe(&pod(status(3, "b", &later(), &lost)), seen());
+    let [death] = &told.deaths[..] else { panic!("one death, not {:?}", told.deaths) };
+    assert_eq!((death.ordinal, death.exit_code, death.reason.as_str()), (2, Some(255), "Unknown"));
+    ledger.end_snapshot(&HashSet::from([UID.to_owned()]), BEGAN + 61 * SECOND);
+    assert_eq!(ledger.settle(BEGAN + 3600 * SECOND), [], "nothing that runs now has ended");
+}
+
+#[test]
 fn a_pod_that_goes_while_running_is_one_unseen_end_for_each_container() {
     let mut ledger = primed();
     ledger.observe(&pod(status(0, "a", &running(), &json!({}))), seen());

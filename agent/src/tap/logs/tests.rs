@@ -48,6 +48,13 @@ fn partial_lines_are_joined_stream_by_stream() {
 }
 
 #[test]
+fn a_log_that_ends_without_a_newline_keeps_its_last_line() {
+    let lines = lines_of(b"2024-01-01T00:00:01Z stdout F first\n2024-01-01T00:00:02Z stderr F the last wor");
+    assert_eq!(texts(&lines), ["first", "the last wor"]);
+    assert!(lines[1].stderr);
+}
+
+#[test]
 fn invalid_utf8_and_lines_that_are_not_cri_are_kept_as_text() {
     let lines = lines_of(
         b"2024-01-01T00:00:01Z stdout F a\xff\xfeb\nnot cri at all\n2024-01-01T00:00:01Z stdout F\n",

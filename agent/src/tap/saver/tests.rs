@@ -28,7 +28,7 @@ fn saved() -> Vec<u8> {
     ledger.end_snapshot(&HashSet::new(), 1);
     assert_eq!(ledger.observe(&crashed(), seen()).deaths.len(), 1);
     ledger.log_seen(LogSeen { pod_uid: "u-1".into(), container: "app".into(), ordinal: 1 });
-    encode(&ledger.save())
+    encode(&ledger.save(&[]))
 }
 
 fn count(metrics: &Metrics, line: &str) -> bool {
@@ -73,7 +73,7 @@ fn a_bad_file_is_put_aside_and_counted_and_the_agent_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(NAME);
     let torn = &saved()[..100];
-    let other = encode(&Ledger::new("node-2", 0).save());
+    let other = encode(&Ledger::new("node-2", 0).save(&[]));
     for (bytes, reason) in
         [(torn, "torn"), (b"GIF89a\n", "foreign"), (&other, "node"), (&encode(b"{}{"), "content")]
     {
@@ -99,31 +99,68 @@ fn a_file_that_was_being_written_when_the_agent_died_is_not_looked_at() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_before_what_it_calls_reported_is_safe() {
+async fn what_the_ledger_calls_reported_is_kept_with_it_until_it_is_safe() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state").join(NAME);
     let metrics = Metrics::default();
     let (mut ledger, mut saver) = Saver::open(path.parent().unwrap(), NODE, &metrics);
     let (intake, mut taken) = outbox::intake();
     assert!(saver.due(&ledger).is_none(), "nothing has happened");
-    ledger.observe(&crashed(), seen());
-    assert!(saver.due(&ledger).is_some());
-    saver.take(&ledger, &intake).await.unwrap();
-    assert!(saver.due(&ledger).is_none(), "one at a time");
+    let deaths = ledger.observe(&crashed(), seen()).deaths;
+    saver.keep(&ledger, &deaths, [].iter()).await;
+    saver.mark(&intake).await.unwrap();
+    // An agent that starts now tells it again, and knows that it did.
+    // A slow disk is not waited for any longer by then.
+    let mut again = loop {
+        match load(&path, NODE).unwrap() {
+            Some(ledger) => break ledger,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(again.take_untold(), deaths);
+    assert!(again.take_untold().is_empty());
+    assert!(again.observe(&crashed(), seen()).deaths.is_empty());
+    saver.reach(0);
+    assert!(saver.due(&ledger).is_none(), "nothing is safe yet");
     let Some(Taken::Mark(mark)) = taken.recv().await else { unreachable!() };
     let mut reached = saver.reached();
-    assert_eq!(*reached.borrow(), 0);
-    saver.reach(0);
     mark.reach();
     reached.changed().await.unwrap();
     saver.reach(*reached.borrow());
+    assert!(saver.due(&ledger).is_some(), "the file is to say so");
+    saver.save(&ledger, [].iter());
     let Saver { files, .. } = saver;
     drop(files);
     // The thread ends when it has written all.
-    while load(&path, NODE).unwrap().is_none() {
+    while !load(&path, NODE).unwrap().unwrap().take_untold().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert!(load(&path, NODE).unwrap().unwrap().observe(&crashed(), seen()).deaths.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_does_not_wait_for_a_disk_that_does_not_answer() {
+    let (files, _never_read) = bounded(1);
+    let mut saver = Saver {
+        files,
+        reached: watch::Sender::new(0),
+        number: 0,
+        untold: VecDeque::new(),
+        revision: 0,
+        not_before: Instant::now(),
+    };
+    let ledger = Ledger::new(NODE, 0);
+    let death = ContainerDied::default();
+    let began = Instant::now();
+    // The first finds room and is not written, the second finds none.
+    for _ in 0..2 {
+        saver.keep(&ledger, std::slice::from_ref(&death), [].iter()).await;
+        assert!(saver.due(&ledger).is_some(), "it is to be written later");
+    }
+    assert!(began.elapsed() >= 2 * PATIENCE && began.elapsed() < 3 * PATIENCE);
+    for _ in 0..UNTOLD {
+        saver.keep(&ledger, std::slice::from_ref(&death), [].iter()).await;
+    }
+    assert_eq!(saver.untold.len(), UNTOLD);
 }
 
 #[test]
@@ -133,7 +170,7 @@ fn a_disk_that_cannot_be_written_is_counted_and_keeps_nobody_from_starting() {
     fs::write(&file, "").unwrap();
     let metrics = Metrics::default();
     let (sender, receiver) = bounded(2);
-    sender.send(saved()).unwrap();
+    sender.send(Save { bytes: saved(), written: None }).unwrap();
     drop(sender);
     write_all(&receiver, &file.join(NAME), &metrics);
     assert!(count(&metrics, "nodetap_agent_tap_ledger_save_failures_total 1"));

@@ -39,7 +39,7 @@ async fn the_latest_event_of_each_node_says_whether_it_was_cordoned_when_the_agg
         event(8, "removed", "RemovingNode", 60),
         event(9, "other", "NodeReady", 70),
     ];
-    let taken = Taken { node: "n".to_owned(), records, checkpoints: Vec::new() };
+    let taken = Taken { node: "n".to_owned(), records, ..Taken::default() };
     journal.append(taken).await.unwrap();
     journal.close().await;
     drop(journal);
@@ -56,7 +56,7 @@ async fn cordons_of_more_events_than_a_page_has_are_all_found() {
     let mut records = vec![event(0, "first", "NodeNotSchedulable", 0)];
     let many = 2 * PAGE + 7;
     records.extend((1..=many).map(|number| event(number, "busy", "NodeSchedulable", 1 + number as u32)));
-    journal.append(Taken { node: "n".to_owned(), records, checkpoints: Vec::new() }).await.unwrap();
+    journal.append(Taken { node: "n".to_owned(), records, ..Taken::default() }).await.unwrap();
     let known = known(&journal).await.unwrap();
     assert_eq!((known["first"], known["busy"]), (true, false));
 }
