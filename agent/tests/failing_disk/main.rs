@@ -52,7 +52,7 @@ impl Outbox {
                 message: "x".repeat(700 + (self.next % 977) as usize * 9),
                 ..ContainerDied::default()
             };
-            self.spool.take(Taken::Record(Record { kind: Some(record::Kind::Death(died)) }));
+            self.spool.take(Taken::Record(Record { kind: Some(record::Kind::Death(died.into())) }));
             let mark = Mark { number: self.next, reached: self.safe.clone() };
             self.spool.take(Taken::Mark(mark));
             self.next += 1;
@@ -65,6 +65,19 @@ impl Outbox {
             self.spool.happened().await;
             self.spool.drive();
         }
+    }
+
+    /// The same, while the time passes that it waits between two attempts.
+    async fn until_retried(&mut self, is_so: impl Fn(&Self) -> bool) {
+        while !is_so(self) {
+            self.happened_or_due().await;
+            self.spool.drive();
+        }
+    }
+
+    /// What the disk says of one read may come in two parts, so that what is due is known only after both.
+    async fn happened_or_due(&mut self) {
+        let _ = tokio::time::timeout(RETRY, self.spool.happened()).await;
     }
 
     async fn keep(&mut self, batches: usize) {
@@ -82,7 +95,7 @@ impl Outbox {
         while !self.spool.is_empty() {
             self.spool.drive();
             let Some(sent) = self.spool.send(8) else {
-                self.spool.happened().await;
+                self.happened_or_due().await;
                 continue;
             };
             for record in frame::decode(&sent.batch).unwrap().records {
@@ -158,12 +171,9 @@ async fn a_batch_that_a_failing_disk_does_not_give_is_read_again_when_it_does_an
     next.until(|outbox| errors(outbox) > 0).await;
     for _ in 0..3 {
         let before = errors(&next);
-        tokio::time::advance(RETRY).await;
-        next.spool.drive();
-        next.until(|outbox| errors(outbox) > before).await;
+        next.until_retried(|outbox| errors(outbox) > before).await;
     }
     disk.set(HEALTHY);
-    tokio::time::advance(RETRY).await;
     assert_eq!(next.sent().await, (1..=15).collect());
     let lost = next.metrics.dropped.get_or_create_owned(&DropLabels { reason: DropReason::unreadable });
     assert_eq!(lost.get(), 0);
