@@ -4,7 +4,7 @@
 //! The journal runs in this process, with `synchronous=FULL` and the batches that agents send; making the events costs CPU of
 //! the same cores, and is counted in.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +20,7 @@ use nodetap_wire::frame::BATCH_RECORDS;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::figures::process;
 use crate::{Random, say};
 use mix::Mix;
 
@@ -85,7 +86,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     say(&format!("the index had come on {:.1} s later", behind.elapsed().as_secs_f64()));
-    let bytes = size(folder.path())? as f64 / arguments.records as f64;
+    let bytes = process::folder_bytes(folder.path())? as f64 / arguments.records as f64;
 
     let asked = ask(&journal, &mix, arguments.length).await?;
     say("");
@@ -110,7 +111,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     is_short |= figure("journal-query-p99", p99, "ms", 100.0, p99 <= 100.0);
     is_short |= figure("journal-bytes", bytes, "bytes/record", 400.0, bytes <= 400.0);
     let early = taken.memory_early as f64 / 1e6;
-    let late = memory() as f64 / 1e6;
+    let late = process::own_memory() as f64 / 1e6;
     say(&format!("figure journal-rss-early {early:.1} MB"));
     say(&format!("figure journal-rss-late {late:.1} MB"));
     journal.close().await;
@@ -164,7 +165,7 @@ async fn fill(
             _ = tick.tick() => {
                 let head = journal.head().borrow().0;
                 if memory_early == 0 && head >= records / 10 {
-                    memory_early = memory();
+                    memory_early = process::own_memory();
                 }
                 if head >= told + 1_000_000 {
                     told = head;
@@ -172,7 +173,7 @@ async fn fill(
                     say(&format!(
                         "{head:>9} records, {rate:.0}/s so far, {} not indexed, {:.1} MB",
                         metrics.unindexed.get(),
-                        memory() as f64 / 1e6
+                        process::own_memory() as f64 / 1e6
                     ));
                 }
             }
@@ -283,21 +284,4 @@ fn figure(name: &str, value: f64, unit: &str, bar: f64, is_met: bool) -> bool {
     let verdict = if is_met { "ok" } else { "short" };
     say(&format!("figure {name} {value:.3} {unit} bar {bar} {verdict}"));
     !is_met
-}
-
-/// All files of a folder, in bytes.
-fn size(folder: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        bytes += entry?.metadata()?.len();
-    }
-    Ok(bytes)
-}
-
-/// What this process takes: its resident anonymous memory, in bytes. What of the files is mapped is the kernel's to take back.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
 }

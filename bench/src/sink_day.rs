@@ -5,7 +5,7 @@
 //! journalled as fast as the journal takes them, with the times that they would have had; the receiver answers 503 all the while.
 //! Then it answers 200, and records go on at the live rate in real time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +27,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::figures::process;
 use crate::figures::report::Figure;
 use crate::say;
 use receiver::{Received, serve};
@@ -143,7 +144,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(looked.elapsed() < Duration::from_secs(3600), "it does not begin to catch up");
     }
     say(&format!("whom the backlog is about was known {:.1} s later", looked.elapsed().as_secs_f64()));
-    let disk = size(folder.path())?;
+    let disk = process::folder_bytes(folder.path())?;
     let account = || context.metrics.accounts().remove("hook").unwrap_or_default();
     say(&format!("{:.0} bytes a record on the disk", disk as f64 / total.max(1) as f64));
 
@@ -168,12 +169,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         if told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
-            peak = peak.max(size(folder.path())?);
+            peak = peak.max(process::folder_bytes(folder.path())?);
             say(&format!(
                 "{:>9} of the backlog, {} live, {} MB",
                 received.count_to(total),
                 last - total,
-                memory() / 1_000_000
+                process::own_memory() / 1_000_000
             ));
         }
         anyhow::ensure!(begun.elapsed() < Duration::from_secs(6 * 3600), "it does not catch up");
@@ -209,7 +210,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     journal.close().await;
     say("");
-    let gibibytes = peak.max(size(folder.path())?) as f64 / f64::from(1 << 30);
+    let gibibytes = peak.max(process::folder_bytes(folder.path())?) as f64 / f64::from(1 << 30);
     let figures = [
         Figure::new("sink-day-disk", gibibytes, "GiB").limit(2.0),
         Figure::new("sink-day-lost", lost as f64, "records").limit(0.0),
@@ -219,7 +220,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             .at_least(10.0),
         Figure::new("sink-day-live-p50", millis(50), "ms"),
         Figure::new("sink-day-live-p99", millis(99), "ms").limit(1000.0),
-        Figure::new("sink-day-rss", memory() as f64 / 1e6, "MB"),
+        Figure::new("sink-day-rss", process::own_memory() as f64 / 1e6, "MB"),
     ];
     figures.iter().for_each(|figure| say(&figure.line()));
     let is_short = figures.iter().any(Figure::is_failure);
@@ -371,22 +372,4 @@ impl Events {
 /// How long so many events take at a rate.
 fn nanoseconds(events: u64, rate: u64) -> i64 {
     i64::try_from(u128::from(events) * 1_000_000_000 / u128::from(rate.max(1))).unwrap_or(i64::MAX)
-}
-
-/// All files of a folder, in bytes.
-fn size(folder: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        // One that is removed meanwhile takes nothing.
-        bytes += entry?.metadata().map_or(0, |data| data.len());
-    }
-    Ok(bytes)
-}
-
-/// This process's resident anonymous memory, in bytes: journal, loop, receiver and what this bench remembers.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
 }

@@ -268,6 +268,24 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         }
     }
 
+    /// What comes next in the journal; `None`, after a rest, where it cannot be read.
+    async fn chunk(
+        &mut self,
+        state: &mut State,
+        after: Position,
+        stop: &CancellationToken,
+    ) -> Result<Option<Vec<Entry>>, JournalError> {
+        match self.journal.read_from(after, CHUNK).await {
+            Ok(entries) => Ok(Some(entries)),
+            Err(JournalError::Stopped) => Err(JournalError::Stopped),
+            Err(error) => {
+                tracing::warn!(sink = self.name, after = after.0, %error, "cannot read the journal");
+                rest(&mut state.trouble, stop).await;
+                Ok(None)
+            }
+        }
+    }
+
     /// Reads on after a position, up to another; routes and renders.
     async fn fill(
         &mut self,
@@ -276,15 +294,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         last: Position,
         stop: &CancellationToken,
     ) -> Result<(), JournalError> {
-        let entries = match self.journal.read_from(after, CHUNK).await {
-            Ok(entries) => entries,
-            Err(JournalError::Stopped) => return Err(JournalError::Stopped),
-            Err(error) => {
-                tracing::warn!(sink = self.name, after = after.0, %error, "cannot read the journal");
-                rest(&mut state.trouble, stop).await;
-                return Ok(());
-            }
-        };
+        let Some(entries) = self.chunk(state, after, stop).await? else { return Ok(()) };
         if entries.is_empty() {
             // Perhaps retention dropped it all, perhaps the journal is not ready: do not give up on records at once.
             state.empty_reads += 1;
@@ -386,15 +396,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         head: Position,
         stop: &CancellationToken,
     ) -> Result<bool, JournalError> {
-        let entries = match self.journal.read_from(after, CHUNK).await {
-            Ok(entries) => entries,
-            Err(JournalError::Stopped) => return Err(JournalError::Stopped),
-            Err(error) => {
-                tracing::warn!(sink = self.name, after = after.0, %error, "cannot read the journal");
-                rest(&mut state.trouble, stop).await;
-                return Ok(false);
-            }
-        };
+        let Some(entries) = self.chunk(state, after, stop).await? else { return Ok(false) };
         let now = Instant::now().into_std();
         for (index, entry) in entries.iter().enumerate() {
             if state.lanes.must_wait(now) {

@@ -1,5 +1,6 @@
 //! What a process takes, as the kernel counts it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -74,6 +75,27 @@ impl Taken {
 fn kilobytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// This process's resident anonymous memory, in bytes. What of files is mapped is the kernel's to take back.
+pub(crate) fn own_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// All files of a folder, in bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        // One that is removed meanwhile takes nothing.
+        bytes += entry?.metadata().map_or(0, |data| data.len());
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
