@@ -690,14 +690,15 @@ impl<J: Journal> Driver<J> {
                 answer_ms: row.answer_ms,
             }
         });
+        let (near, far, unmeasured) = self.plan.nearness();
         Status {
             partition: self.plan.partition().name().to_owned(),
             why: self.choice.why.clone(),
             is_changing: self.plan.awaits_changeover(),
             agents: self.plan.agents(),
-            near: self.plan.nearness().0,
-            far: self.plan.nearness().1,
-            unmeasured: self.plan.nearness().2,
+            near,
+            far,
+            unmeasured,
             going: self.plan.going().map(str::to_owned).collect(),
             events_per_second: self.rates.all(now),
             api_server: self

@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use http::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::control_plane::{self, ControlPlane};
@@ -208,30 +208,19 @@ async fn post(
     rate: u64,
     events: usize,
 ) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    let mut under_way: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    for number in 0..events {
-        #[allow(clippy::cast_precision_loss, reason = "a rate")]
-        let due = Duration::from_secs_f64(count(number) / rate.max(1) as f64);
-        sleep_until(begun + due).await;
-        while under_way.len() >= IN_FLIGHT
-            && let Some(posted) = under_way.join_next().await
-        {
-            posted??;
-        }
+    let one = |number: usize| {
         let (client, pods, name) = (client.clone(), Arc::clone(pods), format!("{run}-{number}"));
-        under_way.spawn(async move {
+        async move {
             let body = event(&name, number % PODS, &pods);
             let path = format!("/api/v1/namespaces/{NAMESPACE}/events");
             let answer = client.send(Method::POST, &path, JSON, body.to_string()).await?;
             anyhow::ensure!(answer.status == 201, "an event was refused: {}", answer.status);
             Ok(())
-        });
-    }
-    while let Some(posted) = under_way.join_next().await {
-        posted??;
-    }
-    Ok(())
+        }
+    };
+    #[allow(clippy::cast_precision_loss, reason = "a rate")]
+    let rate = rate.max(1) as f64;
+    posting::paced(rate, IN_FLIGHT, &AtomicUsize::new(events), one).await.all()
 }
 
 /// As a kubelet writes it, of the mean size.

@@ -22,10 +22,12 @@ pub(crate) struct Posting {
 }
 
 /// What was posted, and what the server did not take.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Posted {
     pub(crate) taken: usize,
     pub(crate) refused: usize,
+    /// Why it did not take the first of them.
+    why: Option<String>,
 }
 
 /// Requests on their way: a slow server slows the load down, and is not buried by it.
@@ -72,39 +74,21 @@ impl Posting {
     /// The API server refuses one, or cannot be reached.
     pub(crate) async fn post(&self, events: usize, rate: f64) -> anyhow::Result<()> {
         let stop = Arc::new(AtomicUsize::new(events));
-        let posted = self.go(rate, false, &stop).await;
-        anyhow::ensure!(posted.refused == 0, "{} of {events} events were refused", posted.refused);
-        Ok(())
+        self.go(rate, false, &stop).await.all()
     }
 
     /// Posts at a rate until it were as many as `until` says by then; `recurs`: every other is one that was there, once more.
     pub(crate) async fn go(&self, rate: f64, recurs: bool, until: &AtomicUsize) -> Posted {
-        let begun = Instant::now();
-        let mut flying: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        let (mut posted, mut number) = (Posted::default(), 0_usize);
-        while number < until.load(Ordering::Relaxed) {
-            #[allow(clippy::cast_precision_loss, reason = "nobody posts 2^53 events")]
-            let due = begun + Duration::from_secs_f64(number as f64 / rate);
-            sleep_until(due).await;
-            while flying.len() >= IN_FLIGHT {
-                posted.note(flying.join_next().await);
-            }
-            while let Some(ended) = flying.try_join_next() {
-                posted.note(Some(ended));
-            }
+        let one = |number: usize| {
             let this = self.clone();
-            flying.spawn(async move {
+            async move {
                 match number.checked_sub(RECURS_AFTER) {
                     Some(known) if recurs && number % 2 == 1 => this.recur(known, number).await,
                     _ => this.create(number).await,
                 }
-            });
-            number += 1;
-        }
-        while let Some(ended) = flying.join_next().await {
-            posted.note(Some(ended));
-        }
-        posted
+            }
+        };
+        paced(rate, IN_FLIGHT, until, one).await
     }
 
     async fn create(&self, number: usize) -> anyhow::Result<()> {
@@ -136,13 +120,58 @@ impl Posting {
 // === impl Posted ===
 
 impl Posted {
-    fn note(&mut self, ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) {
-        match ended {
-            Some(Ok(Ok(()))) => self.taken += 1,
-            Some(_) => self.refused += 1,
-            None => {}
+    /// # Errors
+    /// The server did not take all of them.
+    pub(crate) fn all(&self) -> anyhow::Result<()> {
+        let Self { taken, refused, .. } = self;
+        let why = self.why.as_deref().unwrap_or_default();
+        anyhow::ensure!(*refused == 0, "{refused} of {} events were refused: {why}", taken + refused);
+        Ok(())
+    }
+
+    fn note(&mut self, ended: Result<anyhow::Result<()>, tokio::task::JoinError>) {
+        match ended.map_err(anyhow::Error::from).flatten() {
+            Ok(()) => self.taken += 1,
+            Err(error) => {
+                self.refused += 1;
+                self.why.get_or_insert_with(|| format!("{error:#}"));
+            }
         }
     }
+}
+
+/// Sends one after the other at a rate a second, so many at once at most, until it were as many as `until` says by then.
+pub(crate) async fn paced<F>(
+    rate: f64,
+    in_flight: usize,
+    until: &AtomicUsize,
+    one: impl Fn(usize) -> F,
+) -> Posted
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let begun = Instant::now();
+    let mut flying = JoinSet::new();
+    let (mut posted, mut number) = (Posted::default(), 0_usize);
+    while number < until.load(Ordering::Relaxed) {
+        #[allow(clippy::cast_precision_loss, reason = "nobody posts 2^53 events")]
+        let due = begun + Duration::from_secs_f64(number as f64 / rate);
+        sleep_until(due).await;
+        while flying.len() >= in_flight
+            && let Some(ended) = flying.join_next().await
+        {
+            posted.note(ended);
+        }
+        while let Some(ended) = flying.try_join_next() {
+            posted.note(ended);
+        }
+        flying.spawn(one(number));
+        number += 1;
+    }
+    while let Some(ended) = flying.join_next().await {
+        posted.note(ended);
+    }
+    posted
 }
 
 /// The resourceVersion of a new event: everything posted before has a lower one.
