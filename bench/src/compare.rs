@@ -171,6 +171,11 @@ fn tell(outcomes: &[Outcome]) -> ExitCode {
 
 /// Pods that are bound to a node which is not there: nothing starts them. Answers their uids.
 async fn pods(client: &Client) -> anyhow::Result<Vec<String>> {
+    // A control plane without nodes has nobody who makes it.
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let answer = client.send(Method::POST, &path, JSON, account.to_string()).await?;
+    anyhow::ensure!(matches!(answer.status, 201 | 409), "a service account was refused: {}", answer.status);
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     let deadline = Instant::now() + START;
     let mut uids = Vec::with_capacity(PODS);
@@ -192,7 +197,7 @@ async fn pods(client: &Client) -> anyhow::Result<Vec<String>> {
         let answer = client.send(Method::POST, &path, JSON, pod.to_string()).await?;
         match answer.status {
             201 => uids.push(answer.json()["metadata"]["uid"].as_str().unwrap_or_default().to_owned()),
-            // The namespace's service account comes a moment after it.
+            // The API server comes to know the service account a moment later.
             403 if Instant::now() < deadline => sleep(Duration::from_millis(200)).await,
             status => anyhow::bail!("a pod was refused: {status} {}", answer.json()),
         }
