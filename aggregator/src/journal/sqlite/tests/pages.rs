@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use rusqlite::Connection;
+
 use super::*;
 use crate::journal::metrics::{ErrorLabel, Failed};
 
@@ -62,13 +64,20 @@ async fn written(folder: &Path) -> (Settings, BTreeMap<u64, (usize, Body)>) {
     (settings, found)
 }
 
-/// Waits for the threads of a journal to let go of its files: who lets go of one last moves its log into it.
+/// Waits for the threads of a journal to let go of its files, so that the logs are in them. Who lets go last moves a log into its file,
+/// but of two who let go at one time each may see the other still there: so we let go after them.
 async fn whole(folder: &Path) {
-    let is_log = |entry: std::io::Result<fs::DirEntry>| {
-        entry.unwrap().file_name().into_string().unwrap().ends_with("-wal")
+    let logs = || {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter_map(|path| {
+            let file = path.to_str().unwrap().strip_suffix("-wal")?;
+            Some(file.to_owned())
+        })
     };
     let moved = async {
-        while fs::read_dir(folder).unwrap().any(is_log) {
+        while let Some(file) = logs().next() {
+            let connection = Connection::open(file).unwrap();
+            connection.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)).unwrap();
+            drop(connection);
             tokio::task::yield_now().await;
         }
     };
