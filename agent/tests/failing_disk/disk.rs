@@ -117,6 +117,15 @@ impl Contents {
     }
 }
 
+/// Says it, loudly and to `ci/test`.
+pub fn not_run(what: &str) {
+    eprintln!("NOT RUN: {what}");
+    if let Some(list) = std::env::var_os("NODETAP_NOT_RUN") {
+        let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+        std::io::Write::write_all(&mut list, format!("{what}\n").as_bytes()).unwrap();
+    }
+}
+
 // === impl Disk ===
 
 impl Disk {
@@ -128,12 +137,9 @@ impl Disk {
         match fuser::spawn_mount(served, folder.path(), &Config::default()) {
             Ok(session) => Some(Self { contents, folder, session: Some(session) }),
             Err(error) => {
-                let what = "a disk that answers EIO: this user may not mount a FUSE filesystem";
-                eprintln!("NOT RUN: {what} ({error})");
-                if let Some(list) = std::env::var_os("NODETAP_NOT_RUN") {
-                    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
-                    std::io::Write::write_all(&mut list, format!("{what}\n").as_bytes()).unwrap();
-                }
+                not_run(&format!(
+                    "a disk that answers EIO: this user may not mount a FUSE filesystem ({error})"
+                ));
                 None
             }
         }
