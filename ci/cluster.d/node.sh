@@ -65,8 +65,9 @@ makeIPTablesUtilChains: false
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 # As kubelets have it. Without it cadvisor is not asked for file systems, and then nothing is ever evicted: "failed to get summary stats".
 localStorageCapacityIsolation: true
-# No threshold of the disk, which is the machine's.
+# The disk is the machine's: however full it is, no pod is evicted for it and no image removed. Those images come from no registry again.
 evictionHard: {memory.available: "50Mi"}
+imageGCHighThresholdPercent: 100
 YAML
   local line
   for line in "${kubelet_lines[@]}"; do

@@ -178,6 +178,28 @@ def openshift(test):
         expect(kind in allowed, f"volume {volume['name']} is a {kind}, of which the SecurityContextConstraints says nothing")
 
 
+def until_pods(test, what, condition, seconds):
+    """As `until`; where it fails it says what keeps pods of the test from running."""
+    try:
+        return until(what, condition, seconds)
+    except Failed as failure:
+        raise Failed(f"{failure}; {waiting_pods(test.api, cases.NAMESPACE)}") from None
+
+
+def waiting_pods(api, namespace):
+    """Which pods have not begun, why, and what the nodes say of themselves."""
+    def why(pod):
+        containers = pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
+        waits = {each["state"]["waiting"].get("reason", "") for each in containers if "waiting" in each["state"]}
+        return pod["status"].get("reason") or ", ".join(sorted(waits)) or "no container yet"
+    pods = [pod for pod in api.get(f"/api/v1/namespaces/{namespace}/pods")["items"] if pod["status"].get("phase") in ("Pending", "Failed")]
+    reasons = sorted({f"{pod['status']['phase']} on {pod['spec'].get('nodeName', 'no node')}: {why(pod)}" for pod in pods})
+    nodes = [f"{node['metadata']['name']} {condition['type']}: {condition.get('message', '')}"
+             for node in api.get("/api/v1/nodes")["items"] for condition in node["status"].get("conditions", [])
+             if (condition["status"] == "True") != (condition["type"] == "Ready")]
+    return f"{len(pods)} pods pending or failed: {some(reasons, 5)}; nodes: {some(nodes, 5) or 'all well'}"
+
+
 def install(test):
     """kubectl apply -k brings agents and aggregator to ready."""
     storage = (HERE / "storage.yaml").read_text().replace("JOURNAL", str(test.volume.folder))
@@ -330,7 +352,7 @@ def run_load(test):
     updating.start()
     for death in stopped:
         path = f"/api/v1/namespaces/e2e/pods/{death.pod}"
-        until(f"{death.pod} runs", lambda: test.api.get(path)["status"]["phase"] == "Running", 60)
+        until_pods(test, f"{death.pod} runs", lambda: test.api.get(path)["status"]["phase"] == "Running", 60)
         test.api.delete(path, 10)
     for body in cases.loops(4):
         test.api.post("/api/v1/namespaces/e2e/pods", body)
@@ -343,7 +365,7 @@ def run_load(test):
     threading.Thread(target=storm, daemon=True).start()
     measure(test, f"with {generator.rate} events/s and {len(test.storm)} deaths", LOAD_SECONDS)
     updating.join(60)
-    until("every pod of the storm has ended", lambda: len([d for d in test.deaths.known().values() if d["pod"].startswith("storm-")]) == len(test.storm), 120)
+    until_pods(test, "every pod of the storm has ended", lambda: len([d for d in test.deaths.known().values() if d["pod"].startswith("storm-")]) == len(test.storm), 120)
     posted = generator.stop()
     expect(not generator.failures, f"{generator.failures[:3]}")
     expect(generator.posted <= test.events.states.keys() or until("all are recorded", lambda: generator.posted <= test.events.states.keys(), 10), "not recorded")
@@ -517,7 +539,7 @@ def kill_each(test):
             test.api.post("/api/v1/namespaces/e2e/pods", death.body)
         test.killed += dying
         first = f"killed-{round_number}-0-{node}"
-        until("the first of them has died", lambda: any(d["pod"] == first for d in test.deaths.known().values()), 60)
+        until_pods(test, "the first of them has died", lambda: any(d["pod"] == first for d in test.deaths.known().values()), 60)
         old = test.process(component, pod)
         now, peak = processes.rss(old)
         test.report.figure(f"{component} on {node} before its kill", f"{now:.1f} MiB resident, peak {peak:.1f} MiB")
