@@ -3,6 +3,10 @@
 //! What a file holds in the page cache, and what of it is on the disk, are two things: a sync that succeeds makes them one, and
 //! one that fails leaves the disk as it was and takes what was not written for written, as Linux does. So what is written after
 //! a failed sync into the same pages is there after a loss of power, and what was written before it is not. Names are durable at once.
+//!
+//! It is served by a process of its own, this test's program started again. In one process with its user it stands still now and
+//! then: SQLite unmaps its shared memory, the kernel writes that back through FUSE under the process's `mmap_lock`, and the thread
+//! that would answer needs the same lock.
 
 #![allow(
     unreachable_pub,
@@ -13,57 +17,104 @@
 )]
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::ops::Range;
+use std::ffi::OsStr;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
+use prost::Message;
 
 const NOW: Duration = Duration::ZERO;
 const BLOCK: u64 = 4096;
 
+/// Where to mount, for the process that serves it.
+const SERVE: &str = "NODETAP_SERVES_THE_DISK_AT";
+/// Its test, which that process runs.
+const SERVER: &str = "disk::serves_the_disk_of_the_process_that_started_it";
+
 /// What fails with `EIO`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Faults {
+    #[prost(bool, tag = "1")]
     pub read: bool,
+    #[prost(bool, tag = "2")]
     pub write: bool,
+    #[prost(bool, tag = "3")]
     pub sync: bool,
 }
 
 /// Files, as programs see them and as they are on the disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Message)]
 pub struct Contents {
+    #[prost(btree_map = "uint64, message", tag = "1")]
     files: BTreeMap<u64, File>,
-    names: BTreeMap<OsString, u64>,
+    #[prost(btree_map = "string, uint64", tag = "2")]
+    names: BTreeMap<String, u64>,
+    #[prost(uint64, tag = "3")]
     last: u64,
+    #[prost(message, required, tag = "4")]
     faults: Faults,
     /// Requests that were answered with an error.
+    #[prost(uint64, tag = "5")]
     failed: u64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Message)]
 struct File {
+    #[prost(bytes = "vec", tag = "1")]
     cached: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
     durable: Vec<u8>,
-    dirty: Vec<Range<usize>>,
+    #[prost(message, repeated, tag = "3")]
+    dirty: Vec<Pages>,
+}
+
+/// Bytes from, and up to.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Pages {
+    #[prost(uint64, tag = "1")]
+    start: u64,
+    #[prost(uint64, tag = "2")]
+    end: u64,
+}
+
+/// What the serving process is asked; it answers with its contents.
+#[derive(Clone, Copy, Message)]
+struct Ask {
+    /// From now on.
+    #[prost(message, optional, tag = "1")]
+    faults: Option<Faults>,
+    /// Whether the files are wanted, too.
+    #[prost(bool, tag = "2")]
+    files: bool,
+}
+
+/// What the serving process says first.
+#[derive(Clone, Message)]
+struct Mounted {
+    #[prost(string, optional, tag = "1")]
+    error: Option<String>,
 }
 
 /// It, mounted.
 pub struct Disk {
-    contents: Arc<Mutex<Contents>>,
     folder: tempfile::TempDir,
-    /// None: unmounted.
-    session: Option<BackgroundSession>,
+    server: Child,
+    asked: Mutex<Link>,
 }
+
+/// Messages to the other process and from it.
+struct Link(BufReader<UnixStream>);
 
 struct Served(Arc<Mutex<Contents>>);
 
@@ -126,17 +177,47 @@ pub fn not_run(what: &str) {
     }
 }
 
+// === impl Link ===
+
+impl Link {
+    fn send(&mut self, message: &impl Message) -> io::Result<()> {
+        self.0.get_mut().write_all(&message.encode_length_delimited_to_vec())
+    }
+
+    /// `UnexpectedEof` where the other one has gone.
+    fn receive<M: Message + Default>(&mut self) -> io::Result<M> {
+        let mut prefix = Vec::new();
+        while prefix.last().is_none_or(|byte| byte & 0x80 != 0) {
+            let byte = *self.0.fill_buf()?.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.0.consume(1);
+            prefix.push(byte);
+        }
+        let mut message = vec![0; prost::decode_length_delimiter(&*prefix).unwrap()];
+        io::Read::read_exact(&mut self.0, &mut message)?;
+        Ok(M::decode(&*message).unwrap())
+    }
+}
+
 // === impl Disk ===
 
 impl Disk {
     /// Mounts; `None`, loudly and to `ci/test`, where this user may not.
     pub fn mount(contents: Contents) -> Option<Self> {
-        let contents = Arc::new(Mutex::new(contents));
         let folder = tempfile::tempdir().unwrap();
-        let served = Served(Arc::clone(&contents));
-        match fuser::spawn_mount(served, folder.path(), &Config::default()) {
-            Ok(session) => Some(Self { contents, folder, session: Some(session) }),
-            Err(error) => {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", SERVER])
+            .env(SERVE, folder.path())
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut link = Link(BufReader::new(ours));
+        link.send(&contents).unwrap();
+        let mounted: Mounted = link.receive().unwrap();
+        match mounted.error {
+            None => Some(Self { folder, server, asked: Mutex::new(link) }),
+            Some(error) => {
                 not_run(&format!(
                     "a disk that answers EIO: this user may not mount a FUSE filesystem ({error})"
                 ));
@@ -150,32 +231,59 @@ impl Disk {
     }
 
     pub fn set(&self, faults: Faults) {
-        lock(&self.contents).faults = faults;
+        self.ask(Ask { faults: Some(faults), files: false });
     }
 
     pub fn faults(&self) -> Faults {
-        lock(&self.contents).faults
+        self.ask(Ask { faults: None, files: false }).faults
     }
 
     /// How many requests it has failed.
     pub fn failed(&self) -> u64 {
-        lock(&self.contents).failed
+        self.ask(Ask { faults: None, files: false }).failed
     }
 
     pub fn contents(&self) -> Contents {
-        lock(&self.contents).clone()
+        self.ask(Ask { faults: None, files: true })
+    }
+
+    fn ask(&self, ask: Ask) -> Contents {
+        let mut link = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        link.send(&ask).and_then(|()| link.receive()).expect("the process that serves the disk is there")
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Threads of what was on it may have its files open for a moment more: by force, what they wait for is answered with an error,
-        // so that none waits for a server that ends with it.
-        for how in ["-f", "-l"] {
-            let _ = Command::new("umount").arg(how).arg(self.folder.path()).output();
-        }
-        std::mem::forget(self.session.take());
+        // Without its server the kernel answers everything with an error: threads that have its files open for a moment more do not wait.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).output();
     }
+}
+
+/// Nothing, but in the process that `Disk::mount` starts: there it serves until the other one has gone.
+#[test]
+fn serves_the_disk_of_the_process_that_started_it() {
+    let Some(folder) = std::env::var_os(SERVE) else { return };
+    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut link = Link(BufReader::new(stream));
+    let contents = Arc::new(Mutex::new(link.receive::<Contents>().unwrap()));
+    let mounted = fuser::spawn_mount(Served(Arc::clone(&contents)), &folder, &Config::default());
+    link.send(&Mounted { error: mounted.as_ref().err().map(ToString::to_string) }).unwrap();
+    while let Ok(Ask { faults, files }) = link.receive() {
+        let answer = {
+            let mut contents = lock(&contents);
+            contents.faults = faults.unwrap_or(contents.faults);
+            if files {
+                contents.clone()
+            } else {
+                Contents { faults: contents.faults, failed: contents.failed, ..Contents::default() }
+            }
+        };
+        link.send(&answer).unwrap();
+    }
+    // Only where the other one was killed, and nobody has the files open: dropped, the session unmounts.
 }
 
 fn lock(contents: &Mutex<Contents>) -> MutexGuard<'_, Contents> {
@@ -184,7 +292,7 @@ fn lock(contents: &Mutex<Contents>) -> MutexGuard<'_, Contents> {
 
 /// The page cache is here, and not in the kernel; but SQLite's shared memory must be mapped.
 fn caching(name: &OsStr) -> FopenFlags {
-    match name.to_string_lossy().ends_with("-shm") {
+    match name.as_encoded_bytes().ends_with(b"-shm") {
         true => FopenFlags::empty(),
         false => FopenFlags::FOPEN_DIRECT_IO,
     }
@@ -201,7 +309,7 @@ impl Served {
 impl Filesystem for Served {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let contents = self.contents();
-        match contents.names.get(name).and_then(|ino| contents.attributes(*ino)) {
+        match contents.names.get(&*name.to_string_lossy()).and_then(|ino| contents.attributes(*ino)) {
             Some(attributes) => reply.entry(&NOW, &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),
         }
@@ -263,7 +371,7 @@ impl Filesystem for Served {
         }
         contents.last = contents.last.max(1) + 1;
         let ino = contents.last;
-        contents.names.insert(name.to_owned(), ino);
+        contents.names.insert(name.to_string_lossy().into_owned(), ino);
         contents.files.insert(ino, File::default());
         match contents.attributes(ino) {
             Some(attributes) => reply.created(&NOW, &attributes, Generation(0), FileHandle(0), caching(name)),
@@ -274,7 +382,7 @@ impl Filesystem for Served {
     fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let contents = self.contents();
         let name = contents.names.iter().find(|(_, of)| **of == ino.0).map(|(name, _)| name.clone());
-        reply.opened(FileHandle(0), caching(&name.unwrap_or_default()));
+        reply.opened(FileHandle(0), caching(OsStr::new(&name.unwrap_or_default())));
     }
 
     fn read(
@@ -327,8 +435,7 @@ impl Filesystem for Served {
         }
         file.cached[start..end].copy_from_slice(data);
         // Whole pages are written.
-        let pages = start / 4096 * 4096..end.next_multiple_of(4096);
-        file.dirty.push(pages);
+        file.dirty.push(Pages { start: offset / BLOCK * BLOCK, end: (end as u64).next_multiple_of(BLOCK) });
         reply.written(data.len() as u32);
     }
 
@@ -343,8 +450,8 @@ impl Filesystem for Served {
         }
         file.durable.resize(file.cached.len(), 0);
         for pages in dirty {
-            let end = pages.end.min(file.cached.len());
-            let start = pages.start.min(end);
+            let end = (pages.end as usize).min(file.cached.len());
+            let start = (pages.start as usize).min(end);
             file.durable[start..end].copy_from_slice(&file.cached[start..end]);
         }
         reply.ok();
@@ -367,7 +474,7 @@ impl Filesystem for Served {
             return reply.error(Errno::EIO);
         }
         // Who has it open goes on.
-        match contents.names.remove(name) {
+        match contents.names.remove(&*name.to_string_lossy()) {
             Some(_) => reply.ok(),
             None => reply.error(Errno::ENOENT),
         }
@@ -388,9 +495,9 @@ impl Filesystem for Served {
         if contents.fail(fails) {
             return reply.error(Errno::EIO);
         }
-        match contents.names.remove(name) {
+        match contents.names.remove(&*name.to_string_lossy()) {
             Some(ino) => {
-                contents.names.insert(new.to_owned(), ino);
+                contents.names.insert(new.to_string_lossy().into_owned(), ino);
                 reply.ok();
             }
             None => reply.error(Errno::ENOENT),

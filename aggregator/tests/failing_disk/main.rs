@@ -45,17 +45,6 @@ fn batch(versions: std::ops::Range<u64>) -> Taken {
     Taken { node: "n1".to_owned(), records, checkpoints: vec![checkpoint], ..Taken::default() }
 }
 
-/// Whether it was asked for: with the filesystem in its own process it hung once in three runs of all tests, and why is not known.
-fn is_wanted() -> bool {
-    let is_wanted = std::env::var_os("NODETAP_FAILING_DISK").is_some();
-    if !is_wanted {
-        disk::not_run(
-            "the journal on a disk that answers EIO: may hang; set NODETAP_FAILING_DISK=1 to run it",
-        );
-    }
-    is_wanted
-}
-
 /// How often each version is in a journal, and its checkpoint's.
 async fn found(journal: &SqliteJournal) -> (BTreeMap<u64, usize>, u64) {
     let mut found = BTreeMap::new();
@@ -102,9 +91,6 @@ async fn append_until_taken(journal: &SqliteJournal, versions: std::ops::Range<u
 
 #[tokio::test]
 async fn on_a_disk_that_answers_eio_to_writes_or_syncs_nothing_acknowledged_goes_and_it_goes_on_by_itself() {
-    if !is_wanted() {
-        return;
-    }
     for faults in [Faults { sync: true, ..HEALTHY }, Faults { write: true, ..HEALTHY }] {
         let Some(disk) = Disk::mount(Contents::default()) else { return };
         let case = format!("{faults:?}");
@@ -142,9 +128,6 @@ async fn on_a_disk_that_answers_eio_to_writes_or_syncs_nothing_acknowledged_goes
 
 #[tokio::test]
 async fn a_disk_that_cannot_be_read_for_a_while_costs_no_record_and_no_file() {
-    if !is_wanted() {
-        return;
-    }
     let Some(disk) = Disk::mount(Contents::default()) else { return };
     let journal = open(disk.path()).unwrap();
     for first in (1..2_000).step_by(100) {
@@ -172,9 +155,6 @@ async fn a_disk_that_cannot_be_read_for_a_while_costs_no_record_and_no_file() {
 #[tokio::test]
 async fn whatever_a_disk_does_at_random_what_was_acknowledged_is_there_once_after_kills_and_losses_of_power()
 {
-    if !is_wanted() {
-        return;
-    }
     let disks: u64 = std::env::var("NODETAP_DISKS").map_or(12, |disks| disks.parse().unwrap());
     let (mut in_all, mut failures) = (0, 0);
     for seed in 0..disks {
