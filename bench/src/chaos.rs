@@ -167,6 +167,7 @@ async fn conclude(
     let missing = stage.sink.missing(&deaths, &truth);
     let strangers = stage.sink.strangers(&deaths, &truth);
     let (delivered, repeats) = stage.sink.counts();
+    let refused = stage.sink.repeats_of_refused();
     let journal = stage.setup.journal.clone();
     stage.check()?;
     stage.stop().await;
@@ -186,7 +187,7 @@ async fn conclude(
     let failures: usize = recoveries.values().map(Vec::len).sum();
     say("");
     say(&format!(
-        "taken {} (deaths {}) delivered {delivered} repeats {repeats} failures {failures}",
+        "taken {} (deaths {}) delivered {delivered} repeats {repeats} ({refused} of what the receiver took and refused) failures {failures}",
         truth.len(),
         deaths.len()
     ));

@@ -12,6 +12,10 @@ pub(crate) struct Delivered {
     /// How often each came.
     keys: HashMap<String, usize>,
     repeats: usize,
+    /// Those whose last copy was answered with an error.
+    refused: HashSet<String>,
+    /// Repeats of such.
+    repeats_of_refused: usize,
 }
 
 // === impl Delivered ===
@@ -19,13 +23,27 @@ pub(crate) struct Delivered {
 impl Delivered {
     /// Notes a record. Whether it came for the first time.
     pub(crate) fn take(&mut self, record: &Value) -> bool {
-        let times = self.keys.entry(key(record)).or_default();
+        let key = key(record);
+        let was_refused = self.refused.remove(&key);
+        let times = self.keys.entry(key).or_default();
         *times += 1;
         let first = *times == 1;
         if !first {
             self.repeats += 1;
+            self.repeats_of_refused += usize::from(was_refused);
         }
         first
+    }
+
+    /// As `take`, but what sent it is told that it was not taken, so that it must come again.
+    pub(crate) fn take_and_refuse(&mut self, record: &Value) {
+        self.take(record);
+        self.refused.insert(key(record));
+    }
+
+    /// How many of the repeats had to come, as the copy before them was answered with an error.
+    pub(crate) fn repeats_of_refused(&self) -> usize {
+        self.repeats_of_refused
     }
 
     /// How many distinct records came, and how many repeats.
@@ -77,3 +95,6 @@ fn key(record: &Value) -> String {
 fn by_ordinal(pod: &str, container: &str, ordinal: u64) -> String {
     format!("death/{pod}/{container}/#{ordinal}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,11 @@ impl Sink {
         self.lock().counts()
     }
 
+    /// How many of the repeats had to come, as their copy before was taken and its answer lost.
+    pub(super) fn repeats_of_refused(&self) -> usize {
+        self.lock().repeats_of_refused()
+    }
+
     /// What happened and did not come.
     pub(super) fn missing(&self, deaths: &[Death], truth: &HashSet<String>) -> Vec<String> {
         self.lock().missing(deaths, truth)
@@ -107,16 +112,14 @@ impl Sink {
             serde_json::Deserializer::from_slice(&body).into_iter().collect();
         let Ok(records) = records else { return answer(400, "text/plain", "this is no JSON\n") };
         let mut delivered = self.lock();
+        let records = records.iter().flat_map(|record| match record {
+            Value::Array(records) => records.as_slice(),
+            record => std::slice::from_ref(record),
+        });
         for record in records {
-            match record {
-                Value::Array(records) => {
-                    for record in &records {
-                        delivered.take(record);
-                    }
-                }
-                record => {
-                    delivered.take(&record);
-                }
+            match mood {
+                Mood::Forgetful => delivered.take_and_refuse(record),
+                _ => _ = delivered.take(record),
             }
         }
         drop(delivered);
