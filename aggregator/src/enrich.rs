@@ -3,9 +3,9 @@
 //! Learnt from the `PodFacts` that agents send, so that it costs no call to the API server. A pod that is gone stays known
 //! until others push it out, because its events still come. Never keyed on an empty uid.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use nodetap_wire::PodFacts;
 use nodetap_wire::face::Object;
 use nodetap_wire::resource_version;
@@ -76,10 +76,10 @@ impl Pods {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            young: HashMap::new(),
+            young: HashMap::default(),
             young_bytes: 0,
-            old: HashMap::new(),
-            nodes: HashSet::new(),
+            old: HashMap::default(),
+            nodes: HashSet::default(),
             explainer: Explainer::default(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use nodetap_wire::event::Event;
+use nodetap_wire::event::{Event, Outline};
 use nodetap_wire::explain::{PodEvent, Related, explain};
 use nodetap_wire::{ContainerDied, EventSeen};
 
@@ -69,15 +69,15 @@ impl Explainer {
         Self { bounds, ..Self::default() }
     }
 
-    /// Remembers what an event tells about a pod, where it may explain a death.
-    pub fn learn(&mut self, event: &EventSeen) {
+    /// Remembers what an event tells about a pod, where it may explain a death. `outline`: what was read of its JSON before.
+    pub fn learn(&mut self, event: &EventSeen, outline: Option<&Outline>) {
         if event.kind == "Node" && event.reason == SYSTEM_OOM {
             return self.out_of_memory(&event.object, event.time_ns);
         }
         if event.kind != "Pod" || event.object_uid.is_empty() || !REASONS.contains(&&*event.reason) {
             return;
         }
-        let Some(event_of_pod) = pod_event(event) else { return };
+        let Some(event_of_pod) = pod_event(event, outline) else { return };
         let uid = &*event.object_uid;
         if !self.young.contains_key(uid) {
             let events = self.old.remove(uid).unwrap_or_default();
@@ -126,9 +126,12 @@ impl Explainer {
 }
 
 /// What is remembered of an event; `None` where it cannot be read.
-fn pod_event(event: &EventSeen) -> Option<PodEvent> {
+fn pod_event(event: &EventSeen, outline: Option<&Outline>) -> Option<PodEvent> {
     let json = std::str::from_utf8(&event.raw).ok()?;
-    let told = Event::parse(json).ok()?;
+    let told = match outline {
+        Some(outline) => outline.event(json),
+        None => Event::parse(json).ok()?,
+    };
     let message = &*told.message;
     let mut end = message.len().min(MESSAGE_BYTES);
     while !message.is_char_boundary(end) {

@@ -26,8 +26,9 @@ use mix::Mix;
 
 mod mix;
 
-/// Agents that send at the same time, each a batch at a time.
-const SENDERS: u64 = 6;
+/// Agents that send at the same time, each a batch at a time: so many that the next commit is there once one is done, as it is where
+/// the journal is what limits.
+const SENDERS: u64 = 16;
 
 /// Records a second that come in while questions are asked.
 const LIVE: u64 = 5_000;

@@ -4,21 +4,22 @@
 //! nothing while the journal keeps the records: the loop holds two batches at most in a lane, of which a sink that catches up has
 //! two ([`lanes`]), and leaves the rest where it is. The cursor is committed after every batch that settled anything, together with
 //! what is settled beyond it and what was refused for good; a commit that fails stops the loop from delivering on, so that after
-//! a crash no more than one batch is sent again.
+//! a crash no more than one batch is sent again. While the sink has a batch, and while a commit is under way, the next batch is
+//! read and rendered (`reading`).
 
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodetap_wire::face::Face;
 use nodetap_wire::time;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::{Backoff, jitter};
 use self::lanes::{Commit, Lane, Lanes, Settings};
+use self::reading::{Looked, Reading, rest, tell_lag};
 use self::replays::Replays;
 use super::account::Account;
 use super::dispatch::Dispatcher;
@@ -26,13 +27,14 @@ use super::encode::Encoder;
 use super::metrics::SinkMetrics;
 use super::{Delivery, Order, Outcome, Report, Sink};
 use crate::journal::had::Had;
-use crate::journal::{DeadLetter, Entry, Journal, JournalError, Letters, Position};
+use crate::journal::{DeadLetter, Journal, JournalError, Letters, Position};
 
 pub mod backoff;
 pub mod behind;
 pub mod doubt;
 pub mod lanes;
 pub mod queue;
+mod reading;
 pub mod replays;
 
 /// Entries read at once. Enough to make a read cheap, few enough to hold for every sink.
@@ -101,15 +103,6 @@ struct State {
     end: Option<Instant>,
 }
 
-/// An entry, routed, and rendered where it was asked for.
-struct Looked {
-    /// Deliveries that it makes.
-    copies: usize,
-    /// Whom it is about.
-    object: Arc<str>,
-    delivery: Option<Delivery>,
-}
-
 /// The name of a receiver's cursor.
 pub fn consumer(name: &str) -> String {
     format!("sink/{name}")
@@ -156,7 +149,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             }
             let head = *state.head.borrow_and_update();
             if let Some((after, last)) = state.lanes.wants(head) {
-                self.fill(&mut state, after, last, &stop).await?;
+                self.reading().fill(&mut state, after, last, &stop).await?;
                 continue;
             }
             if state.lanes.look(head, now).is_some() {
@@ -268,100 +261,6 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         }
     }
 
-    /// What comes next in the journal; `None`, after a rest, where it cannot be read.
-    async fn chunk(
-        &mut self,
-        state: &mut State,
-        after: Position,
-        stop: &CancellationToken,
-    ) -> Result<Option<Vec<Entry>>, JournalError> {
-        match self.journal.read_from(after, CHUNK).await {
-            Ok(entries) => Ok(Some(entries)),
-            Err(JournalError::Stopped) => Err(JournalError::Stopped),
-            Err(error) => {
-                tracing::warn!(sink = self.name, after = after.0, %error, "cannot read the journal");
-                rest(&mut state.trouble, stop).await;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Reads on after a position, up to another; routes and renders.
-    async fn fill(
-        &mut self,
-        state: &mut State,
-        after: Position,
-        last: Position,
-        stop: &CancellationToken,
-    ) -> Result<(), JournalError> {
-        let Some(entries) = self.chunk(state, after, stop).await? else { return Ok(()) };
-        if entries.is_empty() {
-            // Perhaps retention dropped it all, perhaps the journal is not ready: do not give up on records at once.
-            state.empty_reads += 1;
-            if state.empty_reads < EMPTY_READS {
-                rest(&mut state.trouble, stop).await;
-            } else {
-                self.missed(state, after, last);
-                state.lanes.backlog().pass(last);
-                self.metrics.show(&state.account);
-                state.empty_reads = 0;
-            }
-            return Ok(());
-        }
-        state.empty_reads = 0;
-        state.trouble.reset();
-        let mut expected = after;
-        let mut first_dead = None;
-        for (index, entry) in entries.into_iter().enumerate() {
-            if entry.position.0 > expected.0 + 1 {
-                let gone = last.min(Position(entry.position.0 - 1));
-                if gone > expected {
-                    self.missed(state, expected, gone);
-                    state.lanes.backlog().pass(gone);
-                }
-            }
-            if entry.position > last {
-                break;
-            }
-            expected = entry.position;
-            state.fresh = false;
-            state.read_ns = entry.taken_ns;
-            if state.lanes.has_had(entry.position) {
-                state.account.skip(entry.position);
-                state.lanes.backlog().pass(entry.position);
-                continue;
-            }
-            let taken = self.look(&entry, |_| true).map(|Looked { copies, delivery, .. }| {
-                let deliveries = delivery.into_iter().flat_map(|one| std::iter::repeat_n(one, copies));
-                state.lanes.backlog().take(entry.position, deliveries, Instant::now().into_std());
-                copies
-            });
-            match &taken {
-                Ok(deliveries) => state.account.take(entry.position, *deliveries),
-                Err(_) => state.account.take_dead(entry.position),
-            }
-            if let Err(reason) = taken {
-                self.metrics.dead_letters.inc();
-                let letter = DeadLetter { position: entry.position, reason };
-                first_dead.get_or_insert_with(|| letter.clone());
-                state.lanes.backlog().take_dead(letter);
-            }
-            if index % TURN == TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-        }
-        self.metrics.show(&state.account);
-        if let Some(DeadLetter { position, reason }) = first_dead {
-            tracing::warn!(
-                sink = self.name,
-                position = position.0,
-                reason,
-                "records cannot be rendered for the sink; they are kept as dead letters"
-            );
-        }
-        Ok(())
-    }
-
     /// Begins the live lane of a sink that is far behind, and reads on in it: what may overtake the backlog is taken, and of the
     /// rest it is noted whom it is about.
     async fn look_ahead(&mut self, state: &mut State, stop: &CancellationToken) -> Result<(), JournalError> {
@@ -396,7 +295,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         head: Position,
         stop: &CancellationToken,
     ) -> Result<bool, JournalError> {
-        let Some(entries) = self.chunk(state, after, stop).await? else { return Ok(false) };
+        let Some(entries) = self.reading().chunk(state, after, stop).await? else { return Ok(false) };
         let now = Instant::now().into_std();
         for (index, entry) in entries.iter().enumerate() {
             if state.lanes.must_wait(now) {
@@ -407,7 +306,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 continue;
             }
             let lanes = &state.lanes;
-            match self.look(entry, |object| lanes.may_overtake(object)) {
+            match self.reading().look(entry, |object| lanes.may_overtake(object)) {
                 Ok(Looked { copies, delivery: Some(delivery), .. }) if copies > 0 => {
                     state.account.take_ahead(copies);
                     state.lanes.overtake(entry.position, std::iter::repeat_n(delivery, copies), now);
@@ -432,43 +331,6 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         }
         state.lanes.caught(head);
         Ok(!entries.is_empty())
-    }
-
-    /// Routes one entry, and renders it where it is for this sink and `wanted` says so of whom it is about.
-    ///
-    /// # Errors
-    /// Why it is a dead letter.
-    fn look(&mut self, entry: &Entry, wanted: impl FnOnce(&str) -> bool) -> Result<Looked, String> {
-        let dispatcher = Arc::clone(&self.dispatcher);
-        let (routed, face) = dispatcher.route(entry).map_err(|error| error.to_string())?;
-        let (copies, object) = (routed.copies(self.receiver), Arc::clone(&routed.object));
-        if copies == 0 || !wanted(&object) {
-            return Ok(Looked { copies, object, delivery: None });
-        }
-        let delivery = match (self.encoder.encode_routed(&routed, entry.position, entry.taken_ns), face) {
-            (Some(delivery), _) => delivery,
-            (None, Some(face)) => self.encode(&face, entry)?,
-            (None, None) => self.render(entry)?,
-        };
-        Ok(Looked { copies, object, delivery: Some(delivery) })
-    }
-
-    /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
-    fn missed(&self, state: &mut State, after: Position, last: Position) {
-        if state.fresh {
-            state.account.begin_later(last);
-            return;
-        }
-        let had = state.lanes.had_within(after, last);
-        state.account.miss(last, had);
-        let records = last.0.saturating_sub(after.0).saturating_sub(had);
-        self.metrics.missed.inc_by(records);
-        tracing::error!(
-            sink = self.name,
-            records,
-            after = after.0,
-            "the journal dropped records that the sink had not got"
-        );
     }
 
     /// Tries a batch.
@@ -543,20 +405,18 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         let began = Instant::now();
         let mut end = state.end;
         {
-            let Self { sink, metrics, stop_within, .. } = self;
+            let Self { sink, stop_within, name, journal, dispatcher, receiver, encoder, metrics, .. } = self;
+            let reading = Reading { name, journal, dispatcher, receiver: *receiver, encoder, metrics };
             let mut attempt = pin!(sink.deliver(batch, &mut report));
             let mut stopping = pin!(async {
                 stop.cancelled().await;
                 tokio::time::sleep_until(*end.get_or_insert_with(|| Instant::now() + *stop_within)).await;
             });
-            let mut tick = tokio::time::interval(TELL_LAG);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = &mut attempt => break,
-                    () = &mut stopping => break,
-                    _ = tick.tick() => tell_lag(metrics, state),
-                }
+            tokio::select! {
+                biased;
+                () = &mut attempt => {}
+                () = &mut stopping => {}
+                never = reading.ahead(state, stop) => match never {},
             }
         }
         state.end = end;
@@ -582,7 +442,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 let position = kept.letter.position;
                 match self.journal.read_from(Position(position.0.saturating_sub(1)), 1).await {
                     Ok(entries) => match entries.first().filter(|entry| entry.position == position) {
-                        Some(entry) => match self.render(entry) {
+                        Some(entry) => match self.reading().render(entry) {
                             Ok(delivery) => deliveries.push(delivery),
                             Err(reason) => {
                                 state.lanes.backlog().refused_again(DeadLetter { position, reason })
@@ -635,17 +495,6 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         Ok(())
     }
 
-    /// Renders an entry, wherever routes send it now.
-    fn render(&mut self, entry: &Entry) -> Result<Delivery, String> {
-        let dispatcher = Arc::clone(&self.dispatcher);
-        let face = entry.face(dispatcher.cluster()).map_err(|error| error.to_string())?;
-        self.encode(&face, entry)
-    }
-
-    fn encode(&mut self, face: &Face<'_>, entry: &Entry) -> Result<Delivery, String> {
-        self.encoder.encode(face, entry.position, entry.taken_ns).map_err(|error| error.to_string())
-    }
-
     /// Commits; false: it failed, and a while has passed.
     async fn commit(
         &mut self,
@@ -655,7 +504,14 @@ impl<J: Journal, S: Sink> Loop<J, S> {
     ) -> Result<bool, JournalError> {
         let letters = commit.letters();
         let Commit { cursor, ahead, dead, .. } = commit;
-        match self.journal.settle(&consumer(&self.name), cursor, ahead, dead).await {
+        let journal = self.journal.clone();
+        let consumer = consumer(&self.name);
+        let settled = tokio::select! {
+            biased;
+            settled = journal.settle(&consumer, cursor, ahead, dead) => settled,
+            never = self.reading().ahead(state, stop) => match never {},
+        };
+        match settled {
             Ok(()) => {
                 state.lanes.committed(cursor, letters, Instant::now().into_std());
                 state.trouble.reset();
@@ -670,27 +526,14 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         }
     }
 
+    fn reading(&mut self) -> Reading<'_, J> {
+        let Self { name, journal, dispatcher, receiver, encoder, metrics, .. } = self;
+        Reading { name, journal, dispatcher, receiver: *receiver, encoder, metrics }
+    }
+
     fn tell_lag(&self, state: &State) {
         tell_lag(&self.metrics, state);
     }
-}
-
-fn tell_lag(metrics: &SinkMetrics, state: &State) {
-    let head = *state.head.borrow();
-    let behind = head.0.saturating_sub(state.lanes.cursor().0).saturating_sub(state.lanes.had());
-    metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-    let oldest = state
-        .lanes
-        .oldest_ns()
-        .or((head.0 > state.account.read && state.read_ns > 0).then_some(state.read_ns));
-    let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
-    metrics.lag_seconds.set(seconds);
-}
-
-/// Waits a while after the journal failed; false: stopped.
-async fn rest(trouble: &mut Backoff, stop: &CancellationToken) -> bool {
-    let wait = trouble.next(None, jitter());
-    stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some()
 }
 
 /// Ends at a time; without one never.

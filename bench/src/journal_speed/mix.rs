@@ -1,10 +1,14 @@
 //! Events as kubelets, schedulers and controllers write them, and deaths, for a journal alone: the mix of `load`, made quickly.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use nodetap_wire::{
-    Change, ContainerDied, ContainerKind, EventSeen, LogLine, Owner, PodFacts, Record, Source, record, time,
+    Change, ContainerDied, ContainerKind, EventSeen, LogLine, Owner, PodFacts, Record, SharedStr, Source,
+    record, time,
 };
 
 use crate::Random;
@@ -38,12 +42,13 @@ pub(super) struct Mix {
     random: Random,
     pods: Vec<Pod>,
     state: Mutex<State>,
+    /// Of JSON.
+    bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     version: u64,
-    bytes: u64,
     events: u64,
     /// What may happen again, by a number that is drawn.
     open: HashMap<usize, Open>,
@@ -56,6 +61,29 @@ struct Open {
     pod: usize,
     kind: usize,
     count: u64,
+}
+
+/// A record that was drawn.
+enum Made {
+    Death(Box<ContainerDied>),
+    Event(Written),
+}
+
+/// Where the texts of an event lie in the memory of its batch.
+struct Written {
+    raw: Range<usize>,
+    uid: Range<usize>,
+    resource_version: Range<usize>,
+    namespace: Range<usize>,
+    count: u64,
+    time_ns: i64,
+    object_kind: Range<usize>,
+    object: Range<usize>,
+    reason: Range<usize>,
+    r#type: Range<usize>,
+    node: Range<usize>,
+    object_uid: Range<usize>,
+    object_namespace: Range<usize>,
 }
 
 const REASONS: [&str; 6] =
@@ -80,7 +108,7 @@ impl Mix {
                 }
             })
             .collect();
-        Self { random, pods, state: Mutex::default() }
+        Self { random, pods, state: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
     pub(super) fn pod(&self, random: &Random) -> &Pod {
@@ -95,7 +123,7 @@ impl Mix {
     /// Bytes of JSON of an event, in the mean.
     pub(super) fn mean_bytes(&self) -> f64 {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.bytes as f64 / state.events.max(1) as f64
+        self.bytes.load(Ordering::Relaxed) as f64 / state.events.max(1) as f64
     }
 
     /// What is known of all pods.
@@ -117,10 +145,17 @@ impl Mix {
         facts.map(|facts| Record { kind: Some(record::Kind::Pod(facts)) }).collect()
     }
 
-    /// The next records.
+    /// The next records. As those that come over the wire, they share the memory of their batch.
     pub(super) fn records(&self, number: u64) -> Vec<Record> {
         let now_ns = time::now_ns();
-        (0..number).map(|_| self.record(now_ns)).collect()
+        let mut text = String::with_capacity(1_024 * usize::try_from(number).unwrap_or(0));
+        let made: Vec<_> = (0..number).map(|_| self.record(now_ns, &mut text)).collect();
+        let memory = Bytes::from(text);
+        let shared = |made| match made {
+            Made::Death(death) => record::Kind::Death(death),
+            Made::Event(event) => record::Kind::Event(event.sharing(&memory)),
+        };
+        made.into_iter().map(|made| Record { kind: Some(shared(made)) }).collect()
     }
 
     fn owner(&self, pod: &Pod) -> Owner {
@@ -133,13 +168,13 @@ impl Mix {
         }
     }
 
-    fn record(&self, now_ns: i64) -> Record {
+    fn record(&self, now_ns: i64, text: &mut String) -> Made {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.version += 1 + self.random.below(3) as u64;
         let version = state.version;
         if version.is_multiple_of(DEATHS) {
             drop(state);
-            return self.death(version, now_ns);
+            return Made::Death(Box::new(self.death(version, now_ns)));
         }
         let again = self.random.chance(RECURRENCES);
         let number = self.random.below(OPEN);
@@ -161,13 +196,14 @@ impl Mix {
                 open
             }
         };
-        let event = self.event(&open, version, now_ns);
-        state.bytes += event.raw.len() as u64;
         state.events += 1;
-        Record { kind: Some(record::Kind::Event(event)) }
+        drop(state);
+        let event = self.event(&open, version, now_ns, text);
+        self.bytes.fetch_add(event.raw.len() as u64, Ordering::Relaxed);
+        Made::Event(event)
     }
 
-    fn event(&self, open: &Open, version: u64, now_ns: i64) -> EventSeen {
+    fn event(&self, open: &Open, version: u64, now_ns: i64, text: &mut String) -> Written {
         let pod = &self.pods[open.pod];
         let number = |end| self.random.below(end);
         let (reason, kind, component, message) = match open.kind {
@@ -226,29 +262,51 @@ impl Mix {
         let Pod { namespace, name, uid: pod_uid, .. } = pod;
         let Open { uid, count, .. } = open;
         let short = uid.get(..13).unwrap_or(uid);
-        let raw = format!(
-            r#"{{"kind":"Event","apiVersion":"v1","metadata":{{"name":"{name}.{short}","namespace":"{namespace}","uid":"{uid}","resourceVersion":"{version}","creationTimestamp":"{at}"}},"involvedObject":{{"kind":"{object_kind}","namespace":"{namespace}","name":"{name}","uid":"{pod_uid}","apiVersion":"v1","resourceVersion":"{}","fieldPath":"spec.containers{{app}}"}},"reason":"{reason}","message":"{message}","source":{{"component":"{component}","host":"{host}"}},"firstTimestamp":"{at}","lastTimestamp":"{at}","count":{count},"type":"{kind}","eventTime":null,"reportingComponent":"{component}","reportingInstance":"{host}"}}"#,
-            version - version % 1_000,
-        );
-        EventSeen {
-            uid: uid.as_str().into(),
-            resource_version: version.to_string().into(),
-            namespace: namespace.as_str().into(),
+        let started = text.len();
+        let mut put = |pieces: &[&str]| {
+            let mut last = 0..0;
+            for piece in pieces {
+                last = text.len()..text.len() + piece.len();
+                text.push_str(piece);
+            }
+            last
+        };
+        let (version, before) = (version.to_string(), (version - version % 1_000).to_string());
+        put(&[r#"{"kind":"Event","apiVersion":"v1","metadata":{"name":""#, name, ".", short]);
+        let namespace = put(&[r#"","namespace":""#, namespace]);
+        let uid = put(&[r#"","uid":""#, uid]);
+        let resource_version = put(&[r#"","resourceVersion":""#, &version]);
+        let object_kind =
+            put(&[r#"","creationTimestamp":""#, &at, r#""},"involvedObject":{"kind":""#, object_kind]);
+        let object_namespace = put(&[r#"","namespace":""#, &pod.namespace]);
+        let object = put(&[r#"","name":""#, name]);
+        let object_uid = put(&[r#"","uid":""#, pod_uid]);
+        put(&[r#"","apiVersion":"v1","resourceVersion":""#, &before]);
+        let reason = put(&[r#"","fieldPath":"spec.containers{app}"},"reason":""#, reason]);
+        put(&[r#"","message":""#, &message]);
+        let node = put(&[r#"","source":{"component":""#, component, r#"","host":""#, host]);
+        put(&[r#""},"firstTimestamp":""#, &at, r#"","lastTimestamp":""#, &at]);
+        let r#type = put(&[r#"","count":"#, &count.to_string(), r#","type":""#, kind]);
+        put(&[r#"","eventTime":null,"reportingComponent":""#, component]);
+        put(&[r#"","reportingInstance":""#, host, r#""}"#]);
+        Written {
+            raw: started..text.len(),
+            uid,
+            resource_version,
+            namespace,
             count: *count,
             time_ns: now_ns / 1_000_000_000 * 1_000_000_000,
-            change: if *count > 1 { Change::Modified } else { Change::Added }.into(),
-            kind: object_kind.into(),
-            object: name.as_str().into(),
-            reason: reason.into(),
-            r#type: kind.into(),
-            node: host.into(),
-            object_uid: pod_uid.as_str().into(),
-            object_namespace: namespace.as_str().into(),
-            raw: raw.into(),
+            object_kind,
+            object,
+            reason,
+            r#type,
+            node,
+            object_uid,
+            object_namespace,
         }
     }
 
-    fn death(&self, version: u64, now_ns: i64) -> Record {
+    fn death(&self, version: u64, now_ns: i64) -> ContainerDied {
         let pod = self.pod(&self.random);
         let code = [1, 137, 2, 0, 7].get(self.random.below(5)).copied();
         let lines = (0..5).map(|number| LogLine {
@@ -259,27 +317,50 @@ impl Mix {
                 number * self.random.below(90)
             ),
         });
-        Record {
-            kind: Some(record::Kind::Death(Box::new(ContainerDied {
-                namespace: pod.namespace.clone(),
-                pod: pod.name.clone(),
-                pod_uid: pod.uid.clone(),
-                node: pod.node.clone(),
-                container: "app".to_owned(),
-                container_kind: ContainerKind::App.into(),
-                ordinal: u32::try_from(version).unwrap_or(u32::MAX),
-                container_id: format!("containerd://{}", self.random.hex64()),
-                image: "registry.example/app:1.4.2".to_owned(),
-                exit_code: code,
-                reason: if code == Some(137) { "OOMKilled" } else { "Error" }.to_owned(),
-                started_ns: now_ns - 60_000_000_000,
-                finished_ns: now_ns,
-                seen_ns: now_ns,
-                source: Source::Kubelet.into(),
-                owners: vec![self.owner(pod)],
-                last_lines: lines.collect(),
-                ..ContainerDied::default()
-            }))),
+        ContainerDied {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            pod_uid: pod.uid.clone(),
+            node: pod.node.clone(),
+            container: "app".to_owned(),
+            container_kind: ContainerKind::App.into(),
+            ordinal: u32::try_from(version).unwrap_or(u32::MAX),
+            container_id: format!("containerd://{}", self.random.hex64()),
+            image: "registry.example/app:1.4.2".to_owned(),
+            exit_code: code,
+            reason: if code == Some(137) { "OOMKilled" } else { "Error" }.to_owned(),
+            started_ns: now_ns - 60_000_000_000,
+            finished_ns: now_ns,
+            seen_ns: now_ns,
+            source: Source::Kubelet.into(),
+            owners: vec![self.owner(pod)],
+            last_lines: lines.collect(),
+            ..ContainerDied::default()
+        }
+    }
+}
+
+// === impl Written ===
+
+impl Written {
+    fn sharing(self, memory: &Bytes) -> EventSeen {
+        // It was text, and is cut where it was put together.
+        let text = |range| SharedStr::try_from(memory.slice(range)).unwrap_or_default();
+        EventSeen {
+            uid: text(self.uid),
+            resource_version: text(self.resource_version),
+            namespace: text(self.namespace),
+            count: self.count,
+            time_ns: self.time_ns,
+            change: if self.count > 1 { Change::Modified } else { Change::Added }.into(),
+            kind: text(self.object_kind),
+            object: text(self.object),
+            reason: text(self.reason),
+            r#type: text(self.r#type),
+            node: text(self.node),
+            object_uid: text(self.object_uid),
+            object_namespace: text(self.object_namespace),
+            raw: memory.slice(self.raw),
         }
     }
 }

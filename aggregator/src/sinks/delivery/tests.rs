@@ -299,6 +299,30 @@ async fn when_the_loop_is_stopped_the_batch_in_flight_ends_and_the_rest_follows(
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_sink_has_a_batch_the_next_one_is_read_and_not_delivered() {
+    let journal = Memory::new();
+    journal.event("a", "in the sink's hands");
+    let mut asked = 0;
+    let (sink, _) = scripted(move |_| {
+        asked += 1;
+        assert_eq!(asked, 1, "a second batch was given to the sink before the first was settled");
+        None
+    });
+    let (_stop, task, metrics) = run("s", &journal, sink);
+    for last in 1..=2 {
+        let read = async {
+            while metrics.account().read < last {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
+        journal.event("a", "next");
+    }
+    assert_eq!((metrics.account().delivered, journal.cursor_of("s")), (0, None));
+    assert!(!task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_a_sink_is_down_its_lag_is_told() {
     let journal = Memory::new();
     for _ in 0..20 {

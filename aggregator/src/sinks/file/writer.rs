@@ -15,6 +15,9 @@ use crate::sinks::lines::{Line, WriteLines};
 /// Lines after which what was in the file before it was opened cannot come again: more than two batches.
 const REMEMBER: usize = 8192;
 
+/// Bytes written at once: what fits into a core's cache is copied once more for less than what has gone from there.
+const PIECE: usize = 256 << 10;
+
 /// Writes lines to a path.
 pub(super) struct FileWriter {
     name: String,
@@ -33,7 +36,10 @@ struct Open {
 }
 
 struct Regular {
+    /// What of it is on the disk.
     length: u64,
+    /// What was written behind that and not yet synced.
+    unsynced: u64,
     device: u64,
     inode: u64,
     mode: u32,
@@ -97,7 +103,8 @@ impl FileWriter {
             self.open = None;
             self.open = Some(self.open()?);
         }
-        let mut text = Vec::with_capacity(lines.iter().map(|line| line.body.len() + 1).sum());
+        let bytes = lines.iter().map(|line| line.body.len() + 1).sum::<usize>();
+        let mut text = Vec::with_capacity(bytes.min(PIECE));
         let mut repeats = 0;
         for line in lines {
             self.asked += 1;
@@ -109,6 +116,8 @@ impl FileWriter {
             if self.is_full(text.len() as u64, length) {
                 self.put(&mut text)?;
                 self.rotate()?;
+            } else if text.len() + line.body.len() >= PIECE {
+                self.write_on(&mut text)?;
             }
             text.extend_from_slice(&line.body);
             text.push(b'\n');
@@ -127,21 +136,32 @@ impl FileWriter {
     fn is_full(&self, pending: u64, more: u64) -> bool {
         let regular = self.open.as_ref().and_then(|open| open.regular.as_ref());
         regular.is_some_and(|regular| {
-            let length = regular.length + pending;
+            let length = regular.length + regular.unsynced + pending;
             length > 0 && length + more > self.rotation.max_bytes
         })
     }
 
-    /// Writes and syncs. Where it fails, the file is left as long as it was, as far as the disk lets us.
+    /// Writes and syncs.
     fn put(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
+        self.write_on(text)?;
+        let Some(Open { file, regular: Some(regular) }) = &mut self.open else { return Ok(()) };
+        if regular.unsynced == 0 {
+            return Ok(());
+        }
+        let synced = file.sync_data();
+        regular.ended(file, &synced);
+        synced
+    }
+
+    /// Writes what is to be synced with what follows. Where it fails, the file is left as long as it was when it was last synced, as
+    /// far as the disk lets us.
+    fn write_on(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
         let Some(open) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(()) };
-        let mut written = open.file.write_all(text);
+        let written = open.file.write_all(text);
         if let Some(regular) = &mut open.regular {
-            written = written.and_then(|()| open.file.sync_data());
             match &written {
-                Ok(()) => regular.length += text.len() as u64,
-                // Opened again next time, which cuts off what is left of a line.
-                Err(_) => drop(open.file.set_len(regular.length)),
+                Ok(()) => regular.unsynced += text.len() as u64,
+                Err(_) => regular.ended(&open.file, &written),
             }
         }
         text.clear();
@@ -190,10 +210,21 @@ impl Regular {
     fn new(metadata: &fs::Metadata, length: u64) -> Self {
         Self {
             length,
+            unsynced: 0,
             device: metadata.dev(),
             inode: metadata.ino(),
             mode: metadata.permissions().mode() & 0o777,
         }
+    }
+
+    /// What was written is synced, or not to be had.
+    fn ended(&mut self, file: &File, result: &io::Result<()>) {
+        match result {
+            Ok(()) => self.length += self.unsynced,
+            // Opened again next time, which cuts off what is left of a line.
+            Err(_) => drop(file.set_len(self.length)),
+        }
+        self.unsynced = 0;
     }
 }
 

@@ -131,7 +131,7 @@ impl Transaction<'_> {
         };
         let (occurrences, body, object): (u64, Body, Option<Arc<Object>>) = match &record.kind {
             Some(record::Kind::Event(event)) => {
-                pods.explainer.learn(event);
+                pods.explainer.learn(event, outline.as_deref());
                 let Verdict::New { occurrences, count } = merge::judge_event(event, &mut known)? else {
                     batch.duplicates.push(index);
                     return Ok(());
