@@ -87,9 +87,13 @@ class Api:
         return self.request("DELETE", path + ("" if grace is None else f"?gracePeriodSeconds={grace}"))
 
     def watch(self, path, version):
-        """Yields (type, object) until the server ends the watch. Raises ApiError for an ERROR frame."""
-        connection = self.connect(90)
-        query = f"watch=1&resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=600"
+        """Yields (type, object) until the server ends the watch. Raises ApiError for an ERROR frame.
+
+        One watch for as long as a run is: of events there is a bookmark in ten minutes, etcd is compacted every five, and so one
+        that begins again after a silence may ask for what is gone.
+        """
+        connection = self.connect(3700)
+        query = f"watch=1&resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=3600"
         try:
             connection.request("GET", f"{path}?{query}", headers={"Accept": "application/json"})
             answer = connection.getresponse()

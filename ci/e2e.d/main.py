@@ -78,7 +78,8 @@ class Test:
         posted = self.api.post("/api/v1/namespaces/e2e/events", load.event(f"marker-{time.time_ns()}", "e2e", reason="Marker"))
         uid, version = posted["metadata"]["uid"], posted["metadata"]["resourceVersion"]
         until("the marker is in the journal", lambda: self.volume.has_event(uid, version), 60)
-        until("the marker is on the record", lambda: (uid, version) in self.events.states, 20)
+        until("the marker is on the record", lambda: self.events.failure or (uid, version) in self.events.states, 20)
+        expect(self.events.failure is None, f"the recording watch broke: {self.events.failure}")
         return int(version)
 
     def arrived(self, seconds=60):
@@ -108,7 +109,6 @@ class Test:
         last = self.marker()
         ours = self.volume.event_states(self.begun_version, last)
         theirs = self.events.between(self.begun_version, last)
-        expect(self.events.failure is None, f"the recording watch broke: {self.events.failure}")
         expect(theirs, "nothing was recorded")
         missing, extra = theirs - set(ours), set(ours) - theirs
         expect(not missing, f"{len(missing)} of {len(theirs)} are lost: {some(map(self.events.describe, missing))}")
