@@ -20,7 +20,10 @@ down() {
   [ -d "$run" ] || return 0
   # The nodes' mounts went with their mount namespaces; this is for what a kernel holds on to a moment longer.
   awk -v run="$run/" 'index($2, run) == 1 { print $2 }' /proc/mounts | sort -r | while read -r made; do umount --lazy "$made"; done
-  [ ! -e "$run/made" ] || sort -r "$run/made" | while read -r made; do rmdir "$made" 2>/dev/null; done
+  # Where a second cluster has mounted on it, it stays: its nodes would lose what is mounted.
+  [ ! -e "$run/made" ] || sort -r "$run/made" | while read -r made; do
+    grep -qs " $made " /proc/[0-9]*/mountinfo || rmdir "$made" 2>/dev/null
+  done
   rm -rf --one-file-system "$run"
 }
 
