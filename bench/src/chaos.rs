@@ -5,7 +5,7 @@
 //! until the sink had everything that had happened by then. The seed decides which failures there are, in which order and how
 //! long each lasts; how they fall on the processes' own timing differs between runs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -62,6 +62,15 @@ struct Stage {
     agents: Vec<(Agent, Child)>,
 }
 
+/// What came of the failures.
+#[derive(Debug, Default)]
+struct Outcomes {
+    /// How long it took until everything was delivered; of two at one time, by the later.
+    recoveries: BTreeMap<Accident, Vec<Duration>>,
+    /// What was delivered again until then; of two at one time, by each.
+    repeats: BTreeMap<Accident, usize>,
+}
+
 /// Small filesystems of this run's own, which can be filled.
 #[derive(Debug, Default)]
 struct Disks(Vec<PathBuf>);
@@ -107,14 +116,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         ..Load::default()
     };
     let end = Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0);
-    let mut recoveries = BTreeMap::new();
+    let mut outcomes = Outcomes::default();
     let ended = tokio::select! {
         ended = load.run(&cluster) => ended,
-        ended = fail(&cluster, &mut stage, &disks, arguments.seed, end, &mut recoveries) => ended,
+        ended = fail(&cluster, &mut stage, &disks, arguments.seed, end, &mut outcomes) => ended,
         () = crate::signalled() => Ok(()),
     };
     let ended = match ended {
-        Ok(()) => conclude(&cluster, stage, &recoveries).await,
+        Ok(()) => conclude(&cluster, stage, &outcomes).await,
         Err(error) => Err(error.context(format!("seed {}", arguments.seed))),
     };
     drop(disks);
@@ -128,7 +137,7 @@ async fn fail(
     disks: &Disks,
     seed: u64,
     end: Instant,
-    recoveries: &mut BTreeMap<Accident, Vec<Duration>>,
+    outcomes: &mut Outcomes,
 ) -> anyhow::Result<()> {
     cluster.until_watches(|open| !cluster.open_event_watches().is_empty() && !open.is_empty()).await;
     cluster.recorder().keep_apart(false);
@@ -137,6 +146,8 @@ async fn fail(
     while Instant::now() < end {
         sleep(Duration::from_millis(random.below(1_500) as u64)).await;
         let mut accident = Accident::draw(&random, !disks.0.is_empty());
+        let mut happened = BTreeSet::from([accident]);
+        let (_, before) = stage.sink.counts();
         say(&format!(
             "{:>6.1} s left: {accident:?}",
             end.saturating_duration_since(Instant::now()).as_secs_f64()
@@ -144,11 +155,16 @@ async fn fail(
         accident.happen(cluster, stage, &random).await?;
         if random.chance(30) {
             accident = Accident::draw(&random, !disks.0.is_empty());
+            happened.insert(accident);
             say(&format!("          and {accident:?}"));
             accident.happen(cluster, stage, &random).await?;
         }
         let took = stage.until_delivered(cluster).await.with_context(|| format!("after {accident:?}"))?;
-        recoveries.entry(accident).or_default().push(took);
+        outcomes.recoveries.entry(accident).or_default().push(took);
+        let (_, after) = stage.sink.counts();
+        happened
+            .into_iter()
+            .for_each(|accident| *outcomes.repeats.entry(accident).or_default() += after - before);
     }
     Ok(())
 }
@@ -156,7 +172,7 @@ async fn fail(
 async fn conclude(
     cluster: &SimulatedCluster,
     mut stage: Stage,
-    recoveries: &BTreeMap<Accident, Vec<Duration>>,
+    outcomes: &Outcomes,
 ) -> anyhow::Result<ExitCode> {
     cluster.faults().clear();
     stage.sink.set(Mood::Well);
@@ -177,14 +193,15 @@ async fn conclude(
         keys.iter().take(10).for_each(|key| complain(&format!("{what}: {key}")));
     }
     say("");
-    say("failure                          times   recovery p50   longest");
-    for (accident, times) in recoveries {
+    say("failure                          times   recovery p50   longest   delivered again");
+    for (accident, times) in &outcomes.recoveries {
         let [p50, _, longest] = percentiles(times.clone());
         let name = format!("{accident:?}");
-        say(&format!("{name:<32} {:>5}   {p50:>10.2} s   {longest:>5.2} s", times.len()));
+        let again = outcomes.repeats.get(accident).unwrap_or(&0);
+        say(&format!("{name:<32} {:>5}   {p50:>10.2} s   {longest:>5.2} s   {again:>15}", times.len()));
     }
-    let [p50, p99, longest] = percentiles(recoveries.values().flatten().copied().collect());
-    let failures: usize = recoveries.values().map(Vec::len).sum();
+    let [p50, p99, longest] = percentiles(outcomes.recoveries.values().flatten().copied().collect());
+    let failures: usize = outcomes.recoveries.values().map(Vec::len).sum();
     say("");
     say(&format!(
         "taken {} (deaths {}) delivered {delivered} repeats {repeats} ({refused} of what the receiver took and refused) failures {failures}",
