@@ -23,7 +23,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -109,7 +109,6 @@ struct Mounted {
 /// It, mounted.
 pub struct Disk {
     folder: tempfile::TempDir,
-    server: Child,
     asked: Mutex<Link>,
 }
 
@@ -205,18 +204,19 @@ impl Disk {
     pub fn mount(contents: Contents) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = Command::new(std::env::current_exe().unwrap())
+        let mut server = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", SERVER])
             .env(SERVE, folder.path())
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+        std::thread::spawn(move || server.wait());
         let mut link = Link(BufReader::new(ours));
         link.send(&contents).unwrap();
         let mounted: Mounted = link.receive().unwrap();
         match mounted.error {
-            None => Some(Self { folder, server, asked: Mutex::new(link) }),
+            None => Some(Self { folder, asked: Mutex::new(link) }),
             Some(error) => {
                 not_run(&format!(
                     "a disk that answers EIO: this user may not mount a FUSE filesystem ({error})"
@@ -255,14 +255,13 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Without its server the kernel answers everything with an error: threads that have its files open for a moment more do not wait.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        // Threads of what was on it may have its files open, and mapped, for a moment more: it is taken from its place, and served
+        // until the last of them is closed.
         let _ = Command::new("umount").arg("-l").arg(self.folder.path()).output();
     }
 }
 
-/// Nothing, but in the process that `Disk::mount` starts: there it serves until the other one has gone.
+/// Nothing, but in the process that `Disk::mount` starts: there it serves until the other one has let go of the disk and its files.
 #[test]
 fn serves_the_disk_of_the_process_that_started_it() {
     let Some(folder) = std::env::var_os(SERVE) else { return };
@@ -283,7 +282,11 @@ fn serves_the_disk_of_the_process_that_started_it() {
         };
         link.send(&answer).unwrap();
     }
-    // Only where the other one was killed, and nobody has the files open: dropped, the session unmounts.
+    // Where the other one was killed, it is in its place still.
+    let _ = Command::new("umount").arg("-l").arg(&folder).output();
+    if let Ok(session) = mounted {
+        session.join().unwrap();
+    }
 }
 
 fn lock(contents: &Mutex<Contents>) -> MutexGuard<'_, Contents> {

@@ -75,7 +75,7 @@ impl Outbox {
         }
     }
 
-    /// What the disk says of one read may come in two parts, so that what is due is known only after both.
+    /// What the disk says of one request may come in two parts, so that what is due is known only after both.
     async fn happened_or_due(&mut self) {
         let _ = tokio::time::timeout(RETRY, self.spool.happened()).await;
     }
@@ -132,15 +132,12 @@ async fn what_is_safe_outlives_a_disk_that_answers_eio_and_a_loss_of_power_and_i
             assert_eq!(*outbox.safe.borrow(), safe, "{case}: nothing that was not synced is safe");
             judge(disk.contents().after_power_loss(), safe, &case).await;
             // In vain, and then not.
-            tokio::time::advance(RETRY).await;
-            outbox.spool.drive();
-            outbox.spool.happened().await;
+            let failed = disk.failed();
+            outbox.until_retried(|_| disk.failed() > failed).await;
             assert_eq!(outbox.metrics.in_memory.get(), 1, "{case}");
             disk.set(HEALTHY);
-            tokio::time::advance(RETRY).await;
-            outbox.spool.drive();
             let last = outbox.next - 1;
-            outbox.until(|outbox| *outbox.safe.borrow() == last).await;
+            outbox.until_retried(|outbox| *outbox.safe.borrow() == last).await;
             assert_eq!(outbox.metrics.in_memory.get(), 0, "{case}");
             outbox.keep(2).await;
             let safe = *outbox.safe.borrow();
