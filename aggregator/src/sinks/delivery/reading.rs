@@ -106,7 +106,7 @@ impl<J: Journal> Reading<'_, J> {
         state.empty_reads = 0;
         state.trouble.reset();
         let mut expected = after;
-        let mut first_dead = None;
+        let mut is_told = false;
         for (index, entry) in entries.into_iter().enumerate() {
             if entry.position.0 > expected.0 + 1 {
                 let gone = last.min(Position(entry.position.0 - 1));
@@ -137,23 +137,21 @@ impl<J: Journal> Reading<'_, J> {
             }
             if let Err(reason) = taken {
                 self.metrics.dead_letters.inc();
-                let letter = DeadLetter { position: entry.position, reason };
-                first_dead.get_or_insert_with(|| letter.clone());
-                state.lanes.backlog().take_dead(letter);
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(
+                        sink = self.name,
+                        position = entry.position.0,
+                        reason,
+                        "records cannot be rendered for the sink; they are kept as dead letters"
+                    );
+                }
+                state.lanes.backlog().take_dead(DeadLetter { position: entry.position, reason });
             }
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
         }
         self.metrics.show(&state.account);
-        if let Some(DeadLetter { position, reason }) = first_dead {
-            tracing::warn!(
-                sink = self.name,
-                position = position.0,
-                reason,
-                "records cannot be rendered for the sink; they are kept as dead letters"
-            );
-        }
         Ok(())
     }
 

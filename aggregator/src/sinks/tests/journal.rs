@@ -18,6 +18,8 @@ struct Inner {
     state: Mutex<State>,
     head: watch::Sender<Position>,
     commits: watch::Sender<usize>,
+    /// The last position that was given to a reader.
+    read: watch::Sender<Position>,
 }
 
 #[derive(Default)]
@@ -33,7 +35,8 @@ struct State {
 impl Memory {
     pub fn new() -> Self {
         let head = watch::Sender::new(Position(0));
-        Self(Arc::new(Inner { state: Mutex::default(), head, commits: watch::Sender::new(0) }))
+        let read = watch::Sender::new(Position(0));
+        Self(Arc::new(Inner { state: Mutex::default(), head, commits: watch::Sender::new(0), read }))
     }
 
     /// Takes an event about the pod `pod`; its message is `message`.
@@ -97,6 +100,11 @@ impl Memory {
         let mut commits = self.0.commits.subscribe();
         commits.wait_for(|_| self.cursor_of(sink) == Some(Position(position))).await.unwrap();
     }
+
+    /// Waits until what is at `position` was read.
+    pub async fn was_read(&self, position: Position) {
+        self.0.read.subscribe().wait_for(|read| *read >= position).await.unwrap();
+    }
 }
 
 impl Journal for Memory {
@@ -107,7 +115,11 @@ impl Journal for Memory {
     async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
         let state = self.0.state.lock().unwrap();
         let after = after.0.max(state.dropped) as usize;
-        Ok(state.entries.iter().skip(after).take(limit).cloned().collect())
+        let entries: Vec<Entry> = state.entries.iter().skip(after).take(limit).cloned().collect();
+        if let Some(last) = entries.last() {
+            self.0.read.send_replace(last.position);
+        }
+        Ok(entries)
     }
 
     fn head(&self) -> watch::Receiver<Position> {
