@@ -127,11 +127,7 @@ impl Explainer {
 
 /// What is remembered of an event; `None` where it cannot be read.
 fn pod_event(event: &EventSeen, outline: Option<&Outline>) -> Option<PodEvent> {
-    let json = std::str::from_utf8(&event.raw).ok()?;
-    let told = match outline {
-        Some(outline) => outline.event(json),
-        None => Event::parse(json).ok()?,
-    };
+    let told = Event::read(&event.raw, outline).ok()?;
     let message = &*told.message;
     let mut end = message.len().min(MESSAGE_BYTES);
     while !message.is_char_boundary(end) {

@@ -254,10 +254,6 @@ impl Entry {
 
     /// The Event of its body, which is read only where nobody did before.
     fn event<'a>(&'a self, json: &'a [u8]) -> Result<Event<'a>, EventError> {
-        let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
-        match &self.outline {
-            Some(outline) => Ok(outline.event(json)),
-            None => Event::parse(json),
-        }
+        Event::read(json, self.outline.as_deref())
     }
 }

@@ -168,6 +168,15 @@ pub enum EventError {
 // === impl Event ===
 
 impl<'a> Event<'a> {
+    /// The Event of some bytes, by the outline of whoever read them before.
+    ///
+    /// # Errors
+    /// As `parse`, where there is no outline.
+    pub fn read(json: &'a [u8], outline: Option<&'a Outline>) -> Result<Self, EventError> {
+        let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
+        outline.map_or_else(|| Self::parse(json), |outline| Ok(outline.event(json)))
+    }
+
     /// Reads an Event.
     ///
     /// # Errors
