@@ -62,14 +62,16 @@ struct Stage {
     agents: Vec<(Agent, Child)>,
 }
 
-/// What came of the failures.
+/// What came of the failures of a kind.
 #[derive(Debug, Default)]
-struct Outcomes {
+struct Outcome {
     /// How long it took until everything was delivered; of two at one time, by the later.
-    recoveries: BTreeMap<Accident, Vec<Duration>>,
+    recoveries: Vec<Duration>,
     /// What was delivered again until then; of two at one time, by each.
-    repeats: BTreeMap<Accident, usize>,
+    repeats: usize,
 }
+
+type Outcomes = BTreeMap<Accident, Outcome>;
 
 /// Small filesystems of this run's own, which can be filled.
 #[derive(Debug, Default)]
@@ -160,11 +162,11 @@ async fn fail(
             accident.happen(cluster, stage, &random).await?;
         }
         let took = stage.until_delivered(cluster).await.with_context(|| format!("after {accident:?}"))?;
-        outcomes.recoveries.entry(accident).or_default().push(took);
         let (_, after) = stage.sink.counts();
-        happened
-            .into_iter()
-            .for_each(|accident| *outcomes.repeats.entry(accident).or_default() += after - before);
+        for accident in happened {
+            outcomes.entry(accident).or_default().repeats += after - before;
+        }
+        outcomes.entry(accident).or_default().recoveries.push(took);
     }
     Ok(())
 }
@@ -194,14 +196,14 @@ async fn conclude(
     }
     say("");
     say("failure                          times   recovery p50   longest   delivered again");
-    for (accident, times) in &outcomes.recoveries {
+    for (accident, Outcome { recoveries: times, repeats }) in outcomes {
         let [p50, _, longest] = percentiles(times.clone());
         let name = format!("{accident:?}");
-        let again = outcomes.repeats.get(accident).unwrap_or(&0);
-        say(&format!("{name:<32} {:>5}   {p50:>10.2} s   {longest:>5.2} s   {again:>15}", times.len()));
+        say(&format!("{name:<32} {:>5}   {p50:>10.2} s   {longest:>5.2} s   {repeats:>15}", times.len()));
     }
-    let [p50, p99, longest] = percentiles(outcomes.recoveries.values().flatten().copied().collect());
-    let failures: usize = outcomes.recoveries.values().map(Vec::len).sum();
+    let [p50, p99, longest] =
+        percentiles(outcomes.values().flat_map(|outcome| &outcome.recoveries).copied().collect());
+    let failures: usize = outcomes.values().map(|outcome| outcome.recoveries.len()).sum();
     say("");
     say(&format!(
         "taken {} (deaths {}) delivered {delivered} repeats {repeats} ({refused} of what the receiver took and refused) failures {failures}",

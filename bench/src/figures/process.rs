@@ -80,9 +80,7 @@ fn kilobytes(status: &str, name: &str) -> Option<u64> {
 /// This process's resident anonymous memory, in bytes. What of files is mapped is the kernel's to take back.
 pub(crate) fn own_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+    kilobytes(&status, "RssAnon:").unwrap_or(0) * 1024
 }
 
 /// All files of a folder, in bytes.
