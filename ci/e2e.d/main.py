@@ -192,12 +192,14 @@ def waiting_pods(api, namespace):
         containers = pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
         waits = {each["state"]["waiting"].get("reason", "") for each in containers if "waiting" in each["state"]}
         return pod["status"].get("reason") or ", ".join(sorted(waits)) or "no container yet"
-    pods = [pod for pod in api.get(f"/api/v1/namespaces/{namespace}/pods")["items"] if pod["status"].get("phase") in ("Pending", "Failed")]
+    # One that has failed by itself was made to; one with a reason was refused or evicted.
+    pods = [pod for pod in api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+            if pod["status"].get("phase") == "Pending" or pod["status"].get("reason")]
     reasons = sorted({f"{pod['status']['phase']} on {pod['spec'].get('nodeName', 'no node')}: {why(pod)}" for pod in pods})
     nodes = [f"{node['metadata']['name']} {condition['type']}: {condition.get('message', '')}"
              for node in api.get("/api/v1/nodes")["items"] for condition in node["status"].get("conditions", [])
              if (condition["status"] == "True") != (condition["type"] == "Ready")]
-    return f"{len(pods)} pods pending or failed: {some(reasons, 5)}; nodes: {some(nodes, 5) or 'all well'}"
+    return f"{len(pods)} pods wait or were refused: {some(reasons) or 'none'}; nodes: {some(nodes) or 'all well'}"
 
 
 def install(test):
