@@ -128,6 +128,12 @@ pub(super) fn is_initialised(connection: &Connection) -> Result<bool, rusqlite::
     Ok(tables > 0)
 }
 
+/// Of a file that others followed, and that is empty now.
+pub(super) fn cut_off() -> rusqlite::Error {
+    let message = "it has no tables, although newer files were begun after it".to_owned();
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB), Some(message))
+}
+
 /// Makes the tables and takes over the state of the file before, all or nothing.
 pub(super) fn initialise(
     connection: &mut Connection,

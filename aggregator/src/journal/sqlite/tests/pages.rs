@@ -161,7 +161,8 @@ async fn check(case: &str, day: Option<usize>, settings: Settings, written: &BTr
     assert_eq!(journal.cursor("file").await.unwrap(), Some(appended.head), "{case}");
     if !lost.is_empty() {
         let failed = |reason| metrics.errors.get_or_create(&ErrorLabel { reason }).get();
-        let told = metrics.set_aside.get() + failed(Failed::Record) + failed(Failed::Corrupt);
+        let told =
+            metrics.set_aside.get() + failed(Failed::Record) + failed(Failed::Corrupt) + metrics.lost.get();
         assert!(told > 0, "{case}: {} are lost, and nothing is counted", lost.len());
     }
     journal.close().await;
