@@ -159,6 +159,7 @@ fn make_tables(
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.execute(
         "INSERT INTO meta VALUES ('schema', ?1), ('first_position', ?2)",
         params![SCHEMA_VERSION, signed(memory.head + 1)],
@@ -190,6 +191,13 @@ pub(super) fn extent(connection: &Connection) -> Result<Extent, rusqlite::Error>
     let refuse = |code, message: String| {
         rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(message))
     };
+    // It stands in two places, as one flipped bit of it must not make a damaged file one that nobody may open.
+    let head: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if schema != head && schema != SCHEMA_VERSION {
+        let message =
+            format!("it says of its tables that they are of version {schema}, and at its head {head}");
+        return Err(refuse(rusqlite::ffi::SQLITE_NOTADB, message));
+    }
     if schema > SCHEMA_VERSION {
         let message = format!("written by a newer version (its tables are of version {schema})");
         return Err(refuse(rusqlite::ffi::SQLITE_MISMATCH, message));
