@@ -90,9 +90,9 @@ impl Plan {
         }
     }
 
-    /// Whether a holder whose watch fails does not reach the API server while somebody else does: both were asked since.
+    /// Whether a holder whose watch fails does not reach the API server while somebody else does.
     fn is_cut_off(&self, holder: &Holder, health: &Health<'_>, now: Instant) -> bool {
-        holder.trouble(now).is_some_and(|since| {
+        holder.trouble(now).map(|since| self.asked_from(since)).is_some_and(|since| {
             self.agents.get(&holder.node).is_some_and(|agent| agent.way.is_cut_off(since))
                 && health.reaching.any_but(&holder.node, since)
         })
@@ -130,6 +130,7 @@ impl Plan {
         let health = self.health(now);
         let failing: Vec<Failing<'_>> = self.failing(&health, now).collect();
         let Some(since) = failing.iter().map(|failing| failing.since).min() else { return Vec::new() };
+        let since = self.asked_from(since);
         let holders: BTreeSet<&str> = failing.iter().map(|failing| failing.holder).collect();
         let fails = |node: &str| holders.contains(node);
         let agents: Vec<(&String, &Agent)> = self.agents.iter().collect();

@@ -742,7 +742,7 @@ fn the_next_holder_that_is_cut_off_as_well_does_not_keep_the_share_for_long() {
     say(&mut plan, now, &asked, &first, false);
     assert_eq!(plan.settle(now).remove(0).node, others[0], "who has just reached it");
     // Its answer was the last that came through: it never says anything of the watch.
-    let now = now + seconds(1);
+    let now = now + seconds(2);
     let asked = plan.ask(now);
     assert!(asked.iter().any(|(node, _)| node == others[0]), "{asked:?}");
     say(&mut plan, now, &asked, others[1], true);
@@ -777,6 +777,39 @@ fn all_that_one_held_who_is_cut_off_finds_a_place_and_so_does_what_comes_later()
     plan.namespaces(now, names(&more));
     assert_eq!(plan.settle(now).len(), 3);
     assert_eq!(plan.counts(), (24, 0));
+}
+
+#[test]
+fn what_an_agent_that_is_cut_off_finds_out_one_after_the_other_all_goes_with_its_first_answer() {
+    let namespaces: Vec<String> = (0..20).map(|number| format!("ns{number}")).collect();
+    let namespaces: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+    let (mut plan, now) = shared_out(Instant::now(), &NODES, &namespaces);
+    answer(&mut plan, now, |_| true);
+    let start = now + seconds(60);
+    let mut awaited = Vec::new();
+    let mut moved = Vec::new();
+    for (quarter, watch) in plan.assignment("a").watches.into_iter().enumerate() {
+        let now = start + Duration::from_millis(250) * quarter as u32;
+        let mut report = report(watch.epoch, WatchState::BackingOff);
+        report.shard = watch.shard;
+        plan.reported(now, "a", &report);
+        for (node, number) in plan.ask(now) {
+            match node.as_str() {
+                "a" => awaited.push((now + seconds(1), number)),
+                other => {
+                    plan.reached(now, other, &Reached { number, reached: true, ..Reached::default() });
+                }
+            }
+        }
+        awaited.retain(|(at, number)| {
+            if *at <= now {
+                plan.reached(now, "a", &Reached { number: *number, ..Reached::default() });
+            }
+            *at > now
+        });
+        moved.extend(plan.settle(now).iter().map(|_| quarter));
+    }
+    assert_eq!(moved, [4, 4, 4, 4, 4, 5, 6]);
 }
 
 #[test]

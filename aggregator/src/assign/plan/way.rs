@@ -31,6 +31,8 @@ pub(super) struct Asking {
 
 #[derive(Clone, Copy, Debug)]
 struct Round {
+    /// When the first question was asked since all was well.
+    began: Instant,
     at: Instant,
     next: Instant,
     wait: Duration,
@@ -61,6 +63,13 @@ const LAST_WAIT: Duration = Duration::from_secs(15);
 
 /// Between two rounds, whatever changes.
 const BETWEEN: Duration = Duration::from_millis(500);
+
+/// An answer takes a second where the API server is not reached; who was asked is not asked again before it can have come.
+const ANSWERED: Duration = Duration::from_millis(1_500);
+
+/// An answer also counts for a watch that failed so much later than the question was asked: the watches of an agent that is cut off
+/// have connections of their own, and find that out one after the other.
+const COUNTS: Duration = Duration::from_secs(2);
 
 /// A new holder that has not said anything for so long may be cut off.
 const SPEECHLESS: Duration = Duration::from_secs(1);
@@ -97,7 +106,8 @@ impl Plan {
             Some(round) if now >= round.next => (round.wait * 2).min(LAST_WAIT),
             Some(_) => return Vec::new(),
         };
-        self.asking.round = Some(Round { at: now, next: now + wait, wait });
+        let began = self.asking.round.map_or(now, |round| round.began);
+        self.asking.round = Some(Round { began, at: now, next: now + wait, wait });
         failing.sort_unstable();
         failing.dedup_by_key(|(node, _)| *node);
         let mut nodes: Vec<String> =
@@ -137,7 +147,7 @@ impl Plan {
     fn question(&mut self, now: Instant, nodes: Vec<String>) -> Vec<(String, u64)> {
         let mut asked = Vec::with_capacity(nodes.len());
         for node in nodes {
-            if let Some(agent) = self.agents.get_mut(&node) {
+            if let Some(agent) = self.agents.get_mut(&node).filter(|agent| !agent.way.is_awaited(now)) {
                 self.asking.number += 1;
                 agent.way.asked = Some((self.asking.number, now));
                 asked.push((node, self.asking.number));
@@ -182,6 +192,13 @@ impl Plan {
         )
     }
 
+    /// From when on an agent must have been asked for its answer to say something of a watch that fails since a time. Not from before
+    /// anything failed: that the API server was reached then says nothing.
+    pub(super) fn asked_from(&self, since: Instant) -> Instant {
+        let earliest = since.checked_sub(COUNTS).unwrap_or(since);
+        self.asking.round.map_or(since, |round| round.began.max(earliest).min(since))
+    }
+
     pub(super) fn reaching(&self, now: Instant) -> Reaching<'_> {
         let mut reaching = Reaching::default();
         for (node, agent) in self.agents.iter().filter(|(_, agent)| !agent.is_draining) {
@@ -213,6 +230,12 @@ impl Way {
     /// Of a stream that has just begun: what was asked on another is not answered.
     pub(super) fn again(self) -> Self {
         Self { asked: self.asked.filter(|_| self.answered.is_some()), ..self }
+    }
+
+    /// Its answer to the last question may be on its way.
+    fn is_awaited(&self, now: Instant) -> bool {
+        let answered = self.answered.map(|(at, _)| at);
+        self.asked.is_some_and(|(_, at)| answered.is_none_or(|answered| answered < at) && now < at + ANSWERED)
     }
 
     /// It was asked since then, and did not reach the API server.
