@@ -7,7 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto/nodetap.proto");
     let descriptors = protox::compile(["proto/nodetap.proto"], ["proto"])?;
     prost_build::Config::new()
-        .bytes([".nodetap.v1.Batch.payload"])
+        .bytes([".nodetap.v1.Batch.payload", ".nodetap.v1.LedgerEntry.state"])
         // By hand, so that its texts need no memory of their own.
         .extern_path(".nodetap.v1.EventSeen", "crate::seen::EventSeen")
         .btree_map(["."])

@@ -10,7 +10,7 @@ use nodetap_runtime::tasks::Tasks;
 use nodetap_wire::Assignment;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -110,6 +110,8 @@ impl App {
         let (lose, lost) = watch::channel(0);
         let (negotiate, negotiations) = watch::channel(0);
         let (find, findings) = watch::channel(None);
+        let (answer, answered) = oneshot::channel();
+        let (forget_ledger, forgotten_ledger) = watch::channel(0);
         let drain = CancellationToken::new();
         let (names, tally) = <(event_watch::names::Names, event_watch::tally::Tally)>::default();
         let progress = event_watch::progress::Progress::default();
@@ -143,7 +145,9 @@ impl App {
             event_watch::negotiate::run(client, negotiations, find, watch_metrics, stop.clone());
         tasks.spawn("negotiate", negotiating);
         let again = tap::Again { forgotten, lost, within: tap::ANNOUNCED_WITHIN };
-        tasks.spawn_fallible("tap", tap::run(config.tap, access, intake, again, tap_metrics, stop.clone()));
+        let memory = tap::memory::Ends { answer: answered, again: forgotten_ledger };
+        let tapping = tap::run(config.tap, access, intake, (again, Some(memory)), tap_metrics, stop.clone());
+        tasks.spawn_fallible("tap", tapping);
         let settings = link::Settings {
             node: config.node,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -163,6 +167,7 @@ impl App {
             tally,
             reach,
             drain: drain.clone(),
+            memory: Some(link::Memory { answer, again: forget_ledger }),
         };
         tasks.spawn(
             "link",

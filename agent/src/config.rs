@@ -73,7 +73,7 @@ pub struct Arguments {
     /// Patterns of secrets beyond our own: a line `NAME REGEX` each, its group `secret` is what is replaced
     #[arg(long, env = "NODETAP_REDACT_PATTERNS", value_name = "FILE", global = true)]
     pub redact_patterns: Option<PathBuf>,
-    /// Folder for what the agent has to remember: its ledger, and what waits to be sent; may be lost, but then what was not sent is lost with it [default: memory only]
+    /// Folder for what the agent has to remember: its ledger, and what waits to be sent; may be lost, but then what was not sent is lost with it [default: memory only; the ledger goes on from what the aggregator remembers]
     #[arg(long, env = "NODETAP_STATE", value_name = "FOLDER")]
     pub state: Option<PathBuf>,
     /// Most bytes of what waits to be sent, on the disk; an eighth of them is kept for deaths

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
 use nodetap_wire::{
-    AssignedWatch, Assignment, Draining, Durable, Findings, FromAgent, HeldWatch, Hello, Lost, WatchReport,
-    WatchState, from_agent, to_agent,
+    AssignedWatch, Assignment, Draining, Durable, Findings, FromAgent, HeldWatch, Hello, LedgerEntry,
+    LedgerOrigin, Lost, Remembered, WatchReport, WatchState, from_agent, ledger, to_agent,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use self::metrics::{Metrics, Reason};
 use self::tls::Credentials;
 use crate::outbox::spool::Spool;
 use crate::outbox::{self, Taken, Taking, spool};
+use crate::tap::memory::Answer;
 use crate::watch::names::Named;
 use crate::watch::reach::Reach;
 use crate::watch::tally::Tally;
@@ -47,6 +48,9 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 /// What is taken in one go before the connection gets its turn.
 const TURN: usize = 512;
+
+/// What an entry of the ledger takes beside its state, in bytes.
+const ENTRY_BYTES: usize = 128;
 
 /// Who this agent is and where the aggregator is.
 #[derive(Clone, Debug)]
@@ -89,6 +93,17 @@ pub struct Ends {
     pub reach: Reach,
     /// Cancelled when this agent is to end, and its watches are to go to others before.
     pub drain: CancellationToken,
+    /// What the aggregator remembers of the ledger; `None`: it is told nothing of one.
+    pub memory: Option<Memory>,
+}
+
+/// The link's ends of what goes between the tap and the aggregator.
+#[derive(Debug)]
+pub struct Memory {
+    /// Who asks what it remembers; where nobody does any longer, it is not asked.
+    pub answer: oneshot::Sender<Answer>,
+    /// Grows where it remembers nothing any longer.
+    pub again: watch::Sender<u64>,
 }
 
 /// How the link fares.
@@ -122,6 +137,17 @@ struct Reports {
     last: Vec<(WatchReport, bool)>,
 }
 
+/// What the aggregator is asked for of the ledger.
+#[derive(Debug, Default)]
+struct Recall {
+    tells: bool,
+    answer: Option<oneshot::Sender<Answer>>,
+    again: Option<watch::Sender<u64>>,
+    /// What came of it on the stream of now, and how many bytes that is.
+    entries: Vec<LedgerEntry>,
+    bytes: usize,
+}
+
 struct Link {
     settings: Settings,
     credentials: Credentials,
@@ -149,6 +175,7 @@ struct Link {
     reach: Reach,
     told_at: Instant,
     drain: CancellationToken,
+    recall: Recall,
     /// Frames beside batches and reports: what is found, what is named, how far the watches came. The stream's first of each is
     /// made anew, so a stream that breaks empties it.
     control: VecDeque<from_agent::Frame>,
@@ -165,7 +192,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let Ends { mut taken, mut reports, assignments, health, forgotten, lost, .. } = ends;
-    let Ends { negotiate, findings, names, tally, reach, drain, .. } = ends;
+    let Ends { negotiate, findings, names, tally, reach, drain, memory, .. } = ends;
     let mut link = Link {
         spool: Spool::open(settings.outbox.clone(), outbox).await,
         settings,
@@ -189,6 +216,7 @@ pub async fn run(
         reach,
         told_at: Instant::now(),
         drain: drain.clone(),
+        recall: Recall::new(memory),
         control: VecDeque::new(),
         metrics,
     };
@@ -305,6 +333,7 @@ impl Link {
             formerly: self.spool.formerly().to_vec(),
             answer_ms: self.reach.answer_ms(),
             acknowledged: self.durable,
+            ledger: self.recall.origin().into(),
         };
         let address = self.settings.aggregator.clone();
         let opening = connect::open(address, self.credentials.clone(), hello, self.given_up);
@@ -315,6 +344,7 @@ impl Link {
         match (happened, connection) {
             (Happened::Opened(stream), _) => {
                 self.spool.opened();
+                self.recall.opened();
                 self.reports.again();
                 if std::mem::take(&mut self.acknowledged) {
                     self.forgotten.send_modify(|times| *times += 1);
@@ -376,13 +406,19 @@ impl Link {
                 if self.spool.take_facts_dropped() {
                     self.forgotten.send_modify(|times| *times += 1);
                 }
+                if self.spool.take_ledger_dropped() {
+                    self.recall.again();
+                }
                 self.backoff.reset();
                 self.metrics.acknowledged.inc_by(acknowledged.batches as u64);
                 let now = now_ns();
                 self.metrics.last_acknowledged.set(now.div_euclid(1_000_000_000));
                 self.health.send_modify(|health| health.acknowledged_ns = now);
             }
+            to_agent::Frame::Remembered(part) => self.recall.take(part),
+            to_agent::Frame::RememberAgain(_) => self.recall.again(),
             to_agent::Frame::Assignment(assignment) => {
+                self.recall.assigned();
                 self.metrics.watches.set(i64::try_from(assignment.watches.len()).unwrap_or(i64::MAX));
                 let changed = self.assignments.send_if_modified(|current| {
                     let changed = *current != assignment;
@@ -482,6 +518,61 @@ impl Link {
     fn observe(&mut self) {
         let full = self.spool.observe();
         self.health.send_if_modified(|health| std::mem::replace(&mut health.full, full) != full);
+    }
+}
+
+// === impl Recall ===
+
+impl Recall {
+    fn new(memory: Option<Memory>) -> Self {
+        let (answer, again) = memory.map(|Memory { answer, again }| (answer, again)).unzip();
+        Self { tells: again.is_some(), answer, again, ..Self::default() }
+    }
+
+    /// What Hello says: where nobody waits for an answer any longer, the ledger is the tap's own.
+    fn origin(&self) -> LedgerOrigin {
+        match &self.answer {
+            Some(answer) if !answer.is_closed() => LedgerOrigin::AskedFor,
+            _ if self.tells => LedgerOrigin::Own,
+            _ => LedgerOrigin::Unspecified,
+        }
+    }
+
+    fn opened(&mut self) {
+        (self.entries, self.bytes) = (Vec::new(), 0);
+    }
+
+    fn take(&mut self, part: Remembered) {
+        let Remembered { ledger: entries, partial, complete } = part;
+        self.bytes += entries.iter().map(|entry| ENTRY_BYTES + entry.state.len()).sum::<usize>();
+        let fits = self.bytes <= 2 * (ledger::MAX_NODE_BYTES + ENTRY_BYTES * ledger::MAX_ENTRIES);
+        match fits {
+            true => self.entries.extend(entries),
+            false => tracing::warn!("the aggregator remembers more of this node than is taken"),
+        }
+        if complete {
+            let entries = std::mem::take(&mut self.entries);
+            self.answer(Answer::Remembered { entries, partial: partial || !fits });
+        }
+    }
+
+    /// It comes after what is remembered: an aggregator that says it first remembers nothing.
+    fn assigned(&mut self) {
+        self.answer(Answer::Unsupported);
+    }
+
+    /// The first answer counts.
+    fn answer(&mut self, said: Answer) {
+        if let Some(answer) = self.answer.take() {
+            // Who asked may have had enough.
+            let _ = answer.send(said);
+        }
+    }
+
+    fn again(&self) {
+        if let Some(again) = &self.again {
+            again.send_modify(|times| *times += 1);
+        }
     }
 }
 

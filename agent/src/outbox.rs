@@ -7,7 +7,7 @@ pub mod metrics;
 pub mod queue;
 pub mod spool;
 
-use nodetap_wire::{Checkpoint, Record, record};
+use nodetap_wire::{Checkpoint, LedgerEntry, Record, record};
 use tokio::sync::{mpsc, watch};
 
 /// What the watches and the tap hand over, in the order in which they took it.
@@ -18,8 +18,21 @@ pub enum Taken {
     Record(Record),
     /// A watch has handed over everything up to here.
     Checkpoint(Checkpoint),
+    /// Deaths, and what the ledger knows with them: in one batch.
+    Told(Told),
     /// Asks to be told when everything that was handed over before is safe: the journal has it, or this node's disk.
     Mark(Mark),
+}
+
+/// What is to be durable together or not at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Deaths.
+    pub records: Vec<Record>,
+    /// What the ledger knows of the pods that changed, these deaths reported.
+    pub ledger: Vec<LedgerEntry>,
+    /// The entries are all that there are.
+    pub first: bool,
 }
 
 /// A place in the order of what was taken, and who is to be told once all before it is safe.
@@ -86,8 +99,8 @@ impl Intake {
                 matches!(kind, Some(record::Kind::Death(_) | record::Kind::Pod(_)))
             }
             Taken::Checkpoint(_) => false,
-            // The tap is who asks.
-            Taken::Mark(_) => true,
+            // The tap is who asks, and who tells.
+            Taken::Mark(_) | Taken::Told(_) => true,
         };
         let sender = if of_tap { &self.tap } else { &self.watches };
         sender.send(taken).await.map_err(|_| Closed)

@@ -20,10 +20,12 @@ use crate::outbox::{Closed, Intake};
 
 use answer::AskError;
 use api_log::ApiLog;
+use held::Held;
 use inotify::Stir;
 use kubelet::{Kubelet, KubeletError};
 use ledger::Ledger;
-use metrics::{Metrics, Outcome, SourceName};
+use memory::Memory;
+use metrics::{Metrics, Outcome, Seed, SourceName};
 use node::{Node, Settings};
 use pod_watch::{Change, PodWatch};
 use pods::PodList;
@@ -36,6 +38,7 @@ pub mod inotify;
 pub mod kubelet;
 pub mod ledger;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod pod_watch;
@@ -105,7 +108,7 @@ pub struct Config {
     pub api_log: bool,
     /// What is redacted beyond what always is.
     pub redact: redact::named::Named,
-    /// Where the ledger is kept; `None`: in memory alone.
+    /// Where the ledger is kept; `None`: nowhere but in the aggregator's memory.
     pub state: Option<PathBuf>,
 }
 
@@ -128,9 +131,20 @@ pub async fn run(
     config: Config,
     access: KubernetesAccess,
     intake: Intake,
-    again: Again,
+    (again, memory): (Again, Option<memory::Ends>),
     metrics: Metrics,
     cancel: CancellationToken,
+) -> Result<(), TapError> {
+    let tapping = tap(config, access, intake, (again, memory), metrics);
+    cancel.run_until_cancelled_owned(tapping).await.unwrap_or(Ok(()))
+}
+
+async fn tap(
+    config: Config,
+    access: KubernetesAccess,
+    intake: Intake,
+    (again, mut memory): (Again, Option<memory::Ends>),
+    metrics: Metrics,
 ) -> Result<(), TapError> {
     let settings = Settings {
         node: config.node.clone(),
@@ -139,12 +153,23 @@ pub async fn run(
         log_lines: config.log_lines,
         redact: config.redact.clone(),
     };
-    let (ledger, saver) = ledger(&config, &metrics).await;
+    // Before anything is waited for: what ends meanwhile has its last words held.
+    let held = Held::default();
+    let mut stirs = inotify::spawn(config.pod_logs.clone(), held.clone(), metrics.clone());
+    let (mut ledger, saver) = ledger(&config, &metrics).await;
+    let mut early = Stir::default();
+    if let Some(ends) = &mut memory
+        && !ledger.is_restored()
+    {
+        (ledger, early) = memory::recall(&config.node, &mut ends.answer, &mut stirs, &metrics).await;
+    }
+    // Whoever has one asks for none.
+    let remember_again = memory.map(|ends| ends.again);
+    let memory = remember_again.is_some().then(|| Memory::new(&mut ledger, metrics.clone()));
     let reached = saver.as_ref().map(Saver::reached);
     let client = access.client.clone();
     let api_log = config.api_log.then(|| ApiLog::new(client.clone(), metrics.clone()));
-    let node = Node::new(settings, ledger, saver, intake, metrics.clone(), api_log)?;
-    let stirs = inotify::spawn(config.pod_logs.clone(), node.held(), metrics.clone());
+    let node = Node::new(settings, (ledger, saver, memory), held, intake, metrics.clone(), api_log)?;
     let kubelet = config.kubelet.clone().map(|address| Kubelet::new(access, address));
     let now = Instant::now();
     let mut tap = Tap {
@@ -165,22 +190,24 @@ pub async fn run(
         tell_at: None,
     };
     tap.in_use(if tap.kubelet_down { SourceName::pod_watch } else { SourceName::kubelet });
-    cancel.run_until_cancelled_owned(tap.run(stirs, again, reached)).await.unwrap_or(Ok(()))
+    tap.stirred(early);
+    tap.run(stirs, (again, remember_again), reached).await
 }
 
 /// As it was saved, where there is a disk for it.
 async fn ledger(config: &Config, metrics: &Metrics) -> (Ledger, Option<Saver>) {
     let node = config.node.clone();
     if let Some(folder) = config.state.clone() {
-        let (node, metrics) = (node.clone(), metrics.clone());
-        let opened = tokio::task::spawn_blocking(move || Saver::open(&folder, &node, &metrics)).await;
+        let (of, counted) = (node.clone(), metrics.clone());
+        let opened = tokio::task::spawn_blocking(move || Saver::open(&folder, &of, &counted)).await;
         if let Ok((ledger, saver)) = opened {
+            if ledger.is_restored() {
+                metrics.seeded(Seed::disk);
+            }
             return (ledger, Some(saver));
         }
     }
-    tracing::info!(
-        "the ledger is in memory alone: after a start deaths that the kubelet still shows are told again"
-    );
+    tracing::info!("the ledger is on no disk of this node: the aggregator alone remembers it");
     (Ledger::new(node, time::now_ns()), None)
 }
 
@@ -212,13 +239,13 @@ impl Tap {
     async fn run(
         &mut self,
         mut stirs: mpsc::Receiver<Stir>,
-        mut again: Again,
+        (mut again, mut remember_again): (Again, Option<watch::Receiver<u64>>),
         mut reached: Option<watch::Receiver<u64>>,
     ) -> Result<(), TapError> {
         self.node.flush().await?;
         loop {
             self.open_or_close_watch();
-            let (due, save_due) = (self.due(), self.node.save_due());
+            let (due, save_due, memory_due) = (self.due(), self.node.save_due(), self.node.memory_due());
             tokio::select! {
                 biased;
                 Some(stir) = stirs.recv() => self.stirred(stir),
@@ -226,22 +253,27 @@ impl Tap {
                     // One that is due already does for this too.
                     let at = Instant::now() + again.within * random() / 1000;
                     self.announce_at.get_or_insert(at);
+                    self.node.forgotten(false);
                 }
                 Ok(()) = again.lost.changed() => {
                     // Sooner: what can be seen now may be gone soon.
                     let at = Instant::now() + again.within * random() / 2000;
                     self.tell_at.get_or_insert(at);
+                    // What is left of the ledger there is older than what was told of it.
+                    self.node.forgotten(true);
                 }
                 () = until(self.tell_at) => {
                     self.tell_at = None;
                     self.tell_again();
                 }
+                () = next_time(&mut remember_again) => self.node.forgotten(true),
                 () = until(self.announce_at) => {
                     self.announce_at = None;
                     self.node.announce_again().await?;
                 }
                 mark = next_mark(&mut reached) => self.node.reached(mark),
                 () = until(save_due) => self.node.save(),
+                () = until(memory_due) => self.node.remember().await?,
                 (death, lines) = self.node.asked() => self.node.answered(death, lines).await?,
                 change = next(&mut self.watch) => self.changed(change).await?,
                 () = sleep_until(due) => {
@@ -426,6 +458,16 @@ async fn next_mark(reached: &mut Option<watch::Receiver<u64>>) -> u64 {
         && reached.changed().await.is_ok()
     {
         return *reached.borrow_and_update();
+    }
+    std::future::pending().await
+}
+
+/// Waits for ever where nobody asks.
+async fn next_time(asked: &mut Option<watch::Receiver<u64>>) {
+    if let Some(asked) = asked
+        && asked.changed().await.is_ok()
+    {
+        return;
     }
     std::future::pending().await
 }

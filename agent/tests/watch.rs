@@ -92,6 +92,7 @@ impl Agent {
                 self.checkpoint = checkpoint.resource_version;
             }
             Taken::Mark(mark) => mark.reach(),
+            Taken::Told(told) => panic!("{told:?}"),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod metrics;
 mod stream;
 pub mod tls;
+mod turns;
 
 use std::time::Duration;
 

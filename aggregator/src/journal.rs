@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nodetap_wire::event::{Event, EventError, Outline};
 use nodetap_wire::face::{Face, Object};
-use nodetap_wire::{Checkpoint, ContainerDied, Record, Shard};
+use nodetap_wire::{Checkpoint, ContainerDied, LedgerEntry, Record, Shard};
 use tokio::sync::watch;
 
 use self::lost::Lost;
@@ -36,6 +36,39 @@ pub struct Taken {
     pub outlines: Vec<Option<Arc<Outline>>>,
     /// How far the watches have come with them.
     pub checkpoints: Vec<Checkpoint>,
+    /// What the agent's ledger knows with them.
+    pub ledger: Option<LedgerChanges>,
+}
+
+/// What a batch changes of what is remembered of its node's ledger.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LedgerChanges {
+    /// Which process of the agent tells it.
+    pub instance: String,
+    /// Its batch: one that comes again brings nothing that is older than what is remembered.
+    pub sequence: u64,
+    /// The entries are all that there are; none: nothing is remembered any longer.
+    pub first: bool,
+    /// One without a state is to be forgotten.
+    pub entries: Vec<LedgerEntry>,
+}
+
+/// What became of [`LedgerChanges`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerKept {
+    /// Nothing was remembered that they change: all is to be told again.
+    pub without_base: bool,
+    /// Entries that found no room.
+    pub refused: usize,
+}
+
+/// What is remembered of a node's ledger.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RememberedLedger {
+    /// None: nothing is.
+    pub entries: Vec<LedgerEntry>,
+    /// Some of it found no room.
+    pub partial: bool,
 }
 
 /// What became of a batch, once it is durable.
@@ -47,6 +80,8 @@ pub struct Appended {
     pub new: usize,
     /// Records that the journal had already.
     pub duplicates: usize,
+    /// What became of the changes of the ledger.
+    pub ledger: LedgerKept,
 }
 
 /// One record of the journal.
@@ -207,6 +242,12 @@ pub trait Journal: Clone + Send + Sync + 'static {
 
     /// Somebody was told, before this journal was opened, that it is durable up to here.
     fn promised(&self, _: Position) {}
+
+    /// What is remembered of the ledger of a node's agent, with everything that was appended before this was first polled.
+    fn ledger(&self, node: &str) -> impl Future<Output = Result<RememberedLedger, JournalError>> + Send;
+
+    /// Whether anything is.
+    fn remembers(&self, node: &str) -> bool;
 }
 
 /// Told of every record by the journal's own thread, once it is durable. Must not block: nothing is journalled meanwhile.

@@ -123,6 +123,8 @@ impl Fleet {
             reach: reach.clone(),
             // Nobody is told to end before all are.
             drain: CancellationToken::new(),
+            // Nothing dies here.
+            memory: None,
         };
         let outbox_metrics = outbox::metrics::Metrics::default();
         let stop = self.stop.clone();

@@ -193,6 +193,12 @@ def loops(pods, containers):
                 node=f"node{1 + number % 2}", restart="Always", grace=1, volumes=[{"name": "state", "emptyDir": {}}]) for number in range(pods)]
 
 
+def forgotten(node):
+    """Containers that die again and again, slowly enough for each end to be looked at, and one that dies as often as two looks."""
+    return [pod(f"forgotten-{node}-{number}", main(f"sleep {pause}; echo ended; exit 25"), node=node, restart="Always", grace=1)
+            for number, pause in enumerate((2, 3, 1))]
+
+
 def by_api_server():
     """Pods whose last line says which life wrote it: the restartCount. One loops slowly, one as fast as it can, one dies once. Then they
     rest: without the log folder the agent looks each 10 s, and what dies just before its pod is deleted nobody would see."""

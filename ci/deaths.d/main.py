@@ -352,6 +352,76 @@ def loops(test):
     return f"{note}; {right} last lines right, {without} without"
 
 
+# --- agents without a disk
+
+def origins(test):
+    """Where the agents' ledgers went on from, by node."""
+    found = {}
+    for node, pod in test.agents().items():
+        with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9465/metrics", timeout=5) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("nodetap_agent_tap_ledger_origins_total{") and line.split()[-1] != "0":
+                    found[node] = line.split('"')[1]
+    return found
+
+
+def more_deaths(test, prefix, times):
+    """Until each of its pods has died so often from now on."""
+    def count():
+        ends = test.deaths(prefix)[0]
+        return {pod: sum(1 for end in ends if end["pod"] == pod) for pod in {end["pod"] for end in ends}}
+    before = count()
+    return lambda: all(now >= before[pod] + times for pod, now in count().items())
+
+
+def without_disk(test):
+    """Agents without a disk, killed by -9 while containers die three times, and the aggregator with them: each death once or said to be missed."""
+    apply(test, "no-state")
+    for node in ("node1", "node2"):
+        for body in cases.forgotten(node):
+            test.create(body)
+    until("each has died twice", lambda: len(test.deaths("forgotten")[0]) >= 12 and len({end["pod"] for end in test.deaths("forgotten")[0]}) == 6, 120)
+    until("all of it is told", lambda: len(test.deaths("forgotten")[1]) >= 6, 60)
+    kills = []
+    for aggregator_too in (False, True):
+        # As long as three die in each pod no agent runs for longer than a moment.
+        enough = more_deaths(test, "forgotten", 3)
+        if aggregator_too:
+            listed = test.api.get("/api/v1/namespaces/nodetap/pods?labelSelector=app.kubernetes.io/component=aggregator")["items"]
+            for process in processes.of_pod(listed[0]["metadata"]["uid"], "nodetap-aggregator"):
+                processes.kill(process)
+        killed, until_then = 0, time.monotonic() + 120
+        while not enough():
+            expect(time.monotonic() < until_then, "they do not die any longer")
+            for pod in test.agents().values():
+                for process in processes.of_pod(pod["metadata"]["uid"], "nodetap-agent"):
+                    try:
+                        processes.kill(process)
+                        killed += 1
+                    except ProcessLookupError:
+                        pass
+            time.sleep(0.1)
+        kills.append(killed)
+        until("all are ready", test.ready, 120)
+        until("the agents go on from what the aggregator remembers", lambda: set(origins(test).values()) == {"aggregator"} and len(origins(test)) == 2, 30)
+        enough = more_deaths(test, "forgotten", 1)
+        until("each dies again", enough, 60)
+        time.sleep(3)
+    # An agent's pod that is made anew, as a rollout does.
+    enough = more_deaths(test, "forgotten", 3)
+    apply(test, "overlay")
+    expect(set(origins(test).values()) == {"aggregator"}, f"ledgers go on from {origins(test)}")
+    until("each dies again", enough, 60)
+    time.sleep(3)
+    for node in ("node1", "node2"):
+        for body in cases.forgotten(node):
+            test.api.delete(f"{PODS}/{body['metadata']['name']}", 1)
+    until("they are gone", lambda: not [p for p in test.api.get(PODS)["items"] if p["metadata"]["name"].startswith("forgotten")], 60)
+    row = test.row("without a disk", "forgotten", 40)
+    row["sentence"] = ""
+    return f"{judge(row, 40)}; agents killed {' and '.join(map(str, kills))} times"
+
+
 # --- last words by way of the API server
 
 def apply(test, overlay):
@@ -549,6 +619,8 @@ def main():
                 report.run(evicted_for_memory, test)
             if chosen("loops"):
                 report.run(loops, test)
+            if chosen("without-disk"):
+                report.run(without_disk, test)
             if chosen("api-log"):
                 report.run(api_log, test)
             if chosen("cost"):

@@ -162,7 +162,8 @@ fn check_records(mut raw: &[u8], said: usize) -> Result<(), FrameError> {
     use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
     let mut found = 0;
-    let mut checkpoints = 0;
+    // Checkpoints, entries of the ledger, and what a newer agent sends.
+    let mut others = 0;
     while !raw.is_empty() {
         let (tag, wire_type) = decode_key(&mut raw)?;
         if wire_type != WireType::LengthDelimited {
@@ -180,10 +181,10 @@ fn check_records(mut raw: &[u8], said: usize) -> Result<(), FrameError> {
                 return Err(FrameError::RecordTooLong(length));
             }
         } else {
-            checkpoints += 1;
+            others += 1;
         }
-        if found > MAX_RECORDS || checkpoints > MAX_RECORDS {
-            return Err(FrameError::TooManyRecords(found.max(checkpoints)));
+        if found > MAX_RECORDS || others > MAX_RECORDS {
+            return Err(FrameError::TooManyRecords(found.max(others)));
         }
     }
     if found != said {

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod face;
 pub mod frame;
 pub mod identity;
+pub mod ledger;
 pub mod resource_version;
 pub mod time;
 pub mod tls;

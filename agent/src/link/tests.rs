@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use nodetap_wire::shard::Share;
-use nodetap_wire::{AssignedWatch, Assignment, Checkpoint, Shard, WatchReport, WatchState};
+use nodetap_wire::{
+    AssignedWatch, Assignment, Checkpoint, LedgerEntry, LedgerOrigin, Remembered, Shard, WatchReport,
+    WatchState, ledger,
+};
+use tokio::sync::{oneshot, watch};
 
-use super::{Reports, Spool, Taken, WINDOW, instance, spool, waits_for_room};
+use super::{Answer, Memory, Recall, Reports, Spool, Taken, WINDOW, instance, spool, waits_for_room};
 use crate::outbox::metrics::Metrics;
 
 fn shard(namespace: &str) -> Shard {
@@ -74,4 +78,61 @@ async fn a_batch_that_found_no_room_is_waited_for_as_a_report_is() {
 fn no_two_instances_are_the_same() {
     assert_eq!(instance().len(), 32);
     assert_ne!(instance(), instance());
+}
+
+fn part(uids: &[&str], complete: bool) -> Remembered {
+    let entry = |uid: &&str| LedgerEntry { pod_uid: (*uid).to_owned(), ..LedgerEntry::default() };
+    Remembered { ledger: uids.iter().map(entry).collect(), partial: false, complete }
+}
+
+fn recall() -> (Recall, oneshot::Receiver<Answer>) {
+    let (answer, answered) = oneshot::channel();
+    (Recall::new(Some(Memory { answer, again: watch::Sender::new(0) })), answered)
+}
+
+#[test]
+fn what_is_remembered_is_asked_for_until_it_has_come_whole() {
+    let (mut recall, mut answered) = recall();
+    assert_eq!(recall.origin(), LedgerOrigin::AskedFor);
+    recall.take(part(&["", "a"], false));
+    // The stream breaks: what comes on the next one is all of it.
+    recall.opened();
+    recall.take(part(&["", "a"], false));
+    assert!(answered.try_recv().is_err());
+    recall.take(part(&["b"], true));
+    let Ok(Answer::Remembered { entries, partial: false }) = answered.try_recv() else { panic!() };
+    assert_eq!(entries.iter().map(|entry| entry.pod_uid.as_str()).collect::<Vec<_>>(), ["", "a", "b"]);
+    assert_eq!(recall.origin(), LedgerOrigin::Own);
+    recall.assigned();
+    recall.take(part(&["c"], true));
+}
+
+#[test]
+fn an_aggregator_that_assigns_before_it_remembers_is_an_older_one() {
+    let (mut recall, mut answered) = recall();
+    recall.opened();
+    recall.assigned();
+    assert_eq!(answered.try_recv(), Ok(Answer::Unsupported));
+    assert_eq!(recall.origin(), LedgerOrigin::Own);
+}
+
+#[test]
+fn where_nobody_waits_for_it_any_longer_nothing_is_asked_for() {
+    let (recall, answered) = recall();
+    drop(answered);
+    assert_eq!(recall.origin(), LedgerOrigin::Own);
+    assert_eq!(Recall::new(None).origin(), LedgerOrigin::Unspecified);
+}
+
+#[test]
+fn more_than_is_remembered_of_any_node_is_not_taken() {
+    let (mut recall, mut answered) = recall();
+    for _ in 0..20 {
+        let state = vec![0; ledger::MAX_ENTRY_BYTES].into();
+        let entries = vec![LedgerEntry { state, ..LedgerEntry::default() }];
+        recall.take(Remembered { ledger: entries, ..Remembered::default() });
+    }
+    recall.take(part(&[], true));
+    let Ok(Answer::Remembered { entries, partial: true }) = answered.try_recv() else { panic!() };
+    assert!(entries.len() < 20);
 }

@@ -257,16 +257,18 @@ impl Worker {
 }
 
 /// With its sequence of now. Of an earlier process without its checkpoints: whoever holds those watches now has others, and what
-/// went before such a batch may never have been written.
+/// went before such a batch may never have been written. And without what that one's ledger knew: this one tells all of its own.
 fn resequenced(batch: Batch, sequence: u64, recovered: bool) -> Option<Batch> {
     if !recovered {
         return Some(Batch { sequence, ..batch });
     }
     let mut records = frame::decode(&batch).ok()?;
-    if records.checkpoints.is_empty() {
+    if records.checkpoints.is_empty() && records.ledger.is_empty() {
         return Some(Batch { sequence, ..batch });
     }
     records.checkpoints.clear();
+    records.ledger.clear();
+    records.ledger_first = false;
     frame::encode(sequence, &records).ok()
 }
 

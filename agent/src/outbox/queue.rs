@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use nodetap_wire::frame::{self, Encoder, FrameError};
-use nodetap_wire::{Batch, Checkpoint, Record, Records, record};
+use nodetap_wire::{Batch, Checkpoint, LedgerEntry, Record, Records, ledger, record};
 use prost::Message;
 
 use super::held::{Disk, Held, Load, Place, Policy, Recovered, Spill};
-use super::{Mark, Taken};
+use super::{Mark, Taken, Told};
 
 /// Where batches end and how much is held.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,8 @@ struct Open {
     since: Option<Instant>,
     /// When its first checkpoint came.
     checkpoint_since: Option<Instant>,
+    /// When its first entry of the ledger came.
+    ledger_since: Option<Instant>,
 }
 
 /// A batch to send.
@@ -124,6 +126,14 @@ pub struct NotSent {
 
 /// Checkpoints of a batch: the bound of `frame::decode` is eight times as much.
 const BATCH_CHECKPOINTS: usize = 512;
+
+/// Entries of the ledger in a batch: more than a whole ledger has, and with the checkpoints no more than `frame::decode` takes.
+const BATCH_ENTRIES: usize = 3_000;
+const _: () = assert!(ledger::MAX_ENTRIES < BATCH_ENTRIES);
+const _: () = assert!(BATCH_ENTRIES + BATCH_CHECKPOINTS <= frame::MAX_RECORDS);
+
+/// Of the largest batch, what is left for what comes beside: checkpoints.
+const TOLD_SLACK: usize = 1 << 20;
 
 // === impl Bounds ===
 
@@ -191,6 +201,7 @@ impl Queue {
         match taken {
             Taken::Record(record) => self.take_record(now, record),
             Taken::Checkpoint(checkpoint) => self.take_checkpoint(now, checkpoint),
+            Taken::Told(told) => self.take_told(now, told),
             Taken::Mark(mark) => {
                 let last = self.last_sequence() + u64::from(self.open.since.is_some());
                 self.marks.push_back((last, mark));
@@ -207,12 +218,14 @@ impl Queue {
             return Some(since + if patient { self.bounds.away_age } else { self.bounds.age });
         }
         if self.away {
-            // The last checkpoint of each shard stands for all before it.
+            // The last checkpoint of each shard stands for all before it, and so does the last entry of each pod.
             return None;
         }
-        let closes_at = self.open.checkpoint_since? + self.bounds.age;
         let earliest = self.checkpoints_closed.map(|closed| closed + self.bounds.checkpoint_interval);
-        Some(earliest.map_or(closes_at, |earliest| earliest.max(closes_at)))
+        let checkpoints = self.open.checkpoint_since.map(|since| since + self.bounds.age);
+        let checkpoints = checkpoints.map(|at| earliest.map_or(at, |earliest| earliest.max(at)));
+        let ledger = self.open.ledger_since.map(|since| since + self.bounds.age);
+        checkpoints.into_iter().chain(ledger).min()
     }
 
     /// Closes the open batch where its time has come.
@@ -234,7 +247,7 @@ impl Queue {
         }
         let records = open.records.records.len();
         self.usual = records.min(self.bounds.records);
-        if records == 0 {
+        if records == 0 && open.checkpoint_since.is_some() {
             self.checkpoints_closed = Some(now);
         }
         let batch = self
@@ -422,6 +435,19 @@ impl Queue {
     }
 
     fn take_record(&mut self, now: Instant, record: Record) -> Result<(), Refused> {
+        self.put_record(now, record)?;
+        self.close_full(now)
+    }
+
+    fn close_full(&mut self, now: Instant) -> Result<(), Refused> {
+        let Open { records, raw_bytes, .. } = &self.open;
+        if records.records.len() >= self.bounds.records || *raw_bytes >= self.bounds.raw_bytes {
+            return self.close(now);
+        }
+        Ok(())
+    }
+
+    fn put_record(&mut self, now: Instant, record: Record) -> Result<(), Refused> {
         let length = record.encoded_len();
         let most = match &record.kind {
             Some(record::Kind::Event(_)) => frame::MAX_RECORD_BYTES,
@@ -439,12 +465,45 @@ impl Queue {
         self.open.deaths |= matches!(record.kind, Some(record::Kind::Death(_)));
         self.open.raw_bytes += framed(length);
         self.open.records.records.push(record);
-        if self.open.records.records.len() >= self.bounds.records
-            || self.open.raw_bytes >= self.bounds.raw_bytes
-        {
-            return self.close(now);
-        }
         Ok(())
+    }
+
+    /// Takes deaths and entries of the ledger into one batch.
+    fn take_told(&mut self, now: Instant, told: Told) -> Result<(), Refused> {
+        let Told { records, ledger: entries, first } = told;
+        let bytes: usize = records.iter().map(|record| framed(record.encoded_len())).sum::<usize>()
+            + entries.iter().map(|entry| framed(entry.encoded_len())).sum::<usize>();
+        let is_large = self.open.raw_bytes + bytes > frame::MAX_RAW_BYTES - TOLD_SLACK;
+        let is_long = self.open.records.ledger.len() + entries.len() > BATCH_ENTRIES
+            || self.open.records.records.len() + records.len() > frame::MAX_RECORDS;
+        let mut refused = if is_large || is_long { self.close(now) } else { Ok(()) };
+        if first {
+            let before = std::mem::take(&mut self.open.records.ledger);
+            self.open.raw_bytes -= before.iter().map(|entry| framed(entry.encoded_len())).sum::<usize>();
+            self.open.records.ledger_first = true;
+        }
+        for entry in entries {
+            self.open.ledger_since.get_or_insert(now);
+            self.put_entry(entry, first);
+        }
+        for record in records {
+            refused = refused.and(self.put_record(now, record));
+        }
+        refused.and(self.close_full(now))
+    }
+
+    /// The last of a pod stands for those before it. `first`: there is none before it.
+    fn put_entry(&mut self, entry: LedgerEntry, first: bool) {
+        let Open { records, raw_bytes, .. } = &mut self.open;
+        *raw_bytes += framed(entry.encoded_len());
+        let mut known = records.ledger.iter_mut().filter(|_| !first);
+        match known.find(|known| known.pod_uid == entry.pod_uid) {
+            Some(known) => {
+                *raw_bytes -= framed(known.encoded_len());
+                *known = entry;
+            }
+            None => records.ledger.push(entry),
+        }
     }
 
     fn take_checkpoint(&mut self, now: Instant, checkpoint: Checkpoint) -> Result<(), Refused> {
@@ -477,7 +536,7 @@ impl Queue {
 
 impl Open {
     fn is_empty(&self) -> bool {
-        self.since.is_none() && self.checkpoint_since.is_none()
+        self.since.is_none() && self.checkpoint_since.is_none() && self.ledger_since.is_none()
     }
 }
 

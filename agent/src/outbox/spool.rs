@@ -12,11 +12,11 @@ use nodetap_wire::time::now_ns;
 use nodetap_wire::{Batch, HeldWatch, Record, record};
 use tokio::time::{Instant, timeout};
 
-use super::Taken;
 use super::disk::{self, Answer, Command, Failure, Handle, Left};
 use super::held::{Disk, Load, Spill};
 use super::metrics::{DamageKind, DropReason, ErrorReason, Metrics};
 use super::queue::{Acknowledged, Bounds, NotSent, Outgoing, Queue, Refused};
+use super::{Taken, Told};
 
 /// Between two attempts on a disk that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -71,6 +71,8 @@ pub struct Spool {
     full_since: Option<Instant>,
     /// Facts of pods found no room: all of them are to be told again.
     facts_dropped: bool,
+    /// Entries of the ledger found none.
+    ledger_dropped: bool,
 }
 
 /// A batch that the disk did not give.
@@ -114,6 +116,7 @@ impl Spool {
             said: None,
             full_since: None,
             facts_dropped: false,
+            ledger_dropped: false,
         };
         spool.queue.set_away(true);
         match &mut spool.disk {
@@ -137,9 +140,13 @@ impl Spool {
 
     /// Takes one. A death that not even the reserve has room for is dropped; events are not to be taken then.
     pub fn take(&mut self, taken: Taken) {
+        let taken = match taken {
+            Taken::Told(told) => return self.take_told(told),
+            taken => taken,
+        };
         let kind = match &taken {
             Taken::Record(Record { kind }) => kind.as_ref(),
-            Taken::Checkpoint(_) | Taken::Mark(_) => None,
+            Taken::Checkpoint(_) | Taken::Mark(_) | Taken::Told(_) => None,
         };
         match kind {
             Some(record::Kind::Death(_)) if !self.queue.has_room_for_deaths() => {
@@ -155,6 +162,26 @@ impl Spool {
         }
         let refused = self.queue.take(now(), taken);
         self.refused(refused);
+    }
+
+    /// Entries that find no room go with the deaths beside them, which are counted.
+    fn take_told(&mut self, told: Told) {
+        let has_room = match told.records.len() {
+            0 => self.queue.has_room(),
+            _ => self.queue.has_room_for_deaths(),
+        };
+        if !has_room {
+            self.ledger_dropped |= !told.ledger.is_empty();
+            self.metrics.gone(DropReason::full, told.records.len() as u64);
+            return;
+        }
+        let refused = self.queue.take(now(), Taken::Told(told));
+        self.refused(refused);
+    }
+
+    /// Whether entries of the ledger were dropped since this was last asked, and there is room for all of it now.
+    pub fn take_ledger_dropped(&mut self) -> bool {
+        self.queue.has_room() && std::mem::take(&mut self.ledger_dropped)
     }
 
     /// Whether facts of pods were dropped since this was last asked, and there is room for them now.
@@ -368,8 +395,10 @@ impl Spool {
         full
     }
 
-    fn refused(&self, refused: Result<(), Refused>) {
+    fn refused(&mut self, refused: Result<(), Refused>) {
         if let Err(error) = refused {
+            // What went with it is not known, and is told again where it is of use.
+            self.ledger_dropped |= matches!(error, Refused::Unpackable(..));
             self.metrics.count(&error);
             tracing::warn!(%error, "a record is not sent");
         }

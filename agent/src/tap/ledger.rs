@@ -16,6 +16,7 @@ use crate::tap::pods::{ContainerStatus, Pod};
 use container::{Changed, Container};
 
 mod container;
+pub mod entry;
 
 /// A pod that is gone may still be shown by a source that lags, so its end is judged this much later.
 const SETTLES_NS: i64 = 60 * 1_000_000_000;
@@ -48,6 +49,8 @@ pub struct Ledger {
     restored: bool,
     /// Grows with what is to be remembered over a restart of the agent.
     revision: u64,
+    /// What grew it: uids of pods, and an empty one for what is of no pod. `None`: nobody asks.
+    changed: Option<BTreeSet<String>>,
     /// Reported, but not known to have arrived when this ledger was saved.
     untold: Vec<ContainerDied>,
 }
@@ -171,6 +174,7 @@ impl Ledger {
             logs: HashMap::new(),
             restored: false,
             revision: 0,
+            changed: None,
             untold: Vec::new(),
         }
     }
@@ -193,7 +197,8 @@ impl Ledger {
         if saved != node {
             return Err(NotALedger::Node { saved, node });
         }
-        let mut ledger = Self { node, began_ns, primed, pods, logs, restored: true, revision: 0, untold };
+        let began = Self::new(node, began_ns);
+        let mut ledger = Self { primed, pods, logs, restored: true, untold, ..began };
         for followed in ledger.pods.values_mut() {
             followed.containers.values_mut().for_each(Container::restore);
         }
@@ -210,6 +215,21 @@ impl Ledger {
         self.revision
     }
 
+    /// Whether it goes on from what an agent before this one knew, and nothing was seen since.
+    pub fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// Something of a pod is to be remembered; of none: of the node.
+    fn touch(&mut self, uid: &str) {
+        self.revision += 1;
+        if let Some(changed) = &mut self.changed
+            && !changed.contains(uid)
+        {
+            changed.insert(uid.to_owned());
+        }
+    }
+
     /// Takes one state of one pod.
     pub fn observe(&mut self, pod: &Pod, seen: Seen) -> Told {
         let uid = pod.uid();
@@ -218,15 +238,13 @@ impl Ledger {
             return told;
         }
         let from_birth = self.primed && pod.created_ns().is_none_or(|created| created >= self.began_ns);
-        if !self.pods.contains_key(uid) {
+        let mut touched = !self.pods.contains_key(uid);
+        if touched {
             let followed = Followed { namespace: pod.metadata.namespace.clone(), ..Followed::default() };
             self.pods.insert(uid.to_owned(), followed);
-            self.revision += 1;
         }
         let Some(followed) = self.pods.get_mut(uid) else { return told };
-        if followed.gone.take().is_some() {
-            self.revision += 1;
-        }
+        touched |= followed.gone.take().is_some();
         // A ledger that an older version saved has none.
         if followed.namespace.is_empty() {
             followed.namespace.clone_from(&pod.metadata.namespace);
@@ -246,7 +264,7 @@ impl Ledger {
             let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
             let mut changed =
                 container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
-            self.revision += u64::from(changed.remember);
+            touched |= changed.remember;
             told.missed += changed.missed;
             // One that completed rests for as long as its pod lives, and runs again where the pod's sandbox is made anew.
             if kind == ContainerKind::Init {
@@ -259,6 +277,9 @@ impl Ledger {
             for end in changed.ends {
                 told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));
             }
+        }
+        if touched {
+            self.touch(uid);
         }
         told
     }
@@ -278,14 +299,16 @@ impl Ledger {
 
     /// Ends a snapshot: what it did not show is gone.
     pub fn end_snapshot(&mut self, present: &HashSet<String>, now_ns: i64) {
-        self.revision += u64::from(!self.primed);
+        if !self.primed {
+            self.touch("");
+        }
         self.primed = true;
         self.restored = false;
-        for (uid, followed) in &mut self.pods {
-            if !present.contains(uid) && followed.gone.is_none() {
-                self.revision += 1;
-                followed.gone = Some(Gone { since_ns: now_ns, judged: false });
-            }
+        let missing =
+            |(uid, followed): &(&String, &Followed)| !present.contains(*uid) && followed.gone.is_none();
+        let gone: Vec<String> = self.pods.iter().filter(missing).map(|(uid, _)| uid.clone()).collect();
+        for uid in gone {
+            self.gone(&uid, now_ns);
         }
     }
 
@@ -294,8 +317,8 @@ impl Ledger {
         if let Some(followed) = self.pods.get_mut(uid)
             && followed.gone.is_none()
         {
-            self.revision += 1;
             followed.gone = Some(Gone { since_ns: now_ns, judged: false });
+            self.touch(uid);
         }
     }
 
@@ -303,13 +326,14 @@ impl Ledger {
     /// whose end nobody saw. Forgets what is long gone.
     pub fn settle(&mut self, now_ns: i64) -> Vec<Unseen> {
         let mut unseen = Vec::new();
-        for followed in self.pods.values_mut() {
+        let mut touched = Vec::new();
+        for (uid, followed) in &mut self.pods {
             if let Some(gone) = &mut followed.gone
                 && !gone.judged
                 && now_ns.saturating_sub(gone.since_ns) >= SETTLES_NS
             {
                 gone.judged = true;
-                self.revision += 1;
+                touched.push(uid.clone());
                 let ended = followed.containers.iter().filter(|(_, container)| container.is_given_up());
                 unseen.extend(ended.map(|(name, _)| Unseen {
                     namespace: followed.namespace.clone(),
@@ -325,15 +349,15 @@ impl Ledger {
             oldest = oldest.max(gone.get(gone.len() - GONE_PODS).copied().unwrap_or(oldest));
         }
         let logs = &mut self.logs;
-        let before = self.pods.len();
         self.pods.retain(|uid, followed| {
             let keep = followed.gone.is_none_or(|gone| !gone.judged || gone.since_ns > oldest);
             if !keep {
                 logs.remove(uid);
+                touched.push(uid.clone());
             }
             keep
         });
-        self.revision += (before - self.pods.len()) as u64;
+        touched.iter().for_each(|uid| self.touch(uid));
         unseen
     }
 
@@ -347,14 +371,17 @@ impl Ledger {
                 return;
             }
         }
-        let containers = self.logs.entry(seen.pod_uid).or_default();
+        let containers = self.logs.entry(seen.pod_uid.clone()).or_default();
         if containers.len() >= CONTAINERS && !containers.contains_key(&seen.container) {
             return;
         }
         let ordinals = containers.entry(seen.container).or_default();
-        self.revision += u64::from(ordinals.insert(seen.ordinal));
+        let is_new = ordinals.insert(seen.ordinal);
         if ordinals.len() > LOG_ORDINALS {
             ordinals.pop_first();
+        }
+        if is_new {
+            self.touch(&seen.pod_uid);
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Metrics {
     ledger_save_failures: Counter,
     ledger_set_aside: Family<MissingLabels, Counter>,
     ledger_bytes: Gauge<i64, AtomicI64>,
+    ledger_seeds: Family<SeedLabels, Counter>,
+    ledger_told: Counter,
 }
 
 /// Where the tap takes the state of pods from.
@@ -95,6 +97,24 @@ pub enum Outcome {
     garbage,
 }
 
+/// Where the ledger of a process comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Seed {
+    /// This node's disk.
+    disk,
+    /// What the aggregator remembers.
+    aggregator,
+    /// The same, of which some is lost.
+    partial,
+    /// Nowhere: the aggregator remembers nothing of this node.
+    nothing,
+    /// Nowhere: the aggregator did not answer in time.
+    unanswered,
+    /// Nowhere: the aggregator is of an older version.
+    unsupported,
+}
+
 /// A container that waits in back-off, by the labels of kube-state-metrics.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct BackOffLabels {
@@ -133,6 +153,11 @@ struct DeathLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MissingLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SeedLabels {
+    origin: Seed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -197,6 +222,8 @@ impl Metrics {
             ledger_save_failures,
             ledger_set_aside,
             ledger_bytes,
+            ledger_seeds,
+            ledger_told,
             // Registered with what the watches ask.
             requests: _,
         } = self.clone();
@@ -268,8 +295,18 @@ impl Metrics {
         registry.register("ledger_save_failures", "Times it could not be saved", ledger_save_failures);
         registry.register(
             "ledger_set_aside",
-            "Ledgers found on disk that could not be gone on from, by reason",
+            "Ledgers found on disk, and entries that the aggregator remembered, that could not be gone on from, by reason",
             ledger_set_aside,
+        );
+        registry.register(
+            "ledger_origins",
+            "Starts of the ledger, by where it went on from: disk, aggregator, partial, nothing, unanswered, unsupported",
+            ledger_seeds,
+        );
+        registry.register(
+            "ledger_entries_told",
+            "Entries of the ledger told to the aggregator, one for each pod that changed",
+            ledger_told,
         );
         registry.register("ledger_bytes", "Size of the ledger on disk; 0: not saved yet", ledger_bytes);
         for name in [SourceName::kubelet, SourceName::pod_watch] {
@@ -398,6 +435,14 @@ impl Metrics {
 
     pub(super) fn ledger_set_aside(&self, reason: &'static str) {
         self.ledger_set_aside.get_or_create(&MissingLabels { reason }).inc();
+    }
+
+    pub(super) fn seeded(&self, origin: Seed) {
+        self.ledger_seeds.get_or_create(&SeedLabels { origin }).inc();
+    }
+
+    pub(super) fn ledger_told(&self, entries: usize) {
+        self.ledger_told.inc_by(entries as u64);
     }
 
     pub(super) fn pod_log_folder(&self, there: bool) {

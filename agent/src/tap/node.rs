@@ -18,6 +18,7 @@ use super::api_log::ApiLog;
 use super::held::Held;
 use super::ledger::{Ledger, LogSeen, Seen};
 use super::logs::{self, Log, Missing};
+use super::memory::Memory;
 use super::metrics::{BackOffLabels, Metrics, SourceName};
 use super::pods::Pod;
 use super::redact::named::Named;
@@ -64,6 +65,8 @@ pub struct Node {
     redactor: Arc<Redactor>,
     ledger: Ledger,
     saver: Option<Saver>,
+    /// `None`: the aggregator is told nothing of the ledger.
+    memory: Option<Memory>,
     held: Held,
     /// `None`: the API server is not asked for logs.
     api_log: Option<ApiLog>,
@@ -113,8 +116,8 @@ impl Node {
     /// Where redaction cannot be set up.
     pub fn new(
         settings: Settings,
-        ledger: Ledger,
-        saver: Option<Saver>,
+        (ledger, saver, memory): (Ledger, Option<Saver>, Option<Memory>),
+        held: Held,
         intake: Intake,
         metrics: Metrics,
         api_log: Option<ApiLog>,
@@ -126,7 +129,8 @@ impl Node {
             counted: false,
             ledger,
             saver,
-            held: Held::default(),
+            memory,
+            held,
             api_log,
             intake,
             metrics,
@@ -139,11 +143,6 @@ impl Node {
             hashes: HashMap::new(),
             tells_again: false,
         })
-    }
-
-    /// Where the logs of containers that end are to be put.
-    pub fn held(&self) -> Held {
-        self.held.clone()
     }
 
     /// Takes all pods of the node: what is not among them is gone.
@@ -246,17 +245,56 @@ impl Node {
             let waiting = self.api_log.iter().flat_map(ApiLog::waiting);
             saver.keep(&self.ledger, &deaths, waiting).await;
         }
-        for death in deaths {
+        for death in &deaths {
             self.metrics.death(match death.source() {
                 Source::LogOrdinal => SourceName::log_ordinal,
                 Source::PodWatch => SourceName::pod_watch,
                 _ => SourceName::kubelet,
             });
-            self.hand_over(record::Kind::Death(death.into())).await?;
         }
+        self.tell(deaths).await?;
         match &mut self.saver {
             Some(saver) => saver.mark(&self.intake).await,
             None => Ok(()),
+        }
+    }
+
+    /// Hands over deaths, and what the ledger knows with them.
+    async fn tell(&mut self, deaths: Vec<ContainerDied>) -> Result<(), Closed> {
+        let Some(memory) = &mut self.memory else {
+            for death in deaths {
+                self.hand_over(record::Kind::Death(death.into())).await?;
+            }
+            return Ok(());
+        };
+        let waiting: Vec<&ContainerDied> = self.api_log.iter().flat_map(ApiLog::waiting).collect();
+        for told in memory.tell(&mut self.ledger, deaths, &waiting) {
+            self.intake.take(Taken::Told(told)).await?;
+        }
+        Ok(())
+    }
+
+    /// When the aggregator is to be told of the ledger.
+    pub fn memory_due(&self) -> Option<Instant> {
+        Some(self.memory.as_ref()?.due(&self.ledger))
+    }
+
+    /// Tells the aggregator what changed in the ledger.
+    ///
+    /// # Errors
+    /// Where the outbox has ended.
+    pub async fn remember(&mut self) -> Result<(), Closed> {
+        if self.outgoing.is_empty() {
+            return self.tell(Vec::new()).await;
+        }
+        // They are called reported already.
+        self.flush().await
+    }
+
+    /// The aggregator may have forgotten the ledger, or it has.
+    pub fn forgotten(&mut self, certainly: bool) {
+        if let Some(memory) = &mut self.memory {
+            if certainly { memory.forgotten() } else { memory.sign() }
         }
     }
 

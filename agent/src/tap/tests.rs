@@ -29,6 +29,15 @@ impl Tapped {
         ca: Option<PathBuf>,
         set: impl FnOnce(&mut Config),
     ) -> Self {
+        Self::start_told(cluster, ca, set, None).await
+    }
+
+    async fn start_told(
+        cluster: SimulatedCluster,
+        ca: Option<PathBuf>,
+        set: impl FnOnce(&mut Config),
+        memory: Option<memory::Ends>,
+    ) -> Self {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let node = cluster.nodes()[0].clone();
         let access = KubernetesAccess::new(Some(&node.kubeconfig)).await.unwrap();
@@ -50,7 +59,7 @@ impl Tapped {
         let (forget, forgotten) = watch::channel(0);
         let (lose, lost) = watch::channel(0);
         let again = Again { forgotten, lost, within: Duration::ZERO };
-        tokio::spawn(run(config, access, intake, again, metrics.clone(), cancel.clone()));
+        tokio::spawn(run(config, access, intake, (again, memory), metrics.clone(), cancel.clone()));
         Self { cluster, taken, metrics, forget, lose, cancel }
     }
 
@@ -157,6 +166,75 @@ async fn an_agent_that_starts_again_repeats_no_death_that_is_safe_and_tells_the_
     let mut tapped = Tapped::start_with(cluster, None, keep).await;
     let death = tapped.death().await;
     assert_eq!((death.exit_code, death.ordinal, death.missed_before), (Some(8), 1, 0));
+    tapped.cancel.cancel();
+}
+
+/// What an aggregator would remember of what is taken, with the deaths in it.
+#[derive(Default)]
+struct Remembering {
+    entries: std::collections::BTreeMap<String, nodetap_wire::LedgerEntry>,
+    deaths: Vec<(u32, u32)>,
+}
+
+impl Remembering {
+    async fn until(&mut self, tapped: &mut Tapped, so: impl Fn(&Self) -> bool) {
+        while !so(self) {
+            let Taken::Told(told) = tapped.taken.recv().await.unwrap() else { continue };
+            if told.first {
+                self.entries.clear();
+            }
+            self.entries.extend(told.ledger.into_iter().map(|entry| (entry.pod_uid.clone(), entry)));
+            for record in told.records {
+                if let Some(record::Kind::Death(death)) = record.kind {
+                    self.deaths.push((death.ordinal, death.missed_before));
+                }
+            }
+        }
+    }
+
+    /// An agent without a disk, which is answered so.
+    async fn start(&self, cluster: SimulatedCluster) -> (Tapped, watch::Sender<u64>) {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let again = watch::Sender::new(0);
+        let ends = memory::Ends { answer: answered, again: again.subscribe() };
+        let entries = self.entries.values().cloned().collect();
+        answer.send(memory::Answer::Remembered { entries, partial: false }).unwrap();
+        // Without log files nothing tells of what nobody saw but the counts.
+        let without_logs = |config: &mut Config| config.pod_logs = "/nowhere/pods".into();
+        (Tapped::start_told(cluster, None, without_logs, Some(ends)).await, again)
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_a_disk_goes_on_from_what_the_aggregator_remembers() {
+    let cluster = cluster().await;
+    let web_0 = web(&cluster, "web-0");
+    let mut remembering = Remembering::default();
+    let (mut tapped, _again) = remembering.start(cluster).await;
+    // The pod is known, and all of the ledger told.
+    remembering.until(&mut tapped, |remembering| remembering.entries.len() > 1).await;
+    let crash = |cluster: &SimulatedCluster, ending: &Ending| {
+        let lives = cluster.lives();
+        lives.end(&web_0, "app", ending).unwrap();
+        lives.back_off(&web_0, "app", BackOff::Waiting).unwrap();
+        lives.start(&web_0, "app").unwrap();
+    };
+    crash(&tapped.cluster, &Ending::exit(7, "one"));
+    remembering.until(&mut tapped, |remembering| !remembering.deaths.is_empty()).await;
+    assert_eq!(remembering.deaths, [(0, 0)]);
+    tapped.cancel.cancel();
+    // Three more while none runs, of which the kubelet shows the last.
+    for number in 0..3 {
+        crash(&tapped.cluster, &Ending::exit(10 + number, "more"));
+    }
+    let Tapped { cluster, .. } = tapped;
+    let (mut tapped, again) = remembering.start(cluster).await;
+    remembering.until(&mut tapped, |remembering| remembering.deaths.len() > 1).await;
+    assert_eq!(remembering.deaths, [(0, 0), (3, 2)], "1 and 2 are counted, 0 is not told again");
+    // The aggregator has lost it.
+    remembering.entries.clear();
+    again.send_modify(|times| *times += 1);
+    remembering.until(&mut tapped, |remembering| remembering.entries.len() > 1).await;
     tapped.cancel.cancel();
 }
 

@@ -155,7 +155,7 @@ impl Bench {
                 other => panic!("{other:?}"),
             },
             Taken::Checkpoint(checkpoint) => Out::Checkpoint(checkpoint.resource_version, checkpoint.epoch),
-            Taken::Mark(mark) => panic!("{mark:?}"),
+            other @ (Taken::Mark(_) | Taken::Told(_)) => panic!("{other:?}"),
         }
     }
 

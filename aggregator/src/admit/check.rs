@@ -8,7 +8,7 @@ use nodetap_wire::event::{Event, EventError, Outline};
 use nodetap_wire::{Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Records, frame, record};
 
 use crate::assign::plan::{Holdings, Verdict};
-use crate::journal::Taken;
+use crate::journal::{LedgerChanges, Taken};
 
 /// Who sent a batch.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,11 @@ pub fn batch(sender: Sender<'_>, holdings: &Holdings, batch: Records) -> Checked
         }
     });
     checked.taken.records = records;
+    if batch.ledger_first || !batch.ledger.is_empty() {
+        // It carries no node either: the journal has it under the sender's alone.
+        let (first, entries) = (batch.ledger_first, batch.ledger);
+        checked.taken.ledger = Some(LedgerChanges { first, entries, ..LedgerChanges::default() });
+    }
     for checkpoint in batch.checkpoints {
         match judge(sender, holdings, &checkpoint) {
             Verdict::Accepted => checked.taken.checkpoints.push(checkpoint),

@@ -27,6 +27,12 @@ pub struct Metrics {
     pub refused_records: Family<RecordLabels, Counter>,
     /// Checkpoints that were left out of their batch.
     pub refused_checkpoints: Family<CheckpointLabels, Counter>,
+    /// Agents that came without a ledger, by what was remembered of it.
+    pub ledgers_recalled: Family<RecalledLabels, Counter>,
+    /// Entries of ledgers for which there was no room.
+    pub ledger_entries_refused: Counter,
+    /// Times all of a ledger was asked for, because nothing was remembered of it.
+    pub ledgers_asked_again: Counter,
     /// Batches taken.
     pub batches: Counter,
     /// Records taken, those that the journal has already among them.
@@ -157,6 +163,25 @@ pub enum CheckpointReason {
     not_holder,
 }
 
+/// Label of [`Metrics::ledgers_recalled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RecalledLabels {
+    /// How much.
+    pub outcome: Recalled,
+}
+
+/// How much was remembered of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the label's values")]
+pub enum Recalled {
+    /// All that its agent had told.
+    whole,
+    /// Some of it had found no room.
+    partial,
+    /// The node is new, or what was known of it is lost or old.
+    nothing,
+}
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -199,6 +224,21 @@ impl Metrics {
             self.refused_checkpoints.clone(),
         );
         registry.register(
+            "nodetap_ledgers_recalled",
+            "Agents that came without a ledger of deaths, by how much was remembered of it",
+            self.ledgers_recalled.clone(),
+        );
+        registry.register(
+            "nodetap_ledger_entries_refused",
+            "Entries of agents' ledgers for which there was no room",
+            self.ledger_entries_refused.clone(),
+        );
+        registry.register(
+            "nodetap_ledgers_asked_again",
+            "Times all of an agent's ledger was asked for, because nothing was remembered of it",
+            self.ledgers_asked_again.clone(),
+        );
+        registry.register(
             "nodetap_batches_taken",
             "Batches of agents that became durable",
             self.batches.clone(),
@@ -233,6 +273,11 @@ impl Metrics {
     /// Counts a connection that did not come to a stream.
     pub fn refuse(&self, reason: ConnectionReason) {
         self.refused_connections.get_or_create_owned(&ConnectionLabels { reason }).inc();
+    }
+
+    /// Counts an agent that came without a ledger.
+    pub(super) fn recalled(&self, outcome: Recalled) {
+        self.ledgers_recalled.get_or_create_owned(&RecalledLabels { outcome }).inc();
     }
 
     /// Counts a stream among those that wait, until what this answers with is dropped.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
 use nodetap_wire::{
-    Ack, Assignment, Batch, Change, Durable, FromAgent, Hello, Negotiate, Reach, Record, ToAgent, frame,
-    from_agent, record, to_agent,
+    Ack, Assignment, Batch, Change, Durable, FromAgent, Hello, LedgerOrigin, Negotiate, Reach, Record,
+    RememberAgain, Remembered, ToAgent, frame, from_agent, ledger, record, to_agent,
 };
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,15 +20,22 @@ use super::check::{self, Sender};
 use super::connection::Peer;
 use super::generated::link_server::Link;
 use super::metrics::{
-    CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, RecordLabels, RecordReason,
-    Waits,
+    CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, Recalled, RecordLabels,
+    RecordReason, Waits,
 };
+use super::turns::{Turn, Turns};
 use crate::assign::{Assigner, Membership, Said, cordons};
 use crate::journal::lost::Lost;
-use crate::journal::{Journal, JournalError, Position};
+use crate::journal::{
+    Appended as Journalled, Journal, JournalError, LedgerChanges, LedgerKept, Position, RememberedLedger,
+    Taken,
+};
 
 /// For the first frame; an agent sends it with its request.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the stream before to end, which was told to; one that does not is not waited for, and the agent comes again.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Batches of one stream between decoding and durable: so many go into one commit of the journal.
 const APPENDS: usize = 8;
@@ -51,6 +58,7 @@ pub(super) struct Admission<J> {
     pub(super) assigner: Assigner,
     pub(super) metrics: Metrics,
     pub(super) streams: AtomicU64,
+    pub(super) turns: Turns,
     /// In bytes. Fair: who waits first is next.
     pub(super) room: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
@@ -70,6 +78,10 @@ struct Session<J> {
     lost: watch::Receiver<Lost>,
     /// How many of its losses the agent has heard of.
     losses: u64,
+    instance: String,
+    turn: Turn,
+    /// All of the ledger was asked for, and has not come.
+    asked_again: bool,
 }
 
 /// A batch that is not decoded yet, because there is no room.
@@ -90,8 +102,8 @@ struct End {
 struct Appended {
     sequence: u64,
     records: u64,
-    /// The journal's last position with it.
-    result: Result<Position, JournalError>,
+    /// As the journal has it.
+    result: Result<Journalled, JournalError>,
 }
 
 type Appends = FuturesOrdered<Pin<Box<dyn Future<Output = Appended> + Send>>>;
@@ -123,7 +135,7 @@ impl<J: Journal> Link for Admission<J> {
         // Looked at and let go of: what is told now may change it.
         let known = *lost.borrow_and_update();
         let losses = self.compare(hello.acknowledged.unwrap_or_default(), known);
-        let formerly = hello.formerly.clone();
+        let (formerly, ledger) = (hello.formerly.clone(), hello.ledger());
         let member = self.assigner.join(&peer.node, stream, hello).await;
         let mut member = member.map_err(|error| Status::unavailable(error.to_string()))?;
         // Its process before this one held a watch, and so it may have events from then. An epoch that was never given says nothing.
@@ -133,6 +145,7 @@ impl<J: Journal> Link for Admission<J> {
             address = %peer.address,
             version,
             instance,
+            ?ledger,
             "agent connected"
         );
         let session = Session {
@@ -145,11 +158,14 @@ impl<J: Journal> Link for Admission<J> {
             last_sequence: None,
             lost,
             losses,
+            instance,
+            turn: self.turns.begin(&peer.node),
+            asked_again: false,
             peer,
         };
         let (outgoing, mut frames) = mpsc::channel(OUTGOING);
         let span = tracing::info_span!("agent", node = %session.peer.node);
-        tokio::spawn(session.run(incoming, outgoing).instrument(span));
+        tokio::spawn(session.run(ledger, incoming, outgoing).instrument(span));
         let frames = futures_util::stream::poll_fn(move |context| frames.poll_recv(context));
         Ok(Response::new(Box::pin(frames)))
     }
@@ -199,11 +215,18 @@ async fn first(
 impl<J: Journal> Session<J> {
     async fn run(
         mut self,
+        ledger: LedgerOrigin,
         mut incoming: Streaming<FromAgent>,
         outgoing: mpsc::Sender<Result<ToAgent, Status>>,
     ) {
         self.metrics.agents.inc();
-        let end = self.serve(&mut incoming, &outgoing).await;
+        let stop = self.stop.clone();
+        let begun = stop.run_until_cancelled(self.begin(ledger, &outgoing)).await;
+        let end = match begun {
+            Some(Err(end)) => end,
+            // Where it stops, it says so.
+            Some(Ok(())) | None => self.serve(&mut incoming, &outgoing).await,
+        };
         self.metrics.agents.dec();
         self.metrics.end(end.reason);
         let said = end.status.as_ref().map(|status| status.message().to_owned());
@@ -211,6 +234,50 @@ impl<J: Journal> Session<J> {
         if let Some(status) = end.status {
             // The agent may not be reading; then the connection's keep-alive ends it.
             let _ = outgoing.try_send(Err(status));
+        }
+    }
+
+    /// Tells what is remembered of the agent's ledger to one that has none, and forgets it of one that tells nothing of its own.
+    async fn begin(
+        &mut self,
+        ledger: LedgerOrigin,
+        outgoing: &mpsc::Sender<Result<ToAgent, Status>>,
+    ) -> Result<(), End> {
+        let node = self.peer.node.to_string();
+        match ledger {
+            LedgerOrigin::Own => Ok(()),
+            LedgerOrigin::AskedFor => {
+                let alone = tokio::time::timeout(ALONE_TIMEOUT, self.turn.alone()).await;
+                alone.map_err(|_| {
+                    let status = Status::unavailable("the stream before this one has not ended");
+                    End::say(EndReason::replaced, status)
+                })?;
+                let remembered = self.journal.ledger(&node).await.map_err(|error| {
+                    tracing::warn!(%error, "what is remembered of the agent's ledger cannot be read; the agent asks again");
+                    End::say(EndReason::journal, Status::unavailable(error.to_string()))
+                })?;
+                let RememberedLedger { entries, partial } = &remembered;
+                self.metrics.recalled(match (entries.is_empty(), partial) {
+                    (true, _) => Recalled::nothing,
+                    (false, true) => Recalled::partial,
+                    (false, false) => Recalled::whole,
+                });
+                tracing::info!(entries = entries.len(), partial, "the agent's ledger is given back to it");
+                for part in parts(remembered) {
+                    let frame = Some(to_agent::Frame::Remembered(part));
+                    let sent = outgoing.send(Ok(ToAgent { frame })).await;
+                    sent.map_err(|_| End { reason: EndReason::closed, status: None })?;
+                }
+                Ok(())
+            }
+            LedgerOrigin::Unspecified if self.journal.remembers(&node) => {
+                let ledger = Some(LedgerChanges { first: true, ..LedgerChanges::default() });
+                let forgotten = self.journal.append(Taken { node, ledger, ..Taken::default() }).await;
+                forgotten
+                    .map(drop)
+                    .map_err(|error| End::say(EndReason::journal, Status::unavailable(error.to_string())))
+            }
+            LedgerOrigin::Unspecified => Ok(()),
         }
     }
 
@@ -226,6 +293,7 @@ impl<J: Journal> Session<J> {
         let mut negotiate = false;
         let mut question: Option<u64> = None;
         let mut durable = Position::default();
+        let mut remember_again = false;
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -248,7 +316,8 @@ impl<J: Journal> Session<J> {
                 }
                 Ok(()) = self.lost.changed() => {}
                 permit = outgoing.reserve(),
-                    if assign.is_some() || acknowledge.is_some() || negotiate || question.is_some() || self.has_losses() => {
+                    if assign.is_some() || acknowledge.is_some() || negotiate || question.is_some()
+                        || remember_again || self.has_losses() => {
                     let Ok(permit) = permit else { return End { reason: EndReason::closed, status: None } };
                     let frame = match assign.take() {
                         Some(assignment) => Some(to_agent::Frame::Assignment(assignment)),
@@ -256,6 +325,9 @@ impl<J: Journal> Session<J> {
                         None if self.has_losses() => Some(to_agent::Frame::Lost(self.tell_losses())),
                         None if std::mem::take(&mut negotiate) => {
                             Some(to_agent::Frame::Negotiate(Negotiate {}))
+                        }
+                        None if std::mem::take(&mut remember_again) => {
+                            Some(to_agent::Frame::RememberAgain(RememberAgain {}))
                         }
                         None if question.is_some() => {
                             question.take().map(|number| to_agent::Frame::Reach(Reach { number }))
@@ -272,9 +344,10 @@ impl<J: Journal> Session<J> {
                     // One acknowledgement for all that became durable together.
                     while let Some(appended) = next {
                         match self.appended(appended) {
-                            Ok((sequence, head)) => {
+                            Ok((sequence, head, again)) => {
                                 acknowledge = Some(sequence);
                                 durable = durable.max(head);
+                                remember_again |= again;
                             }
                             Err(end) => return end,
                         }
@@ -371,16 +444,21 @@ impl<J: Journal> Session<J> {
         let checked = check::batch(sender, &self.assigner.holdings(), records);
         self.count(sequence, &checked);
         let journal = self.journal.clone();
-        let taken = checked.taken;
+        let mut taken = checked.taken;
+        if let Some(changes) = &mut taken.ledger {
+            changes.instance.clone_from(&self.instance);
+            changes.sequence = sequence;
+            self.asked_again &= !changes.first;
+        }
         for (node, is_cordoned) in taken.records.iter().filter_map(cordoned) {
             self.member.hint(Said::Cordoned(node.to_owned(), is_cordoned));
         }
         let records = taken.records.len() as u64;
         appends.push_back(Box::pin(async move {
-            let nothing = taken.records.is_empty() && taken.checkpoints.is_empty();
+            let nothing = taken.records.is_empty() && taken.checkpoints.is_empty() && taken.ledger.is_none();
             let result = match nothing {
-                true => Ok(Position::default()),
-                false => journal.append(taken).await.map(|appended| appended.head),
+                true => Ok(Journalled::default()),
+                false => journal.append(taken).await,
             };
             drop(room);
             Appended { sequence, records, result }
@@ -408,12 +486,27 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    fn appended(&self, appended: Appended) -> Result<(u64, Position), End> {
+    /// The sequence to acknowledge, the journal's last position with it, and whether all of the ledger is to be asked for.
+    fn appended(&mut self, appended: Appended) -> Result<(u64, Position, bool), End> {
         match appended.result {
-            Ok(head) => {
+            Ok(Journalled { head, ledger: LedgerKept { without_base, refused }, .. }) => {
                 self.metrics.batches.inc();
                 self.metrics.records.inc_by(appended.records);
-                Ok((appended.sequence, head))
+                if refused > 0 {
+                    self.metrics.ledger_entries_refused.inc_by(refused as u64);
+                    tracing::warn!(
+                        sequence = appended.sequence,
+                        entries = refused,
+                        "no room to remember more of the agent's ledger: an agent that starts without its own counts less"
+                    );
+                }
+                let again = without_base && !self.asked_again;
+                self.asked_again |= without_base;
+                if again {
+                    self.metrics.ledgers_asked_again.inc();
+                    tracing::info!("nothing is remembered of the agent's ledger: all of it is asked for");
+                }
+                Ok((appended.sequence, head, again))
             }
             Err(error) => {
                 tracing::warn!(sequence = appended.sequence, %error, "batch not durable; the agent sends it again");
@@ -423,6 +516,28 @@ impl<J: Journal> Session<J> {
             }
         }
     }
+}
+
+/// What is remembered of a ledger as frames, of which the last says that it is.
+fn parts(remembered: RememberedLedger) -> Vec<Remembered> {
+    let RememberedLedger { entries, partial } = remembered;
+    let mut parts = vec![Remembered::default()];
+    let mut bytes = 0;
+    for entry in entries {
+        bytes += entry.state.len();
+        match parts.last_mut() {
+            Some(part) if part.ledger.is_empty() || bytes <= ledger::FRAME_BYTES => part.ledger.push(entry),
+            _ => {
+                bytes = entry.state.len();
+                parts.push(Remembered { ledger: vec![entry], ..Remembered::default() });
+            }
+        }
+    }
+    if let Some(last) = parts.last_mut() {
+        last.complete = true;
+        last.partial = partial;
+    }
+    parts
 }
 
 /// What is said of a node when `kubectl cordon` or `uncordon` was called: nobody need be asked for it.
@@ -468,5 +583,6 @@ pub(super) fn admission<J: Journal>(
     stop: CancellationToken,
 ) -> Arc<Admission<J>> {
     let room = Arc::new(Semaphore::new(DECODED_BYTES));
-    Arc::new(Admission { journal, assigner, metrics, streams: AtomicU64::new(0), room, stop })
+    let (streams, turns) = (AtomicU64::new(0), Turns::default());
+    Arc::new(Admission { journal, assigner, metrics, streams, turns, room, stop })
 }

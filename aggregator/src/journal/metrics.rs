@@ -22,6 +22,10 @@ pub struct JournalMetrics {
     pub duplicates: Family<DuplicateLabel, Counter>,
     /// Facts of pods that a node sent of which another had announced the pod.
     pub pods_refused: Counter,
+    /// Nodes of whose agent's ledger something is remembered.
+    pub ledgers: Gauge,
+    /// What is remembered of all of them, in bytes.
+    pub ledger_bytes: Gauge,
     /// Records that no part of the index has yet.
     pub unindexed: Gauge,
     /// Records of a kind that only a newer agent knows, which were not kept.
@@ -177,6 +181,17 @@ impl JournalMetrics {
             self.pods_refused.clone(),
         );
         registry.register(
+            "ledgers",
+            "Nodes of whose agent's ledger of deaths something is remembered",
+            self.ledgers.clone(),
+        );
+        registry.register_with_unit(
+            "ledgers",
+            "What is remembered of all of them",
+            Unit::Bytes,
+            self.ledger_bytes.clone(),
+        );
+        registry.register(
             "unindexed_records",
             "Records that no part of the index has yet: a question looks at each of them",
             self.unindexed.clone(),
@@ -219,6 +234,8 @@ impl Default for JournalMetrics {
             records: Family::default(),
             duplicates: Family::default(),
             pods_refused: Counter::default(),
+            ledgers: Gauge::default(),
+            ledger_bytes: Gauge::default(),
             unindexed: Gauge::default(),
             unknown: Counter::default(),
             queue: Gauge::default(),

@@ -15,6 +15,7 @@ mod hash;
 mod history;
 mod index;
 mod lanes;
+mod ledgers;
 mod log;
 mod lookup;
 mod memory;
@@ -27,7 +28,7 @@ mod state;
 mod varint;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,7 +43,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::lost::{Losses, Lost};
 use super::metrics::JournalMetrics;
 use super::{
-    Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
+    Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position,
+    RememberedLedger, Taken,
 };
 use crate::enrich;
 use asker::{Asker, Question};
@@ -137,6 +139,8 @@ struct Shared {
     recent: Recent,
     losses: Losses,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
+    /// Nodes of whose ledger something is remembered.
+    ledgers: Arc<Mutex<HashSet<String>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
     lanes: Lanes,
     /// When the commit under way began, in nanoseconds since 1970; 0: there is none.
@@ -345,6 +349,17 @@ impl Journal for SqliteJournal {
     fn promised(&self, last: Position) {
         self.shared.losses.promised(last);
     }
+
+    async fn ledger(&self, node: &str) -> Result<RememberedLedger, JournalError> {
+        let place = place(&self.append_places, 1).await?;
+        let (answer, answered) = oneshot::channel();
+        send(&self.writer, Command::Recall { node: node.to_owned(), answer, place })?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    fn remembers(&self, node: &str) -> bool {
+        self.shared.ledgers.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
 }
 
 // === impl FolderLock ===
@@ -363,6 +378,20 @@ impl Shared {
     fn set_checkpoints(&self, memory: &Memory) {
         let checkpoints = memory.checkpoints.values().cloned().collect();
         *self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner) = checkpoints;
+    }
+
+    fn set_ledgers(&self, memory: &Memory) {
+        let nodes = memory.ledgers.nodes().cloned().collect();
+        *self.ledgers.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    fn set_ledger(&self, node: &str, is_remembered: bool) {
+        let mut nodes = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_remembered {
+            nodes.remove(node);
+        } else if !nodes.contains(node) {
+            nodes.insert(node.to_owned());
+        }
     }
 
     fn set_failure(&self, failure: Option<JournalError>) {
@@ -468,7 +497,9 @@ fn size(taken: &Taken) -> usize {
         Some(record::Kind::Pod(_)) => 2_048,
         None => 0,
     };
-    taken.records.iter().map(record).sum()
+    let entries = taken.ledger.iter().flat_map(|ledger| &ledger.entries);
+    let ledger: usize = entries.map(|entry| 128 + entry.state.len()).sum();
+    taken.records.iter().map(record).sum::<usize>() + ledger
 }
 
 #[cfg(test)]

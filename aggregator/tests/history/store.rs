@@ -7,7 +7,8 @@ use nodetap_aggregator::history::filter::time_ns;
 use nodetap_aggregator::history::query::{Count, CountBy, Filter, Found, Mark, Search};
 use nodetap_aggregator::history::{History, HistoryError, Page};
 use nodetap_aggregator::journal::{
-    Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+    Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position,
+    RememberedLedger, Taken,
 };
 use nodetap_wire::face::Object;
 use nodetap_wire::{Checkpoint, Shard};
@@ -190,5 +191,13 @@ impl Journal for Store {
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
         Err(JournalError::Stopped)
+    }
+
+    async fn ledger(&self, _: &str) -> Result<RememberedLedger, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    fn remembers(&self, _: &str) -> bool {
+        false
     }
 }

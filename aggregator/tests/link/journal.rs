@@ -1,12 +1,14 @@
 //! A journal in memory that can be told to fail.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nodetap_aggregator::journal::lost::{Losses, Lost};
 use nodetap_aggregator::journal::{
-    Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+    Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, LedgerChanges, LedgerKept,
+    Letters, Position, RememberedLedger, Taken,
 };
-use nodetap_wire::{Checkpoint, Record, Shard};
+use nodetap_wire::{Checkpoint, LedgerEntry, Record, Shard};
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -25,6 +27,14 @@ struct State {
     fails: bool,
     begun: usize,
     notes: usize,
+    ledgers: BTreeMap<String, Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    instance: String,
+    sequence: u64,
+    entries: BTreeMap<String, LedgerEntry>,
 }
 
 impl Memory {
@@ -99,14 +109,53 @@ impl Memory {
         self.head.subscribe().wait_for(|head| head.0 >= records).await.unwrap();
     }
 
+    /// As a journal whose file was lost.
+    pub fn forget_ledgers(&self) {
+        self.state().ledgers.clear();
+    }
+
+    /// Uids of the entries of a node's ledger, the node's own among them.
+    pub fn ledger_of(&self, node: &str) -> Vec<String> {
+        let state = self.state();
+        state.ledgers.get(node).map(|ledger| ledger.entries.keys().cloned().collect()).unwrap_or_default()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn change(&mut self, node: &str, changes: LedgerChanges) -> LedgerKept {
+        let LedgerChanges { instance, sequence, first, entries } = changes;
+        let known = self.ledgers.get(node).filter(|known| known.instance == instance);
+        match known {
+            Some(known) if sequence <= known.sequence => return LedgerKept::default(),
+            None if !first => return LedgerKept { without_base: true, refused: 0 },
+            _ => {}
+        }
+        let ledger = self.ledgers.entry(node.to_owned()).or_default();
+        if first {
+            ledger.entries.clear();
+        }
+        (ledger.instance, ledger.sequence) = (instance, sequence);
+        for entry in entries {
+            match entry.state.is_empty() {
+                true => ledger.entries.remove(&entry.pod_uid),
+                false => ledger.entries.insert(entry.pod_uid.clone(), entry),
+            };
+        }
+        if ledger.entries.is_empty() {
+            self.ledgers.remove(node);
+        }
+        LedgerKept::default()
     }
 }
 
 impl Journal for Memory {
     async fn append(&self, taken: Taken) -> Result<Appended, JournalError> {
         let new = taken.records.len();
+        let mut ledger = LedgerKept::default();
         self.state().begun += 1;
         self.held.subscribe().wait_for(|held| !held).await.unwrap();
         {
@@ -118,10 +167,13 @@ impl Journal for Memory {
                 state.checkpoints.retain(|known| known.shard != checkpoint.shard);
                 state.checkpoints.push(checkpoint.clone());
             }
+            if let Some(changes) = &taken.ledger {
+                ledger = state.change(&taken.node, changes.clone());
+            }
             state.taken.push(taken);
         }
         self.head.send_modify(|head| head.0 += new as u64);
-        Ok(Appended { head: *self.head.borrow(), new, duplicates: 0 })
+        Ok(Appended { head: *self.head.borrow(), new, duplicates: 0, ledger })
     }
 
     async fn read_from(&self, _: Position, _: usize) -> Result<Vec<Entry>, JournalError> {
@@ -187,5 +239,18 @@ impl Journal for Memory {
 
     fn promised(&self, last: Position) {
         self.losses.promised(last);
+    }
+
+    async fn ledger(&self, node: &str) -> Result<RememberedLedger, JournalError> {
+        let state = self.state();
+        if state.fails {
+            return Err(JournalError::Storage("input/output error".to_owned()));
+        }
+        let entries = state.ledgers.get(node).map(|ledger| ledger.entries.values().cloned().collect());
+        Ok(RememberedLedger { entries: entries.unwrap_or_default(), partial: false })
+    }
+
+    fn remembers(&self, node: &str) -> bool {
+        self.state().ledgers.contains_key(node)
     }
 }

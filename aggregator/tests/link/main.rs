@@ -3,6 +3,7 @@
 
 mod certificates;
 mod journal;
+mod ledger;
 mod plan;
 mod proxy;
 mod raw;

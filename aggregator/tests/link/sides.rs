@@ -8,6 +8,7 @@ use nodetap_agent::link::{self, Ends, Health, Settings};
 use nodetap_agent::outbox::queue::Bounds;
 use nodetap_agent::outbox::spool::Settings as Spooled;
 use nodetap_agent::outbox::{self, Intake, Taken};
+use nodetap_agent::tap::memory::Answer;
 use nodetap_agent::watch::{names::Names, reach::Reach, tally::Tally};
 use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, EndLabels, EndReason};
 use nodetap_aggregator::admit::{self, Limits};
@@ -17,7 +18,7 @@ use nodetap_aggregator::journal::Journal;
 use nodetap_aggregator::journal::lost::Losses;
 use nodetap_wire::{AssignedWatch, Assignment, Findings, Reached, Record, WatchReport, WatchState};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +132,29 @@ impl Agent {
     }
 
     pub fn start_as(identity: &Identity, node: &str, aggregator: SocketAddr, bounds: Bounds) -> Self {
+        Self::start_told(identity, node, aggregator, bounds, None)
+    }
+
+    /// One that asks for what the aggregator remembers of its ledger.
+    pub fn start_asking(
+        authority: &Authority,
+        node: &str,
+        aggregator: SocketAddr,
+    ) -> (Self, oneshot::Receiver<Answer>, watch::Receiver<u64>) {
+        let (answer, answered) = oneshot::channel();
+        let (forget, forgotten) = watch::channel(0);
+        let memory = Some(link::Memory { answer, again: forget });
+        let agent = Self::start_told(&authority.agent(node), node, aggregator, Bounds::default(), memory);
+        (agent, answered, forgotten)
+    }
+
+    fn start_told(
+        identity: &Identity,
+        node: &str,
+        aggregator: SocketAddr,
+        bounds: Bounds,
+        memory: Option<link::Memory>,
+    ) -> Self {
         let metrics = link::metrics::Metrics::default();
         let outbox = outbox::metrics::Metrics::default();
         let credentials =
@@ -166,6 +190,7 @@ impl Agent {
             tally: tally.clone(),
             reach: reach.clone(),
             drain: drain.clone(),
+            memory,
         };
         let running =
             link::run(settings, credentials.clone(), ends, metrics.clone(), outbox.clone(), stop.clone());

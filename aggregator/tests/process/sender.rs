@@ -93,7 +93,7 @@ impl Sender {
         self.sequence += 1;
         let AssignedWatch { shard, epoch, .. } = self.watch.clone();
         let checkpoint = Checkpoint { shard, epoch, resource_version: version.to_string() };
-        let records = Records { records, checkpoints: vec![checkpoint] };
+        let records = Records { records, checkpoints: vec![checkpoint], ..Records::default() };
         let batch = frame::encode(self.sequence, &records).unwrap();
         let mut acknowledged = self.acknowledged.clone();
         let least = self.sequence.saturating_sub(UNDER_WAY as u64);

@@ -52,7 +52,7 @@ fn any_records() -> impl Strategy<Value = Records> {
             Checkpoint { shard, epoch, resource_version }
         });
     (prop::collection::vec(any_record(), 0..20), prop::collection::vec(checkpoint, 0..4))
-        .prop_map(|(records, checkpoints)| Records { records, checkpoints })
+        .prop_map(|(records, checkpoints)| Records { records, checkpoints, ..Records::default() })
 }
 
 /// A batch of any bytes, with a frame that tells the truth of them.
@@ -83,7 +83,7 @@ fn a_payload_that_unpacks_to_more_than_it_says_is_refused() {
 #[test]
 fn a_frame_that_lies_is_refused() {
     let records =
-        Records { records: vec![record_of(record::Kind::Pod(PodFacts::default())); 3], checkpoints: vec![] };
+        Records { records: vec![record_of(record::Kind::Pod(PodFacts::default())); 3], ..Records::default() };
     let batch = encode(1, &records).unwrap();
     for records in [0, 2, 4] {
         let lie = Batch { records, ..batch.clone() };
@@ -113,7 +113,7 @@ fn many_tiny_records_are_refused_before_they_are_unpacked() {
 fn the_longest_event_fits_and_a_longer_one_does_not() {
     let of = |bytes: usize| {
         let event = EventSeen { raw: vec![b' '; bytes].into(), ..EventSeen::default() };
-        Records { records: vec![record_of(record::Kind::Event(event))], checkpoints: vec![] }
+        Records { records: vec![record_of(record::Kind::Event(event))], ..Records::default() }
     };
     let longest = of(MAX_EVENT_BYTES);
     assert_eq!(decode(&encode(1, &longest).unwrap()).unwrap(), longest);
@@ -142,19 +142,19 @@ fn a_large_record_is_refused_when_a_small_field_stands_behind_it() {
 fn more_than_fits_is_not_packed() {
     let records = vec![Record::default(); MAX_RECORDS + 1];
     assert!(matches!(
-        encode(1, &Records { records, checkpoints: vec![] }),
+        encode(1, &Records { records, ..Records::default() }),
         Err(FrameError::TooManyRecords(_))
     ));
     let event = EventSeen { raw: vec![0; MAX_EVENT_BYTES].into(), ..EventSeen::default() };
     let records = vec![record_of(record::Kind::Event(event)); 5];
-    assert!(matches!(encode(1, &Records { records, checkpoints: vec![] }), Err(FrameError::TooLong(_))));
+    assert!(matches!(encode(1, &Records { records, ..Records::default() }), Err(FrameError::TooLong(_))));
 }
 
 #[test]
 fn fields_of_a_newer_agent_are_ignored() {
     let known =
-        Records { records: vec![record_of(record::Kind::Pod(PodFacts::default()))], checkpoints: vec![] };
-    let raw = [known.encode_to_vec(), field(99, b"news"), vec![0x18, 0x05]].concat();
+        Records { records: vec![record_of(record::Kind::Pod(PodFacts::default()))], ..Records::default() };
+    let raw = [known.encode_to_vec(), field(99, b"news"), vec![0x90, 0x06, 0x05]].concat();
     assert_eq!(decode(&packed(&raw, 1)).unwrap(), known);
 }
 

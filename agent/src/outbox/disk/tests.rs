@@ -2,14 +2,14 @@
 
 use std::io;
 
-use nodetap_wire::{Batch, Checkpoint, EventSeen, Record, Records, frame, record};
+use nodetap_wire::{Batch, Checkpoint, EventSeen, LedgerEntry, Record, Records, frame, record};
 
 use super::{ErrorReason, reason, resequenced};
 
 fn batch(checkpoints: Vec<Checkpoint>) -> Batch {
     let event = EventSeen { uid: "u".into(), ..EventSeen::default() };
     let records = vec![Record { kind: Some(record::Kind::Event(event)) }];
-    frame::encode(7, &Records { records, checkpoints }).unwrap()
+    frame::encode(7, &Records { records, checkpoints, ..Records::default() }).unwrap()
 }
 
 #[test]
@@ -23,6 +23,15 @@ fn a_checkpoint_of_an_earlier_process_is_not_sent_because_what_it_covers_may_nev
     assert_eq!(records.records, frame::decode(&written).unwrap().records);
     let same = resequenced(written.clone(), 7, false).unwrap();
     assert_eq!(same, written);
+}
+
+#[test]
+fn what_the_ledger_of_an_earlier_process_knew_is_not_sent_because_the_next_one_tells_all_of_its_own() {
+    let records = frame::decode(&batch(vec![])).unwrap();
+    let ledger = vec![LedgerEntry { pod_uid: "p".to_owned(), ..LedgerEntry::default() }];
+    let written = frame::encode(7, &Records { ledger, ledger_first: true, ..records.clone() }).unwrap();
+    let sent = frame::decode(&resequenced(written, 2, true).unwrap()).unwrap();
+    assert_eq!(sent, records);
 }
 
 #[test]

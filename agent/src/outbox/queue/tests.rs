@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use nodetap_wire::shard::Share;
 use nodetap_wire::{
-    Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Shard, WholeCluster, frame, record,
+    Checkpoint, ContainerDied, EventSeen, LedgerEntry, PodFacts, Record, Shard, WholeCluster, frame, record,
 };
 use proptest::prelude::*;
 
 use super::{Acknowledged, Bounds, NotSent, Queue, Refused};
 use crate::outbox::held::{Disk, OVERHEAD, Place, Recovered};
-use crate::outbox::{Mark, Taken};
+use crate::outbox::{Mark, Taken, Told};
 
 fn event(number: usize, length: usize) -> Taken {
     let event =
@@ -115,6 +115,86 @@ fn checkpoints_alone_are_sent_but_not_each_in_a_batch_of_its_own() {
     // A record does not wait for that, and takes the checkpoint along.
     queue.take(closes_at, event(1, 10)).unwrap();
     assert_eq!(queue.closes_at(), Some(closes_at + Duration::from_millis(50)));
+}
+
+fn told(first: bool, deaths: &[(usize, usize)], entries: &[(&str, &'static str)]) -> Taken {
+    let record = |(number, length): &(usize, usize)| match death(*number, *length) {
+        Taken::Record(record) => record,
+        other => panic!("{other:?}"),
+    };
+    let entry = |(uid, state): &(&str, &'static str)| LedgerEntry {
+        pod_uid: (*uid).to_owned(),
+        version: 1,
+        state: (*state).into(),
+    };
+    let (records, ledger) = (deaths.iter().map(record).collect(), entries.iter().map(entry).collect());
+    Taken::Told(Told { records, ledger, first })
+}
+
+fn ledger_of(batch: &nodetap_wire::Batch) -> (usize, bool, Vec<(String, String)>) {
+    let records = frame::decode(batch).unwrap();
+    let state = |entry: LedgerEntry| (entry.pod_uid, String::from_utf8(entry.state.to_vec()).unwrap());
+    (records.records.len(), records.ledger_first, records.ledger.into_iter().map(state).collect())
+}
+
+fn states(states: &[(&str, &str)]) -> Vec<(String, String)> {
+    states.iter().map(|(uid, state)| ((*uid).to_owned(), (*state).to_owned())).collect()
+}
+
+#[test]
+fn deaths_and_what_the_ledger_knows_with_them_are_in_one_batch_however_full_it_is() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    for number in 0..510 {
+        queue.take(now, event(number, 10)).unwrap();
+    }
+    queue.take(now, told(false, &[(1, 10), (2, 10), (3, 10)], &[("p", "died thrice")])).unwrap();
+    let batch = queue.send(1).unwrap().batch;
+    assert_eq!(ledger_of(&batch), (513, false, states(&[("p", "died thrice")])));
+    // Where there is no room for all of them, the batch before goes without them.
+    let mut queue = Queue::new(Bounds { raw_bytes: 8 << 20, ..Bounds::default() });
+    for number in 0..3 {
+        queue.take(now, event(number, 2 << 20)).unwrap();
+    }
+    queue
+        .take(now, told(false, &[(1, 500 << 10), (2, 500 << 10), (3, 500 << 10)], &[("p", "died")]))
+        .unwrap();
+    assert_eq!(ledger_of(&queue.send(1).unwrap().batch).0, 3);
+    queue.close(now).unwrap();
+    assert_eq!(ledger_of(&queue.send(2).unwrap().batch), (3, false, states(&[("p", "died")])));
+}
+
+#[test]
+fn the_last_entry_of_a_pod_stands_for_those_before_it_and_all_entries_for_all_before_them() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.take(now, told(false, &[], &[("p", "a"), ("q", "b")])).unwrap();
+    queue.take(now, told(false, &[(1, 10)], &[("p", "c")])).unwrap();
+    queue.close(now).unwrap();
+    assert_eq!(ledger_of(&queue.send(1).unwrap().batch), (1, false, states(&[("p", "c"), ("q", "b")])));
+    queue.take(now, told(false, &[(2, 10)], &[("p", "d")])).unwrap();
+    queue.take(now, told(true, &[], &[("q", "e")])).unwrap();
+    queue.take(now, told(false, &[], &[("r", "f")])).unwrap();
+    queue.close(now).unwrap();
+    assert_eq!(ledger_of(&queue.send(2).unwrap().batch), (1, true, states(&[("q", "e"), ("r", "f")])));
+}
+
+#[test]
+fn the_ledger_alone_is_sent_at_once_and_without_a_stream_waits_in_one_batch() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds::default());
+    queue.take(now, told(false, &[], &[("p", "a")])).unwrap();
+    assert_eq!(queue.closes_at(), Some(now + Duration::from_millis(50)));
+    queue.set_away(true);
+    for _ in 0..100 {
+        queue.take(now, told(false, &[], &[("p", "a")])).unwrap();
+    }
+    assert_eq!((queue.closes_at(), queue.batches().0), (None, 0));
+    let bytes = queue.bytes();
+    assert!(bytes < 20, "{bytes}");
+    queue.set_away(false);
+    queue.close_due(now + Duration::from_secs(1)).unwrap();
+    assert_eq!(ledger_of(&queue.send(1).unwrap().batch), (0, false, states(&[("p", "a")])));
 }
 
 #[test]

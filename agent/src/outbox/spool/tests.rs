@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use nodetap_wire::shard::Share;
 use nodetap_wire::{
-    ContainerDied, EventSeen, HeldWatch, PodFacts, Record, Shard, WholeCluster, frame, record,
+    ContainerDied, EventSeen, HeldWatch, LedgerEntry, PodFacts, Record, Shard, WholeCluster, frame, record,
 };
 
 use super::{Settings, Spool};
-use crate::outbox::Taken;
 use crate::outbox::held::Disk;
 use crate::outbox::metrics::{DropLabels, DropReason, ErrorLabels, ErrorReason, Metrics};
 use crate::outbox::queue::Bounds;
+use crate::outbox::{Taken, Told};
 
 fn event(number: usize) -> Taken {
     let event =
@@ -216,6 +216,34 @@ async fn full_it_holds_back_events_keeps_deaths_and_drops_and_counts_only_what_t
     assert_eq!(send_all(&mut spool).await, taken);
     assert!(spool.take_facts_dropped(), "facts of pods are to be told again");
     assert_eq!(dropped.get(), 1);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_of_the_ledger_is_told_again_once_there_is_room_and_its_deaths_are_counted() {
+    let bounds = Bounds { memory_bytes: 1_000, memory_reserve: 1_000, ..one_a_batch() };
+    let metrics = Metrics::default();
+    let mut spool = Spool::open(Settings { folder: None, bounds }, metrics.clone()).await;
+    let told = |deaths: &[usize]| {
+        let record = |number: &usize| match death(*number) {
+            Taken::Record(record) => record,
+            other => panic!("{other:?}"),
+        };
+        let records = deaths.iter().map(record).collect();
+        Taken::Told(Told { records, ledger: vec![LedgerEntry::default()], first: false })
+    };
+    spool.take(told(&[1]));
+    spool.take(told(&[2]));
+    assert!(!spool.has_room());
+    // Of the ledger alone there is no need to keep any now; a death has the reserve.
+    spool.take(told(&[]));
+    spool.take(told(&[3]));
+    assert!(!spool.take_ledger_dropped(), "there is no room for all of it either");
+    spool.take(told(&[4]));
+    spool.take(told(&[5, 6]));
+    let labels = DropLabels { reason: DropReason::full };
+    assert_eq!(metrics.dropped.get_or_create_owned(&labels).get(), 2);
+    assert_eq!(send_all(&mut spool).await, [1, 2, 3, 4]);
+    assert!(spool.take_ledger_dropped() && !spool.take_ledger_dropped());
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
 //! Generated lives of a pod with containers of every kind, observed in every interleaving: by snapshots, by a watch that lags, by log
-//! files, over restarts of the agent that lose what had not arrived, or do not. Each death is told once, or counted as missed, and never
-//! both.
+//! files, over restarts of the agent that lose what had not arrived, or do not: of one with a disk, and of one that goes on from what the
+//! aggregator had committed. Each death is told once, or counted as missed, and never both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use nodetap_wire::Source;
 use nodetap_wire::identity::Identity;
+use nodetap_wire::{LedgerEntry, Source, record};
 use proptest::prelude::*;
 
 use super::*;
+use crate::outbox;
+use crate::tap::memory::{Memory, remade};
+use crate::tap::metrics::Metrics;
 use crate::tap::pods::{ContainerSpec, ContainerState, ContainerStatus, Running, Terminated, Waiting};
 
 const BEGAN: i64 = 1_700_000_000_000_000_000;
@@ -36,8 +39,8 @@ enum Step {
     Arrive,
     /// The ledger is saved though nothing was told.
     Save,
-    /// The agent is killed: what was told and was not known to have arrived has arrived, or has not.
-    Kill { arrived: bool },
+    /// The agent is killed: so much of what was told and was not known to have arrived has arrived, of 255.
+    Kill { arrived: u8 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,6 +80,45 @@ struct Heard {
     missed: u64,
 }
 
+/// Where the ledger is kept over the end of an agent, and what has been heard of it so far.
+trait Keeper {
+    /// `resets`: counts may fall.
+    fn new(ledger: &mut Ledger, resets: bool) -> Self;
+
+    /// Something was observed.
+    fn tell(&mut self, ledger: &mut Ledger, told: Told) -> Result<(), String>;
+
+    /// Nothing was told that has not arrived.
+    fn arrive(&mut self);
+
+    fn save(&mut self, ledger: &mut Ledger);
+
+    /// The ledger of the agent that comes after.
+    fn kill(&mut self, arrived: u8) -> Result<Ledger, String>;
+
+    fn heard(&self) -> &Heard;
+}
+
+/// A disk: what is on it, what was told and is not known to have arrived, and what had arrived before that.
+struct OnDisk {
+    resets: bool,
+    saved: Vec<u8>,
+    untold: Vec<ContainerDied>,
+    heard: Heard,
+    arrived_before: Heard,
+}
+
+/// The aggregator: what it remembers, what it has heard, and the batches that are on their way to it, with what was counted in them.
+struct AtAggregator {
+    resets: bool,
+    memory: Memory,
+    remembered: BTreeMap<String, LedgerEntry>,
+    committed: Heard,
+    pending: VecDeque<(outbox::Told, u64)>,
+    /// With what is on its way.
+    heard: Heard,
+}
+
 fn step(resets: bool) -> impl Strategy<Value = Step> {
     let container = 0..CONTAINERS.len();
     prop_oneof![
@@ -89,7 +131,7 @@ fn step(resets: bool) -> impl Strategy<Value = Step> {
         2 => container.prop_map(Step::Log),
         2 => Just(Step::Arrive),
         1 => Just(Step::Save),
-        1 => any::<bool>().prop_map(|arrived| Step::Kill { arrived }),
+        1 => any::<u8>().prop_map(|arrived| Step::Kill { arrived }),
     ]
 }
 
@@ -243,16 +285,137 @@ impl Heard {
     }
 }
 
+// === impl OnDisk ===
+
+impl Keeper for OnDisk {
+    fn new(ledger: &mut Ledger, resets: bool) -> Self {
+        let heard = Heard::default();
+        Self { resets, saved: ledger.save(&[]), untold: Vec::new(), arrived_before: heard.clone(), heard }
+    }
+
+    fn tell(&mut self, ledger: &mut Ledger, told: Told) -> Result<(), String> {
+        // Before it is told it is on the disk.
+        if !told.deaths.is_empty() || told.missed > 0 {
+            self.untold.extend(told.deaths.iter().cloned());
+            self.save(ledger);
+        }
+        self.heard.hear(told, self.resets)
+    }
+
+    fn arrive(&mut self) {
+        self.untold.clear();
+        self.arrived_before = self.heard.clone();
+    }
+
+    fn save(&mut self, ledger: &mut Ledger) {
+        self.saved = ledger.save(&self.untold.iter().collect::<Vec<_>>());
+    }
+
+    fn kill(&mut self, arrived: u8) -> Result<Ledger, String> {
+        let mut ledger = Ledger::restore("node-1", &self.saved).map_err(|error| error.to_string())?;
+        if arrived < 128 {
+            // What was counted was read from the agent.
+            self.heard = Heard { missed: self.heard.missed, ..self.arrived_before.clone() };
+        }
+        self.untold = ledger.take_untold();
+        let deaths = self.untold.clone();
+        self.heard.hear(Told { deaths, ..Told::default() }, self.resets)?;
+        Ok(ledger)
+    }
+
+    fn heard(&self) -> &Heard {
+        &self.heard
+    }
+}
+
+// === impl AtAggregator ===
+
+impl AtAggregator {
+    /// Some batches become durable, each whole.
+    fn commit(&mut self, batches: usize) {
+        for (outbox::Told { records, ledger, first }, missed) in self.pending.drain(..batches) {
+            let deaths = records.into_iter().map(|record| match record.kind {
+                Some(record::Kind::Death(death)) => *death,
+                other => panic!("{other:?}"),
+            });
+            // What it says of those told twice was said when they were sent.
+            let _ = self
+                .committed
+                .hear(Told { deaths: deaths.collect(), missed, ..Told::default() }, self.resets);
+            if first {
+                self.remembered.clear();
+            }
+            for entry in ledger {
+                match entry.state.is_empty() {
+                    true => self.remembered.remove(&entry.pod_uid),
+                    false => self.remembered.insert(entry.pod_uid.clone(), entry),
+                };
+            }
+        }
+    }
+
+    /// Hands over what there is to tell. What was counted is durable with the entry that calls it counted.
+    fn send(&mut self, ledger: &mut Ledger, deaths: Vec<ContainerDied>, missed: u64) {
+        let mut missed = missed;
+        for told in self.memory.tell(ledger, deaths, &[]) {
+            let counts = told.ledger.iter().any(|entry| entry.pod_uid == UID);
+            self.pending.push_back((told, if counts { std::mem::take(&mut missed) } else { 0 }));
+        }
+        assert_eq!(missed, 0, "counted, and not to be remembered");
+    }
+}
+
+impl Keeper for AtAggregator {
+    fn new(ledger: &mut Ledger, resets: bool) -> Self {
+        let memory = Memory::new(ledger, Metrics::default());
+        let (committed, heard) = <(Heard, Heard)>::default();
+        let mut keeper =
+            Self { resets, memory, remembered: BTreeMap::new(), committed, pending: VecDeque::new(), heard };
+        // A node that was not known before begins as every node does.
+        keeper.save(ledger);
+        keeper.arrive();
+        keeper
+    }
+
+    fn tell(&mut self, ledger: &mut Ledger, told: Told) -> Result<(), String> {
+        if !told.deaths.is_empty() || told.missed > 0 {
+            self.send(ledger, told.deaths.clone(), told.missed);
+        }
+        self.heard.hear(told, self.resets)
+    }
+
+    fn arrive(&mut self) {
+        self.commit(self.pending.len());
+    }
+
+    fn save(&mut self, ledger: &mut Ledger) {
+        self.send(ledger, Vec::new(), 0);
+    }
+
+    fn kill(&mut self, arrived: u8) -> Result<Ledger, String> {
+        self.commit(self.pending.len() * usize::from(arrived) / 255);
+        self.pending.clear();
+        self.heard = self.committed.clone();
+        let entries: Vec<LedgerEntry> = self.remembered.values().cloned().collect();
+        let mut ledger = remade("node-1", &entries, false, &Metrics::default());
+        self.memory = Memory::new(&mut ledger, Metrics::default());
+        let deaths = ledger.take_untold();
+        self.send(&mut ledger, deaths.clone(), 0);
+        self.heard.hear(Told { deaths, ..Told::default() }, self.resets)?;
+        Ok(ledger)
+    }
+
+    fn heard(&self) -> &Heard {
+        &self.heard
+    }
+}
+
 /// Lives through `steps`.
-fn live(steps: Vec<Step>, resets: bool) -> Result<(), String> {
+fn live<K: Keeper>(steps: Vec<Step>, resets: bool) -> Result<(), String> {
     let mut lives = CONTAINERS.map(|_| Life::new());
     let mut ledger = Ledger::new("node-1", BEGAN);
     ledger.end_snapshot(&HashSet::new(), BEGAN);
-    let mut heard = Heard::default();
-    // What is on the disk, what was told and is not known to have arrived, and what had arrived before that.
-    let mut saved = ledger.save(&[]);
-    let mut untold: Vec<ContainerDied> = Vec::new();
-    let mut arrived_before = heard.clone();
+    let mut keeper = K::new(&mut ledger, resets);
     // States that the watch has not delivered, and how far each source has come.
     let mut states = vec![State::of(&lives)];
     let mut queue: VecDeque<usize> = VecDeque::new();
@@ -292,23 +455,15 @@ fn live(steps: Vec<Step>, resets: bool) -> Result<(), String> {
                 Some((states.len() - 1, Source::PodWatch))
             }
             Step::Arrive => {
-                untold.clear();
-                arrived_before = heard.clone();
+                keeper.arrive();
                 continue;
             }
             Step::Save => {
-                saved = ledger.save(&untold.iter().collect::<Vec<_>>());
+                keeper.save(&mut ledger);
                 continue;
             }
             Step::Kill { arrived } => {
-                ledger = Ledger::restore("node-1", &saved).map_err(|error| error.to_string())?;
-                if !arrived {
-                    // What was counted was read from the agent.
-                    heard = Heard { missed: heard.missed, ..arrived_before.clone() };
-                }
-                untold = ledger.take_untold();
-                let deaths = untold.clone();
-                heard.hear(Told { deaths, ..Told::default() }, resets)?;
+                ledger = keeper.kill(arrived)?;
                 queue.clear();
                 newest = None;
                 continue;
@@ -326,17 +481,13 @@ fn live(steps: Vec<Step>, resets: bool) -> Result<(), String> {
             if (again || stale) && !(told.deaths.is_empty() && told.missed == 0) {
                 return Err(format!("what was seen before told {told:?}"));
             }
-            // Before it is told it is on the disk.
-            if !told.deaths.is_empty() || told.missed > 0 {
-                untold.extend(told.deaths.iter().cloned());
-                saved = ledger.save(&untold.iter().collect::<Vec<_>>());
-            }
-            heard.hear(told, resets)?;
+            keeper.tell(&mut ledger, told)?;
         }
         if newest.is_some_and(|newest| index < newest) {
             continue;
         }
         newest = Some(index);
+        let heard = keeper.heard();
         let total = heard.count() + heard.missed;
         let deaths: u64 = state.deaths.iter().map(|deaths| u64::from(*deaths)).sum();
         if !resets && total != deaths {
@@ -368,9 +519,15 @@ proptest! {
 
     #[test]
     fn over_restarts_and_in_any_interleaving_each_death_is_told_once_or_counted(steps in prop::collection::vec(step(false), 1..60)) {
-        prop_assert_eq!(live(steps, false), Ok(()));
+        prop_assert_eq!(live::<OnDisk>(steps, false), Ok(()));
     }
 
+    #[test]
+    fn without_a_disk_and_from_what_the_aggregator_had_committed_each_death_is_told_once_or_counted(
+        steps in prop::collection::vec(step(false), 1..60)
+    ) {
+        prop_assert_eq!(live::<AtAggregator>(steps, false), Ok(()));
+    }
 }
 
 proptest! {
@@ -378,6 +535,11 @@ proptest! {
 
     #[test]
     fn where_counts_fall_each_death_that_is_shown_is_told_once(steps in prop::collection::vec(step(true), 1..60)) {
-        prop_assert_eq!(live(steps, true), Ok(()));
+        prop_assert_eq!(live::<OnDisk>(steps, true), Ok(()));
+    }
+
+    #[test]
+    fn where_counts_fall_each_death_that_is_shown_is_told_once_without_a_disk(steps in prop::collection::vec(step(true), 1..60)) {
+        prop_assert_eq!(live::<AtAggregator>(steps, true), Ok(()));
     }
 }

@@ -173,6 +173,7 @@ fn the_rest_of_a_batch_is_taken_and_a_checkpoint_of_an_old_epoch_is_not() {
             of(record::Kind::Event(event())),
         ],
         checkpoints: vec![checkpoint(1, "40"), checkpoint(2, "42"), checkpoint(3, "44"), checkpoint(2, "")],
+        ..Records::default()
     };
     let checked = batch(SENDER, &holdings, sent);
     assert_eq!(checked.taken.node, "node-1");

@@ -1,15 +1,15 @@
 //! One file of the journal: its tables, and how it is opened and begun.
 //!
-//! Read with the `sqlite3` shell: `death` (every death), `checkpoint`, `watermark`, `segment` (what is indexed, from when to
-//! when). `block` holds the records compressed; `nodetap-aggregator journal export` prints them. Times are nanoseconds since
-//! 1970. Why it is laid out so: `docs/decisions.md`.
+//! Read with the `sqlite3` shell: `death` (every death), `checkpoint`, `watermark`, `ledger_base` (whose ledger is
+//! remembered), `segment` (what is indexed, from when to when). `block` holds the records compressed; `nodetap-aggregator journal
+//! export` prints them. Times are nanoseconds since 1970. Why it is laid out so: `docs/decisions.md`.
 
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::memory::Memory;
-use super::{Synchronous, log, state};
+use super::{Synchronous, ledgers, log, state};
 
 /// Goes up when a table changes in a way that an older version cannot read.
 const SCHEMA_VERSION: i64 = 3;
@@ -159,6 +159,7 @@ fn make_tables(
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
+    ledgers::make_tables(&transaction)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.execute(
         "INSERT INTO meta VALUES ('schema', ?1), ('first_position', ?2)",
@@ -180,6 +181,8 @@ pub(super) fn take_back(
     transaction.execute("DELETE FROM death WHERE position > ?1", head)?;
     transaction
         .execute_batch("DELETE FROM checkpoint; DELETE FROM watermark; DELETE FROM opaque_version;")?;
+    // It may call reported what was just taken out: what is remembered of no agent is told by it again.
+    ledgers::clear(&transaction)?;
     state::write_all(&transaction, memory, false, now_ns)?;
     transaction.commit()
 }

@@ -7,6 +7,7 @@ use nodetap_wire::{Checkpoint, Shard, resource_version};
 
 use super::hash;
 use super::index::MOST_UNINDEXED;
+use super::ledgers::{Base, Bases};
 
 /// Half of the Events whose last count is remembered: more than there can be among the records that are not indexed yet,
 /// because those are remembered nowhere else. About 5 MB when both halves are full.
@@ -20,6 +21,7 @@ pub(super) struct Memory {
     /// When each was raised last, in nanoseconds since 1970.
     pub(super) raised: HashMap<String, i64>,
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
+    pub(super) ledgers: Bases,
     pub(super) counts: Counts,
     /// Of the Events that are not indexed yet.
     pub(super) unindexed: Unindexed,
@@ -36,6 +38,8 @@ pub(super) struct Staged {
     pub(super) checkpoints: BTreeMap<String, Checkpoint>,
     /// Shards whose checkpoints go, unless another is noted since.
     pub(super) gone: BTreeSet<String>,
+    /// By node; `None`: nothing is remembered any longer.
+    pub(super) ledgers: HashMap<String, Option<Base>>,
     /// By the hash of the Event's uid.
     pub(super) counts: HashMap<u64, u64>,
     pub(super) versions: HashSet<Version>,
@@ -72,6 +76,9 @@ impl Memory {
             self.checkpoints.remove(shard);
         }
         self.checkpoints.extend(staged.checkpoints);
+        for (node, base) in staged.ledgers {
+            self.ledgers.set(node, base);
+        }
         for (uid, count) in staged.counts {
             self.counts.set(uid, count);
         }

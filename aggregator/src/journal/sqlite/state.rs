@@ -1,10 +1,11 @@
-//! The state that goes with the records into a file, and from file to file: checkpoints, watermarks, recurrences, and up to
-//! when records were dropped.
+//! The state that goes with the records into a file, and from file to file: checkpoints, watermarks, recurrences, the agents'
+//! ledgers, and up to when records were dropped.
 
 use nodetap_wire::{Checkpoint, Shard};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::day::{signed, unsigned};
+use super::ledgers;
 use super::memory::Memory;
 
 /// How long the count of an Event that happened more than once is carried into the next file: an API server keeps an
@@ -37,6 +38,7 @@ pub(super) fn write_all(
             "INSERT INTO recurrence SELECT * FROM before.recurrence WHERE seen_ns > ?1",
             [now_ns - RECURRENCE_KEPT_NS],
         )?;
+        ledgers::carry(connection, &memory.ledgers)?;
     }
     Ok(())
 }
@@ -63,6 +65,7 @@ pub(super) fn read(connection: &Connection, memory: &mut Memory) -> Result<(), r
             Checkpoint { shard: Some(shard), epoch: unsigned(row.get(1)?), resource_version: row.get(2)? };
         memory.checkpoints.insert(name, checkpoint);
     }
+    ledgers::read(connection, &mut memory.ledgers)?;
     memory.dropped_ns = connection
         .query_row("SELECT value FROM meta WHERE key = 'dropped_ns'", [], |row| row.get(0))
         .optional()?;

@@ -4,6 +4,7 @@ mod damage;
 mod full;
 mod history;
 mod kill;
+mod ledgers;
 mod lost;
 mod pages;
 
@@ -140,7 +141,7 @@ async fn what_was_appended_is_read_in_order_after_a_restart() {
     let journal = open(&settings);
     let batch = vec![event("a", 10, 1), death("containerd://x", 3), event("b", 11, 1)];
     let appended = journal.append(taken(batch.clone())).await.unwrap();
-    assert_eq!(appended, Appended { head: Position(3), new: 3, duplicates: 0 });
+    assert_eq!(appended, Appended { head: Position(3), new: 3, ..Appended::default() });
     assert_eq!(*journal.head().borrow(), Position(3));
 
     let journal = reopen(journal, &settings).await;

@@ -21,12 +21,13 @@ use super::folder::{DayFile, Failure};
 use super::index::MOST_UNINDEXED;
 use super::index::indexer::Store;
 use super::index::versions::Range;
+use super::ledgers;
 use super::lookup::Earlier;
 use super::memory::Memory;
 use super::{Settings, Shared};
 use crate::enrich::Pods;
 use crate::journal::metrics::{DuplicateLabel, ErrorLabel, Failed, JournalMetrics, Kind, KindLabel, Known};
-use crate::journal::{Appended, Body, Entry, JournalError, Observer, Position, Taken};
+use crate::journal::{Appended, Body, Entry, JournalError, Observer, Position, RememberedLedger, Taken};
 
 /// Where a group is closed: an acknowledgement waits no longer for company, and a transaction grows no larger.
 const GROUP_TIME: Duration = Duration::from_millis(5);
@@ -48,6 +49,13 @@ const RESERVE: u64 = 1_000_000;
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Append),
+    /// An agent has no ledger: what is remembered of it, behind what was appended before.
+    Recall {
+        node: String,
+        answer: oneshot::Sender<Result<RememberedLedger, JournalError>>,
+        /// Its place in the queue.
+        place: OwnedSemaphorePermit,
+    },
     /// A reader found a file that cannot be read.
     SetAside(Failure),
     /// Ends the writer, once what came before is durable.
@@ -167,6 +175,11 @@ impl Writer {
                             break Some(stopped);
                         }
                     }
+                    Ok(Command::Recall { node, answer, place }) => {
+                        drop(place);
+                        // Who asked may have gone.
+                        let _ = answer.send(self.recall(&node));
+                    }
                     Ok(Command::SetAside(failure)) => self.set_aside(&failure),
                     Ok(Command::Stop(stopped)) => break Some(stopped),
                     Err(_) => break None,
@@ -238,10 +251,33 @@ impl Writer {
         self.shared.commit_since.store(0, Ordering::Relaxed);
         match after {
             Some(Command::Stop(stopped)) => return Some(stopped),
+            Some(Command::Recall { node, answer, place }) => {
+                drop(place);
+                let _ = answer.send(self.recall(&node));
+            }
             Some(Command::SetAside(failure)) => self.set_aside(&failure),
             Some(Command::Append(_)) | None => {}
         }
         None
+    }
+
+    /// What is remembered of a node's ledger.
+    fn recall(&mut self, node: &str) -> Result<RememberedLedger, JournalError> {
+        if self.memory.ledgers.get(node).is_none() {
+            return Ok(RememberedLedger::default());
+        }
+        let read = self.ensure_today(self.now_ns()).and_then(|()| {
+            let (Some(today), Some(file)) = (self.today.as_ref(), self.files.last()) else {
+                return Ok(RememberedLedger::default());
+            };
+            ledgers::recall(today, &self.memory.ledgers, node).map_err(Failure::at(&file.path))
+        });
+        read.map_err(|failure| {
+            if failure.kind() == Failed::Corrupt {
+                self.set_aside(&failure);
+            }
+            self.failed(failure)
+        })
     }
 
     /// Writes the segments that are ready, and waits for the next where the index is too far behind.
@@ -345,8 +381,12 @@ impl Writer {
     /// Tells everybody of what has become durable.
     fn publish(&mut self, group: Vec<Append>, done: Done) {
         self.add_unindexed(done.staged.head - self.memory.head);
+        for (node, base) in &done.staged.ledgers {
+            self.shared.set_ledger(node, base.is_some());
+        }
         self.memory.apply(done.staged);
         self.shared.set_checkpoints(&self.memory);
+        self.measure_ledgers();
         let mut told = Vec::with_capacity(group.len());
         let mut answers = Vec::with_capacity(group.len());
         for (Append { taken, bytes, answer, place, .. }, batch) in group.into_iter().zip(done.batches) {
@@ -407,6 +447,12 @@ impl Writer {
                 _ => {}
             }
         }
+    }
+
+    pub(super) fn measure_ledgers(&self) {
+        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.ledgers.set(number(self.memory.ledgers.len()));
+        self.metrics.ledger_bytes.set(number(self.memory.ledgers.bytes()));
     }
 
     /// Reserves positions, so that those given out are known even when their file is lost.

@@ -8,7 +8,8 @@ use nodetap_wire::{Checkpoint, Shard};
 use tokio::sync::watch;
 
 use crate::journal::{
-    Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
+    Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position,
+    RememberedLedger, Taken,
 };
 
 #[derive(Clone)]
@@ -190,6 +191,14 @@ impl Journal for Memory {
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
         Ok(Vec::new())
+    }
+
+    async fn ledger(&self, _: &str) -> Result<RememberedLedger, JournalError> {
+        Err(JournalError::Stopped)
+    }
+
+    fn remembers(&self, _: &str) -> bool {
+        false
     }
 }
 

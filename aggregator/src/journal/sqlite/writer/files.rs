@@ -13,7 +13,7 @@ use crate::journal::sqlite::index::indexer::Store;
 use crate::journal::sqlite::index::stored::{self, Encoded, Meta};
 use crate::journal::sqlite::index::versions;
 use crate::journal::sqlite::lookup::Earlier;
-use crate::journal::sqlite::{day, log, recall, retention, state};
+use crate::journal::sqlite::{day, ledgers, log, recall, retention, state};
 use crate::journal::{JournalError, Position};
 
 /// Of a file that begins where another ended, the counts of so many last records are remembered.
@@ -74,10 +74,16 @@ impl Writer {
                 .map_err(at())?;
         if !day::is_initialised(&connection).map_err(at())? {
             self.memory.forget_watermarks(now_ns - state::WATERMARK_KEPT_NS);
+            self.memory.ledgers.forget(now_ns - ledgers::KEPT_NS);
+            if before.is_none() {
+                self.memory.ledgers.clear();
+            }
             let state = before.as_ref().map(|before| before.path.as_path());
             let mut made = day::initialise(&mut connection, &self.memory, state, now_ns).map_err(at());
             if made.as_ref().is_err_and(|failure| failure.kind() == Failed::Corrupt) && state.is_some() {
-                // It is the old file that cannot be read. Without its counts, an Event that goes on is counted anew once.
+                // It is the old file that cannot be read. Without its counts, an Event that goes on is counted anew once; agents tell
+                // their ledgers again.
+                self.memory.ledgers.clear();
                 made = day::initialise(&mut connection, &self.memory, None, now_ns).map_err(at());
             }
             made?;
@@ -86,6 +92,11 @@ impl Writer {
                 tracing::warn!(%error, path = %self.settings.path.display(), "folder could not be synced");
             }
         }
+        if is_newest {
+            ledgers::prepare(&connection, &self.memory.ledgers).map_err(at())?;
+        }
+        self.shared.set_ledgers(&self.memory);
+        self.measure_ledgers();
         self.close_today();
         self.ranges = versions::ranges(&connection).map_err(at())?;
         self.today = Some(connection);
@@ -114,7 +125,8 @@ impl Writer {
     fn settle_newest(&mut self, now_ns: i64) -> Result<(), Failure> {
         let Some(newest) = self.files.last() else { return Ok(()) };
         let (path, head) = (&newest.path, self.memory.head);
-        let settle = || {
+        let mut is_taken_back = false;
+        let mut settle = || {
             let log_bytes = self.keep().log_bytes(&self.files);
             let mut connection = day::open_to_write(path, self.settings.synchronous, log_bytes)?;
             if !day::is_initialised(&connection)? {
@@ -128,11 +140,15 @@ impl Writer {
             }
             let last = day::extent(&connection)?.last;
             if last > head {
+                is_taken_back = true;
                 day::take_back(&mut connection, &self.memory, now_ns)?;
             }
             Ok(last.saturating_sub(head))
         };
         let records = settle().map_err(Failure::at(path))?;
+        if is_taken_back {
+            self.memory.ledgers.clear();
+        }
         if records > 0 {
             tracing::warn!(path = %path.display(), records, "records whose commit had failed were in the file, and are taken out: they are sent again");
         }
@@ -239,6 +255,7 @@ impl Writer {
         is_lost |= last < self.known.committed;
         self.shared.losses.found(Position(last));
         self.shared.losses.promised(Position(self.known.committed));
+        let is_newest_lost = aside.contains(&0);
         for newer in aside {
             let what = match newer {
                 0 => What::End,
@@ -249,6 +266,10 @@ impl Writer {
         }
         if is_hole {
             self.list_again();
+        }
+        if is_newest_lost || last < self.known.committed {
+            // The ledgers of an older file call fewer deaths reported than were.
+            self.memory.ledgers.clear();
         }
         self.memory.head =
             if is_lost { last.max(self.known.reserved).max(self.known.committed) } else { last };
@@ -316,6 +337,8 @@ impl Writer {
         if index + 1 == self.files.len() {
             self.today = None;
             self.ranges.clear();
+            self.memory.ledgers.clear();
+            self.shared.set_ledgers(&self.memory);
         }
         self.earlier.retain(|earlier| earlier.path != failure.path);
         let file = self.files.remove(index);

@@ -15,8 +15,8 @@ use crate::journal::sqlite::index::versions::{self, Range};
 use crate::journal::sqlite::lookup::{Earlier, Lookup};
 use crate::journal::sqlite::memory::{Memory, Staged, version_number};
 use crate::journal::sqlite::recent::Batch;
-use crate::journal::sqlite::{deaths, hash, log, state};
-use crate::journal::{Appended, Body, Entry, Position};
+use crate::journal::sqlite::{deaths, hash, ledgers, log, state};
+use crate::journal::{Appended, Body, Entry, LedgerKept, Position};
 use crate::merge::{self, Verdict};
 
 /// What became of a group, one for each batch.
@@ -83,7 +83,9 @@ impl Transaction<'_> {
             for checkpoint in &append.taken.checkpoints {
                 staged.checkpoint(self.memory, checkpoint);
             }
+            let ledger = self.write_ledger(append, &mut staged).map_err(at())?;
             batch.appended = Appended {
+                ledger,
                 head: Position(staged.head),
                 new: batch.entries.len(),
                 duplicates: batch.duplicates.len() + batch.forgotten.len(),
@@ -101,6 +103,18 @@ impl Transaction<'_> {
             state::write_checkpoint(self.today, shard, checkpoint).map_err(at())?;
         }
         Ok(Done { staged, batches })
+    }
+
+    fn write_ledger(&self, append: &Append, staged: &mut Staged) -> Result<LedgerKept, rusqlite::Error> {
+        let Some(changes) = &append.taken.ledger else { return Ok(LedgerKept::default()) };
+        let node = &append.taken.node;
+        let base = match staged.ledgers.get(node) {
+            Some(staged) => staged.as_ref(),
+            None => self.memory.ledgers.get(node),
+        };
+        let (base, kept) = ledgers::write(self.today, base, node, changes, self.now_ns)?;
+        staged.ledgers.insert(node.clone(), base);
+        Ok(kept)
     }
 
     fn write_record(
