@@ -101,15 +101,17 @@ impl Losses {
         ends.promised = last.0;
         let found = ends.found;
         drop(ends);
+        if !is_first {
+            // By another agent, which was told of more.
+            self.records.inc_by(more);
+            return;
+        }
         tracing::error!(
             found,
             promised = last.0,
             "the journal's end is lost: watches go on from the checkpoints before it, and agents tell again the deaths that can still be seen"
         );
-        match is_first {
-            true => self.lose(more, What::End),
-            false => _ = self.records.inc_by(more),
-        }
+        self.lose(more, What::End);
     }
 
     /// So many records are gone.
