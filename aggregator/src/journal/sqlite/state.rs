@@ -37,6 +37,7 @@ pub(super) fn write_all(
             "INSERT INTO recurrence SELECT * FROM before.recurrence WHERE seen_ns > ?1",
             [now_ns - RECURRENCE_KEPT_NS],
         )?;
+        connection.execute("INSERT INTO recurrence_run SELECT * FROM before.recurrence_run", [])?;
     }
     Ok(())
 }
