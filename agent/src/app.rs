@@ -107,6 +107,7 @@ impl App {
         let (assign, assignments) = watch::channel(Assignment::default());
         let (say, link_health) = watch::channel(link::Health::default());
         let (forget, forgotten) = watch::channel(0);
+        let (lose, lost) = watch::channel(0);
         let (negotiate, negotiations) = watch::channel(0);
         let (find, findings) = watch::channel(None);
         let drain = CancellationToken::new();
@@ -141,7 +142,7 @@ impl App {
         let negotiating =
             event_watch::negotiate::run(client, negotiations, find, watch_metrics, stop.clone());
         tasks.spawn("negotiate", negotiating);
-        let again = tap::Again { forgotten, within: tap::ANNOUNCED_WITHIN };
+        let again = tap::Again { forgotten, lost, within: tap::ANNOUNCED_WITHIN };
         tasks.spawn_fallible("tap", tap::run(config.tap, access, intake, again, tap_metrics, stop.clone()));
         let settings = link::Settings {
             node: config.node,
@@ -155,6 +156,7 @@ impl App {
             assignments: assign,
             health: say,
             forgotten: forget,
+            lost: lose,
             negotiate,
             findings,
             names: names.subscribe(),

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use nodetap_wire::time::now_ns;
 use nodetap_wire::{
-    AssignedWatch, Assignment, Draining, Findings, FromAgent, HeldWatch, Hello, WatchReport, WatchState,
-    from_agent, to_agent,
+    AssignedWatch, Assignment, Draining, Durable, Findings, FromAgent, HeldWatch, Hello, Lost, WatchReport,
+    WatchState, from_agent, to_agent,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, watch};
@@ -75,6 +75,8 @@ pub struct Ends {
     /// Grows where a stream opens after an acknowledgement: an aggregator that started again has forgotten what it acknowledged
     /// and does not journal. What was not acknowledged is sent again by itself.
     pub forgotten: watch::Sender<u64>,
+    /// Grows where the journal lost what it had acknowledged.
+    pub lost: watch::Sender<u64>,
     /// Grows when the aggregator asks what the API server accepts.
     pub negotiate: watch::Sender<u64>,
     /// What the API server was found to accept.
@@ -135,6 +137,9 @@ struct Link {
     forgotten: watch::Sender<u64>,
     /// Something was acknowledged since `forgotten` grew.
     acknowledged: bool,
+    lost: watch::Sender<u64>,
+    /// What the aggregator said last of what is durable.
+    durable: Option<Durable>,
     negotiate: watch::Sender<u64>,
     findings: watch::Receiver<Option<Findings>>,
     names: watch::Receiver<Named>,
@@ -159,7 +164,7 @@ pub async fn run(
     outbox: outbox::metrics::Metrics,
     stop: CancellationToken,
 ) {
-    let Ends { mut taken, mut reports, assignments, health, forgotten, .. } = ends;
+    let Ends { mut taken, mut reports, assignments, health, forgotten, lost, .. } = ends;
     let Ends { negotiate, findings, names, tally, reach, drain, .. } = ends;
     let mut link = Link {
         spool: Spool::open(settings.outbox.clone(), outbox).await,
@@ -174,6 +179,8 @@ pub async fn run(
         health,
         forgotten,
         acknowledged: false,
+        lost,
+        durable: None,
         negotiate,
         findings,
         names,
@@ -297,6 +304,7 @@ impl Link {
             draining: self.drain.is_cancelled(),
             formerly: self.spool.formerly().to_vec(),
             answer_ms: self.reach.answer_ms(),
+            acknowledged: self.durable,
         };
         let address = self.settings.aggregator.clone();
         let opening = connect::open(address, self.credentials.clone(), hello, self.given_up);
@@ -364,6 +372,7 @@ impl Link {
             to_agent::Frame::Ack(ack) => {
                 let acknowledged = self.spool.acknowledge(ack.sequence)?;
                 self.acknowledged = true;
+                self.durable = ack.durable.or(self.durable);
                 if self.spool.take_facts_dropped() {
                     self.forgotten.send_modify(|times| *times += 1);
                 }
@@ -390,6 +399,15 @@ impl Link {
             }
             to_agent::Frame::Negotiate(_) => self.negotiate.send_modify(|times| *times += 1),
             to_agent::Frame::Reach(reach) => self.reach.ask(reach.number),
+            to_agent::Frame::Lost(Lost { opening, times }) => {
+                tracing::warn!(
+                    "the journal lost records that were acknowledged: deaths that can still be seen are told again"
+                );
+                let position = self.durable.map_or(0, |durable| durable.position);
+                self.durable = Some(Durable { opening, position, losses: times });
+                self.metrics.lost.inc();
+                self.lost.send_modify(|times| *times += 1);
+            }
         }
         Ok(())
     }

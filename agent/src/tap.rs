@@ -75,11 +75,13 @@ const FAILURES: u32 = 2;
 /// All pods are announced again within so long, so that the agents of a cluster do not all come at once.
 pub const ANNOUNCED_WITHIN: Duration = Duration::from_secs(5);
 
-/// When to announce all pods again.
+/// When to announce all pods again, or to tell deaths again.
 #[derive(Debug)]
 pub struct Again {
     /// Grows where the aggregator may have forgotten what it acknowledged.
     pub forgotten: watch::Receiver<u64>,
+    /// Grows where the journal lost what it had acknowledged: deaths that can still be seen are told again.
+    pub lost: watch::Receiver<u64>,
     /// How long after that at most.
     pub within: Duration,
 }
@@ -160,6 +162,7 @@ pub async fn run(
         last_snapshot: None,
         assist_until: None,
         announce_at: None,
+        tell_at: None,
     };
     tap.in_use(if tap.kubelet_down { SourceName::pod_watch } else { SourceName::kubelet });
     cancel.run_until_cancelled_owned(tap.run(stirs, again, reached)).await.unwrap_or(Ok(()))
@@ -199,6 +202,8 @@ struct Tap {
     assist_until: Option<Instant>,
     /// All pods are announced again then.
     announce_at: Option<Instant>,
+    /// Deaths that can still be seen are told again then.
+    tell_at: Option<Instant>,
 }
 
 // === impl Tap ===
@@ -221,6 +226,15 @@ impl Tap {
                     // One that is due already does for this too.
                     let at = Instant::now() + again.within * random() / 1000;
                     self.announce_at.get_or_insert(at);
+                }
+                Ok(()) = again.lost.changed() => {
+                    // Sooner: what can be seen now may be gone soon.
+                    let at = Instant::now() + again.within * random() / 2000;
+                    self.tell_at.get_or_insert(at);
+                }
+                () = until(self.tell_at) => {
+                    self.tell_at = None;
+                    self.tell_again();
                 }
                 () = until(self.announce_at) => {
                     self.announce_at = None;
@@ -245,6 +259,17 @@ impl Tap {
             SourceName::pod_watch => WATCH_SPEAKS,
             SourceName::kubelet | SourceName::log_ordinal => 2 * self.config.poll_interval,
         });
+    }
+
+    /// Has the next look at all pods tell again the deaths that it shows.
+    fn tell_again(&mut self) {
+        self.node.tell_again();
+        if self.kubelet_down {
+            // A new one lists.
+            self.watch = None;
+        } else {
+            self.next_poll = Instant::now();
+        }
     }
 
     /// When to look next. A kubelet that is down is not asked sooner because something stirs.

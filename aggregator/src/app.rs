@@ -159,7 +159,7 @@ impl App {
         assign.register(&mut self.registry);
         let plan = Plan::cluster(Instant::now(), Patience::default());
         let (wishes, wished) = watch::channel(self.config.events);
-        let settings = assign::Settings { wishes: wished, resets: journal.resets() };
+        let settings = assign::Settings { wishes: wished, lost: journal.lost() };
         let (assigner, driver) = assign::assign(plan, journal.clone(), settings, assign.clone()).await?;
         let follow = Follow::new(self.config.file().to_owned(), wishes);
         let counters = EventExporterCounters {

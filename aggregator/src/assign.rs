@@ -35,6 +35,7 @@ use self::negotiation::Negotiation;
 use self::plan::{Change, Holdings, Plan};
 use self::rates::Rates;
 use self::status::{ApiServer, Status};
+use crate::journal::lost::{Lost, What};
 use crate::journal::{Journal, JournalError};
 
 /// What streams say that is not yet heard: each waits for its turn, so this only smooths a restart with all agents at once.
@@ -72,8 +73,8 @@ const LOGGED: usize = 16;
 pub struct Settings {
     /// What is configured; may change.
     pub wishes: watch::Receiver<Wish>,
-    /// Grows when the journal loses the newest of what it had.
-    pub resets: watch::Receiver<u64>,
+    /// What the journal lost.
+    pub lost: watch::Receiver<Lost>,
 }
 
 /// Where streams join.
@@ -167,6 +168,8 @@ pub struct Driver<J> {
     /// Nodes whose cordoning was heard of, which counts more than what is recalled.
     cordons_heard: BTreeSet<String>,
     settings: Settings,
+    /// What of the journal's losses the plan has heard.
+    lost: Lost,
     choice: Choice,
     next_choice: Instant,
     next_forgetting: Instant,
@@ -197,7 +200,11 @@ pub async fn assign<J: Journal>(
     plan.known(&journal.checkpoints().await?);
     let (inputs, receiver) = mpsc::channel(INPUTS);
     let (holdings, published) = watch::channel(Arc::new(plan.holdings()));
-    settings.resets.mark_unchanged();
+    let lost = *settings.lost.borrow_and_update();
+    if lost.ends + lost.holes > 0 {
+        // The checkpoints that are left are right; who holds a watch from before may be beyond.
+        plan.rewind();
+    }
     settings.wishes.mark_changed();
     let now = Instant::now();
     let mut driver = Driver {
@@ -213,6 +220,7 @@ pub async fn assign<J: Journal>(
         notes_from: None,
         cordons_heard: BTreeSet::new(),
         settings,
+        lost,
         next_choice: now,
         next_forgetting: now + FORGETTING,
         negotiation: Negotiation::new(now.into_std()),
@@ -334,6 +342,7 @@ impl<J: Journal> Driver<J> {
             let Ok(input) = self.inputs.try_recv() else { break };
             self.take(input);
         }
+        self.hear_of_losses();
         if std::mem::take(&mut self.is_unsettled) || !self.joining.is_empty() {
             self.settle().await;
             let joining = std::mem::take(&mut self.joining);
@@ -495,14 +504,31 @@ impl<J: Journal> Driver<J> {
         }
     }
 
+    /// What the journal lost. Before an agent that joins is given an answer: what it sends under an epoch from before the loss would
+    /// move the checkpoint beyond it.
+    fn hear_of_losses(&mut self) {
+        if self.settings.lost.has_changed().unwrap_or(false) {
+            let lost = *self.settings.lost.borrow_and_update();
+            match lost.since(&std::mem::replace(&mut self.lost, lost)) {
+                Some(What::Hole) => {
+                    tracing::warn!("the journal lost some of what it had: every watch lists again");
+                    self.plan.reset();
+                }
+                Some(What::End) => {
+                    tracing::warn!(
+                        "the journal lost the newest of what it had: every watch goes on from its last checkpoint"
+                    );
+                    self.plan.rewind();
+                }
+                Some(What::Old) | None => {}
+            }
+        }
+    }
+
     /// What depends on time, on the configuration and on the journal's health.
     fn look(&mut self) {
         let now = Instant::now().into_std();
-        if self.settings.resets.has_changed().unwrap_or(false) {
-            self.settings.resets.mark_unchanged();
-            tracing::warn!("the journal lost the newest of what it had: every watch lists again");
-            self.plan.reset();
-        }
+        self.hear_of_losses();
         self.plan.expire(now);
         if self.negotiation.is_due(now) {
             self.negotiate(now);
@@ -706,6 +732,7 @@ impl<J: Journal> Driver<J> {
                 .findings()
                 .map(|(findings, node, at)| ApiServer::of(findings, node, rfc3339(at))),
             vacant: self.plan.counts().1,
+            losses: self.lost.times,
             watches: watches.collect(),
         }
     }
@@ -729,6 +756,6 @@ fn state(report: &WatchReport) -> StateLabel {
 impl Settings {
     /// What never changes, for tests and tools.
     pub fn fixed(wish: Wish) -> Self {
-        Self { wishes: watch::channel(wish).1, resets: watch::channel(0).1 }
+        Self { wishes: watch::channel(wish).1, lost: watch::channel(Lost::default()).1 }
     }
 }

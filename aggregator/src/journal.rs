@@ -4,6 +4,7 @@
 
 pub mod facets;
 pub mod had;
+pub mod lost;
 pub mod metrics;
 pub mod sqlite;
 pub mod words;
@@ -17,6 +18,8 @@ use nodetap_wire::event::{Event, EventError, Outline};
 use nodetap_wire::face::{Face, Object};
 use nodetap_wire::{Checkpoint, ContainerDied, Record, Shard};
 use tokio::sync::watch;
+
+use self::lost::Lost;
 
 /// Place of an entry in the journal: grows by one with each, from 1. 0 is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,6 +199,14 @@ pub trait Journal: Clone + Send + Sync + 'static {
 
     /// The last checkpoint of each shard.
     fn checkpoints(&self) -> impl Future<Output = Result<Vec<Checkpoint>, JournalError>> + Send;
+
+    /// What is known to be lost of what was durable; changes when it is more. A log that is kept elsewhere too loses nothing.
+    fn lost(&self) -> watch::Receiver<Lost> {
+        watch::channel(Lost::default()).1
+    }
+
+    /// Somebody was told, before this journal was opened, that it is durable up to here.
+    fn promised(&self, _: Position) {}
 }
 
 /// Told of every record by the journal's own thread, once it is durable. Must not block: nothing is journalled meanwhile.

@@ -42,6 +42,8 @@ pub struct Report {
     pub intake: Intake,
     /// Records that retention dropped, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known.
+    pub lost: u64,
     /// The journal's last position.
     pub head: u64,
     /// By receiver.
@@ -123,6 +125,7 @@ impl Sources {
                 unknown: self.journal.unknown.get(),
             },
             dropped: dropped.collect(),
+            lost: self.journal.lost.get(),
             head,
             adds_up: sinks.values().all(|sink| sink.adds_up),
             sinks,

@@ -115,6 +115,7 @@ impl Fleet {
             assignments: assign,
             health: say,
             forgotten: forget,
+            lost: watch::channel(0).0,
             negotiate,
             findings,
             names: names.subscribe(),

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub resent: Counter,
     /// Batches acknowledged.
     pub acknowledged: Counter,
+    /// Times the journal was said to have lost what it had acknowledged.
+    pub lost: Counter,
     /// When the last acknowledgement came, in seconds since 1970.
     pub last_acknowledged: Gauge,
     /// Watches that this agent is to hold.
@@ -103,6 +105,11 @@ impl Metrics {
             "nodetap_agent_link_acknowledged_batches",
             "Batches that the aggregator has made durable",
             self.acknowledged.clone(),
+        );
+        registry.register(
+            "nodetap_agent_link_journal_losses",
+            "Times the aggregator said that its journal lost what it had acknowledged",
+            self.lost.clone(),
         );
         registry.register(
             "nodetap_agent_link_last_acknowledged_timestamp_seconds",

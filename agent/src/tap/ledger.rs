@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use nodetap_wire::{ContainerDied, ContainerKind, Source};
 use serde::{Deserialize, Serialize};
 
-use crate::tap::pods::Pod;
+use crate::tap::pods::{ContainerStatus, Pod};
 
 use container::{Changed, Container};
 
@@ -232,54 +232,48 @@ impl Ledger {
             followed.namespace.clone_from(&pod.metadata.namespace);
         }
 
-        let sidecars: HashSet<&str> = pod
-            .spec
-            .init_containers
-            .iter()
-            .filter(|container| container.restart_policy == "Always")
-            .map(|container| container.name.as_str())
-            .collect();
-        let status = &pod.status;
-        let lists = [
-            (ContainerKind::Init, &status.init_container_statuses),
-            (ContainerKind::App, &status.container_statuses),
-            (ContainerKind::Ephemeral, &status.ephemeral_container_statuses),
-        ];
         let mut logs = self.logs.get_mut(uid);
-        for (kind, statuses) in lists {
-            for status in statuses {
-                let kind = match kind {
-                    ContainerKind::Init if sidecars.contains(status.name.as_str()) => ContainerKind::Sidecar,
-                    kind => kind,
-                };
-                if !followed.containers.contains_key(&status.name) {
-                    if followed.containers.len() >= CONTAINERS {
-                        continue;
-                    }
-                    let container = Container::default().restored(self.restored);
-                    followed.containers.insert(status.name.clone(), container);
+        for (kind, status) in statuses(pod) {
+            if !followed.containers.contains_key(&status.name) {
+                if followed.containers.len() >= CONTAINERS {
+                    continue;
                 }
-                let Some(container) = followed.containers.get_mut(&status.name) else { continue };
-                let mut none = BTreeSet::new();
-                let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
-                let mut changed =
-                    container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
-                self.revision += u64::from(changed.remember);
-                told.missed += changed.missed;
-                // One that completed rests for as long as its pod lives, and runs again where the pod's sandbox is made anew.
-                if kind == ContainerKind::Init {
-                    changed.restarting_ns = 0;
-                }
-                if changed.missed > 0 || changed.restarting_ns > 0 {
-                    let Changed { missed, restarting_ns, .. } = changed;
-                    told.tallies.push(Tally { container: status.name.clone(), missed, restarting_ns });
-                }
-                for end in changed.ends {
-                    told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));
-                }
+                let container = Container::default().restored(self.restored);
+                followed.containers.insert(status.name.clone(), container);
+            }
+            let Some(container) = followed.containers.get_mut(&status.name) else { continue };
+            let mut none = BTreeSet::new();
+            let ordinals = logs.as_mut().and_then(|logs| logs.get_mut(&status.name)).unwrap_or(&mut none);
+            let mut changed =
+                container.observe(status, from_birth, pod.is_terminating(), ordinals, seen.at_ns);
+            self.revision += u64::from(changed.remember);
+            told.missed += changed.missed;
+            // One that completed rests for as long as its pod lives, and runs again where the pod's sandbox is made anew.
+            if kind == ContainerKind::Init {
+                changed.restarting_ns = 0;
+            }
+            if changed.missed > 0 || changed.restarting_ns > 0 {
+                let Changed { missed, restarting_ns, .. } = changed;
+                told.tallies.push(Tally { container: status.name.clone(), missed, restarting_ns });
+            }
+            for end in changed.ends {
+                told.deaths.push(end.into_death(pod, status, kind, &self.node, seen));
             }
         }
         told
+    }
+
+    /// The deaths that a state of a pod shows and that were told before, with the identities that they had; for a journal that has
+    /// lost them. Nothing is counted as missed that was counted before.
+    pub fn told_before(&self, pod: &Pod, seen: Seen) -> Vec<ContainerDied> {
+        let Some(followed) = self.pods.get(pod.uid()) else { return Vec::new() };
+        let mut deaths = Vec::new();
+        for (kind, status) in statuses(pod) {
+            let Some(container) = followed.containers.get(&status.name) else { continue };
+            let ends = container.told_before(status, pod.is_terminating());
+            deaths.extend(ends.into_iter().map(|end| end.into_death(pod, status, kind, &self.node, seen)));
+        }
+        deaths
     }
 
     /// Ends a snapshot: what it did not show is gone.
@@ -378,6 +372,21 @@ impl Ledger {
     pub fn is_empty(&self) -> bool {
         self.pods.is_empty()
     }
+}
+
+/// What a pod's state says of each container, and of what kind it is.
+fn statuses(pod: &Pod) -> impl Iterator<Item = (ContainerKind, &ContainerStatus)> {
+    let is_sidecar = |name: &str| {
+        pod.spec.init_containers.iter().any(|init| init.name == name && init.restart_policy == "Always")
+    };
+    let status = &pod.status;
+    let init = status.init_container_statuses.iter().map(move |status| match is_sidecar(&status.name) {
+        true => (ContainerKind::Sidecar, status),
+        false => (ContainerKind::Init, status),
+    });
+    let app = status.container_statuses.iter().map(|status| (ContainerKind::App, status));
+    let ephemeral = status.ephemeral_container_statuses.iter();
+    init.chain(app).chain(ephemeral.map(|status| (ContainerKind::Ephemeral, status)))
 }
 
 #[cfg(test)]

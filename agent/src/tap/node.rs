@@ -79,6 +79,8 @@ pub struct Node {
     booted_ns: i64,
     /// The last snapshot: the hash of each pod's JSON, and its uid.
     hashes: HashMap<u64, String>,
+    /// Until the end of the next snapshot, deaths that it shows are told though they were told before.
+    tells_again: bool,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,7 @@ impl Node {
             settings,
             booted_ns: booted_ns().unwrap_or_default(),
             hashes: HashMap::new(),
+            tells_again: false,
         })
     }
 
@@ -167,6 +170,7 @@ impl Node {
         }
         self.flush().await?;
         self.hashes = hashes;
+        self.tells_again = false;
         self.metrics.pods(pods.len());
         // A pod that could not be read may be any of those that seem to be gone.
         if whole {
@@ -178,6 +182,13 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// The journal lost deaths, of this node perhaps: those that the next snapshot shows are told again.
+    pub fn tell_again(&mut self) {
+        self.tells_again = true;
+        // All pods are to be read, those that are as they were too.
+        self.hashes.clear();
     }
 
     /// Takes one state of one pod, and gives its uid; `None` where it cannot be read, which is counted.
@@ -205,13 +216,15 @@ impl Node {
             self.metrics.bad_pod();
             return Ok(None);
         }
-        let told = self.ledger.observe(&pod, Seen { at_ns: time::now_ns(), source });
+        let seen = Seen { at_ns: time::now_ns(), source };
+        let again = if self.tells_again { self.ledger.told_before(&pod, seen) } else { Vec::new() };
+        let told = self.ledger.observe(&pod, seen);
         for tally in &told.tallies {
             self.metrics.tally(&pod.metadata.namespace, tally);
         }
         self.counted |= told.missed > 0;
         // The lines first: a log can be gone while the outbox is full.
-        for death in told.deaths {
+        for death in again.into_iter().chain(told.deaths) {
             let death = self.complete(death);
             self.with_lines(&pod, death).await;
         }

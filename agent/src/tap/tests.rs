@@ -13,6 +13,7 @@ struct Tapped {
     taken: Taking,
     metrics: Metrics,
     forget: watch::Sender<u64>,
+    lose: watch::Sender<u64>,
     cancel: CancellationToken,
 }
 
@@ -47,9 +48,10 @@ impl Tapped {
         };
         set(&mut config);
         let (forget, forgotten) = watch::channel(0);
-        let again = Again { forgotten, within: Duration::ZERO };
+        let (lose, lost) = watch::channel(0);
+        let again = Again { forgotten, lost, within: Duration::ZERO };
         tokio::spawn(run(config, access, intake, again, metrics.clone(), cancel.clone()));
-        Self { cluster, taken, metrics, forget, cancel }
+        Self { cluster, taken, metrics, forget, lose, cancel }
     }
 
     async fn death(&mut self) -> ContainerDied {
@@ -311,6 +313,35 @@ async fn all_pods_are_announced_again_where_the_aggregator_may_have_forgotten_th
         tapped.pod("web-0").await;
     }
     tapped.cancel.cancel();
+}
+
+#[tokio::test]
+async fn deaths_that_can_still_be_seen_are_told_again_where_the_journal_lost_what_it_had_acknowledged() {
+    for forbidden in [false, true] {
+        let cluster = cluster().await;
+        if forbidden {
+            cluster.faults().kubelet(&cluster.nodes()[0].name, Some(KubeletFault::Forbidden));
+        }
+        let web_0 = web(&cluster, "web-0");
+        let mut tapped = Tapped::start(cluster, None).await;
+        tapped.pod("web-0").await;
+        let crash = Ending::exit(7, "bye");
+        tapped.cluster.lives().crash(&web_0, "app", &crash).await.unwrap();
+        let first = tapped.death().await;
+        for _ in 0..2 {
+            tapped.lose.send_modify(|times| *times += 1);
+            let again = tapped.death().await;
+            assert_eq!(again.container_id, first.container_id);
+            assert_eq!((again.ordinal, again.exit_code), (first.ordinal, Some(7)));
+            assert_eq!(again.last_lines.last().unwrap().text, "bye");
+            assert_eq!(again.deaths_in_window, 1);
+        }
+        // Only once each time: what comes next is new.
+        tapped.cluster.lives().crash(&web_0, "app", &Ending::exit(8, "again")).await.unwrap();
+        let next = tapped.death().await;
+        assert_eq!((next.exit_code, next.ordinal, next.missed_before), (Some(8), first.ordinal + 1, 0));
+        tapped.cancel.cancel();
+    }
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
 use nodetap_wire::{
-    Ack, Assignment, Batch, Change, FromAgent, Hello, Negotiate, Reach, Record, ToAgent, frame, from_agent,
-    record, to_agent,
+    Ack, Assignment, Batch, Change, Durable, FromAgent, Hello, Negotiate, Reach, Record, ToAgent, frame,
+    from_agent, record, to_agent,
 };
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
@@ -24,7 +24,8 @@ use super::metrics::{
     Waits,
 };
 use crate::assign::{Assigner, Membership, Said, cordons};
-use crate::journal::{Journal, JournalError};
+use crate::journal::lost::Lost;
+use crate::journal::{Journal, JournalError, Position};
 
 /// For the first frame; an agent sends it with its request.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +66,10 @@ struct Session<J> {
     stop: CancellationToken,
     room: Arc<Semaphore>,
     last_sequence: Option<u64>,
+    /// What the journal lost.
+    lost: watch::Receiver<Lost>,
+    /// How many of its losses the agent has heard of.
+    losses: u64,
 }
 
 /// A batch that is not decoded yet, because there is no room.
@@ -85,7 +90,8 @@ struct End {
 struct Appended {
     sequence: u64,
     records: u64,
-    result: Result<(), JournalError>,
+    /// The journal's last position with it.
+    result: Result<Position, JournalError>,
 }
 
 type Appends = FuturesOrdered<Pin<Box<dyn Future<Output = Appended> + Send>>>;
@@ -113,6 +119,10 @@ impl<J: Journal> Link for Admission<J> {
         };
         let stream = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         let (version, instance) = (hello.version.clone(), hello.instance.clone());
+        let mut lost = self.journal.lost();
+        // Looked at and let go of: what is told now may change it.
+        let known = *lost.borrow_and_update();
+        let losses = self.compare(hello.acknowledged.unwrap_or_default(), known);
         let formerly = hello.formerly.clone();
         let member = self.assigner.join(&peer.node, stream, hello).await;
         let mut member = member.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -133,6 +143,8 @@ impl<J: Journal> Link for Admission<J> {
             stop: self.stop.clone(),
             room: self.room.clone(),
             last_sequence: None,
+            lost,
+            losses,
             peer,
         };
         let (outgoing, mut frames) = mpsc::channel(OUTGOING);
@@ -140,6 +152,21 @@ impl<J: Journal> Link for Admission<J> {
         tokio::spawn(session.run(incoming, outgoing).instrument(span));
         let frames = futures_util::stream::poll_fn(move |context| frames.poll_recv(context));
         Ok(Response::new(Box::pin(frames)))
+    }
+}
+
+impl<J: Journal> Admission<J> {
+    /// Tells the journal of what an agent was told that is durable. Answers how many of the losses since the journal was opened the
+    /// agent has heard of.
+    fn compare(&self, acknowledged: Durable, lost: Lost) -> u64 {
+        let Durable { opening, position, losses } = acknowledged;
+        if opening == lost.opening {
+            return losses;
+        }
+        if opening != 0 && lost.opening != 0 {
+            self.journal.promised(Position(position));
+        }
+        0
     }
 }
 
@@ -198,6 +225,7 @@ impl<J: Journal> Session<J> {
         let mut assign: Option<Assignment> = Some(self.member.assignments.borrow_and_update().clone());
         let mut negotiate = false;
         let mut question: Option<u64> = None;
+        let mut durable = Position::default();
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -218,18 +246,24 @@ impl<J: Journal> Session<J> {
                 Ok(()) = self.member.questions.changed() => {
                     question = Some(*self.member.questions.borrow_and_update());
                 }
+                Ok(()) = self.lost.changed() => {}
                 permit = outgoing.reserve(),
-                    if assign.is_some() || acknowledge.is_some() || negotiate || question.is_some() => {
+                    if assign.is_some() || acknowledge.is_some() || negotiate || question.is_some() || self.has_losses() => {
                     let Ok(permit) = permit else { return End { reason: EndReason::closed, status: None } };
                     let frame = match assign.take() {
                         Some(assignment) => Some(to_agent::Frame::Assignment(assignment)),
+                        // Before an acknowledgement, by which the agent takes it that it has heard all.
+                        None if self.has_losses() => Some(to_agent::Frame::Lost(self.tell_losses())),
                         None if std::mem::take(&mut negotiate) => {
                             Some(to_agent::Frame::Negotiate(Negotiate {}))
                         }
                         None if question.is_some() => {
                             question.take().map(|number| to_agent::Frame::Reach(Reach { number }))
                         }
-                        None => acknowledge.take().map(|sequence| to_agent::Frame::Ack(Ack { sequence })),
+                        None => acknowledge.take().map(|sequence| {
+                            let durable = self.durable(durable);
+                            to_agent::Frame::Ack(Ack { sequence, durable })
+                        }),
                     };
                     permit.send(Ok(ToAgent { frame }));
                 }
@@ -238,7 +272,10 @@ impl<J: Journal> Session<J> {
                     // One acknowledgement for all that became durable together.
                     while let Some(appended) = next {
                         match self.appended(appended) {
-                            Ok(sequence) => acknowledge = Some(sequence),
+                            Ok((sequence, head)) => {
+                                acknowledge = Some(sequence);
+                                durable = durable.max(head);
+                            }
                             Err(end) => return end,
                         }
                         next = appends.next().now_or_never().flatten();
@@ -263,6 +300,23 @@ impl<J: Journal> Session<J> {
                 },
             }
         }
+    }
+
+    /// Whether the journal lost something that the agent has not heard of.
+    fn has_losses(&self) -> bool {
+        self.lost.borrow().times > self.losses
+    }
+
+    fn tell_losses(&mut self) -> nodetap_wire::Lost {
+        let Lost { opening, times, .. } = *self.lost.borrow_and_update();
+        self.losses = times;
+        nodetap_wire::Lost { opening, times }
+    }
+
+    /// What the agent is to remember of an acknowledgement, in case the journal is opened again and does not reach so far.
+    fn durable(&self, head: Position) -> Option<Durable> {
+        let opening = self.lost.borrow().opening;
+        (opening != 0).then_some(Durable { opening, position: head.0, losses: self.losses })
     }
 
     /// Takes a frame; a batch is to wait for room.
@@ -324,7 +378,10 @@ impl<J: Journal> Session<J> {
         let records = taken.records.len() as u64;
         appends.push_back(Box::pin(async move {
             let nothing = taken.records.is_empty() && taken.checkpoints.is_empty();
-            let result = if nothing { Ok(()) } else { journal.append(taken).await.map(drop) };
+            let result = match nothing {
+                true => Ok(Position::default()),
+                false => journal.append(taken).await.map(|appended| appended.head),
+            };
             drop(room);
             Appended { sequence, records, result }
         }));
@@ -351,12 +408,12 @@ impl<J: Journal> Session<J> {
         }
     }
 
-    fn appended(&self, appended: Appended) -> Result<u64, End> {
+    fn appended(&self, appended: Appended) -> Result<(u64, Position), End> {
         match appended.result {
-            Ok(()) => {
+            Ok(head) => {
                 self.metrics.batches.inc();
                 self.metrics.records.inc_by(appended.records);
-                Ok(appended.sequence)
+                Ok((appended.sequence, head))
             }
             Err(error) => {
                 tracing::warn!(sequence = appended.sequence, %error, "batch not durable; the agent sends it again");

@@ -84,6 +84,8 @@ pub struct Plan {
     unbalanced: Option<(Instant, Instant)>,
     /// All agents hold as much as they can, and there is more.
     is_full: bool,
+    /// The journal lost its end: what is held from before is beyond what it has.
+    is_rewound: bool,
     version: u64,
 }
 
@@ -284,6 +286,7 @@ impl Plan {
             unmeasured: Vec::new(),
             unbalanced: None,
             is_full: false,
+            is_rewound: false,
             version: 1,
         };
         plan.seat(now);
@@ -408,6 +411,7 @@ impl Plan {
             if claim > 0 && claim >= seat.epoch && !somebody_else {
                 self.version += u64::from(seat.epoch != claim || !is_holder);
                 seat.epoch = claim;
+                seat.is_lost |= self.is_rewound && !seat.was_held;
                 seat.was_held = true;
                 let mut holder = seat.holder.take().unwrap_or_else(|| Holder::new(node, now));
                 holder.away_since = None;
@@ -517,9 +521,16 @@ impl Plan {
         }
     }
 
-    /// The journal lost the newest of what it had, the checkpoints with it: everything is to be listed again.
+    /// The journal lost what its checkpoints say that it has: everything is to be listed again.
     pub fn reset(&mut self) {
         self.known.forget();
+        self.rewind();
+    }
+
+    /// The journal lost the newest of what it had, and the checkpoints with it: whoever holds a watch may be beyond those that are
+    /// left, and is to go on from there; so is whoever is yet to say that it holds one from before.
+    pub fn rewind(&mut self) {
+        self.is_rewound = true;
         for seat in self.seats.values_mut() {
             seat.is_lost = true;
         }

@@ -31,6 +31,8 @@ pub struct Status {
     pub api_server: Option<ApiServer>,
     /// Shares that nobody holds.
     pub vacant: usize,
+    /// How often the journal was found to have lost something since it was opened.
+    pub losses: u64,
     /// Each share.
     pub watches: Vec<Watch>,
 }
@@ -122,6 +124,13 @@ impl Status {
         match self.events_per_second {
             Some(rate) => writeln!(text, "events         {rate:.1}/s over the last minute")?,
             None => writeln!(text, "events         not measured yet")?,
+        }
+        if self.losses > 0 {
+            writeln!(
+                text,
+                "journal        lost records that were durable, {} times: see its log",
+                self.losses
+            )?;
         }
         writeln!(text, "watches        {}, {} of them held by nobody\n", self.watches.len(), self.vacant)?;
         let width = |of: &dyn Fn(&Watch) -> usize, least: usize| {

@@ -42,6 +42,8 @@ pub struct JournalMetrics {
     pub dropped: Family<DroppedLabel, Counter>,
     /// Of those, the ones that a consumer had not had yet.
     pub undelivered: Family<ConsumerLabel, Counter>,
+    /// Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known.
+    pub lost: Counter,
     /// What failed.
     pub errors: Family<ErrorLabel, Counter>,
 }
@@ -199,6 +201,11 @@ impl JournalMetrics {
             "Records that retention dropped before a consumer had them",
             self.undelivered.clone(),
         );
+        registry.register(
+            "lost_records",
+            "Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known",
+            self.lost.clone(),
+        );
         registry.register("errors", "Failures of the disk or the database", self.errors.clone());
     }
 }
@@ -222,6 +229,7 @@ impl Default for JournalMetrics {
             set_aside: Counter::default(),
             dropped: Family::default(),
             undelivered: Family::default(),
+            lost: Counter::default(),
             errors: Family::default(),
         }
     }

@@ -40,6 +40,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use nodetap_wire::{Checkpoint, Record, Shard, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::lost::{Losses, Lost};
 use super::metrics::JournalMetrics;
 use super::{
     Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Observer, Position, Taken,
@@ -135,8 +136,7 @@ struct Shared {
     files: folder::Files,
     directory: Directory,
     recent: Recent,
-    /// How often the newest file was put aside while it was written.
-    resets: Arc<watch::Sender<u64>>,
+    losses: Losses,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     failure: Arc<Mutex<Option<JournalError>>>,
     lanes: Lanes,
@@ -158,7 +158,7 @@ impl SqliteJournal {
         observer: Box<dyn Observer>,
     ) -> Result<Self, JournalError> {
         let lock = lock(&settings)?;
-        let shared = Shared::default();
+        let shared = Shared { losses: Losses::new(metrics.lost.clone()), ..Shared::default() };
         let (to_head, head) = watch::channel(Position::default());
         // As many places as the semaphores in front have, so that sending never waits; a few more for the writer, which
         // readers tell of files that they cannot read.
@@ -233,12 +233,6 @@ impl SqliteJournal {
     /// hangs neither fails nor ends it.
     pub fn commit_since(&self) -> Option<i64> {
         Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
-    }
-
-    /// How often the newest file was put aside while it was being written: each time, the checkpoints in it are gone, and
-    /// watches that run must list again.
-    pub fn resets(&self) -> watch::Receiver<u64> {
-        self.shared.resets.subscribe()
     }
 
     /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer
@@ -343,6 +337,14 @@ impl Journal for SqliteJournal {
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
         Ok(self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn lost(&self) -> watch::Receiver<Lost> {
+        self.shared.losses.subscribe()
+    }
+
+    fn promised(&self, last: Position) {
+        self.shared.losses.promised(last);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use nodetap_aggregator::journal::lost::{Losses, Lost};
 use nodetap_aggregator::journal::{
     Ahead, Appended, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position, Taken,
 };
@@ -14,6 +15,7 @@ pub struct Memory {
     head: watch::Sender<Position>,
     held: watch::Sender<bool>,
     stalls: watch::Sender<bool>,
+    pub losses: Losses,
 }
 
 #[derive(Default)]
@@ -32,7 +34,28 @@ impl Memory {
             head: watch::Sender::new(Position(0)),
             held: watch::Sender::new(false),
             stalls: watch::Sender::new(false),
+            losses: Losses::default(),
         }
+    }
+
+    /// As it is when it is opened again, less its last records and the checkpoints that came with them.
+    pub fn cut(&self, batches: usize) -> Self {
+        let cut = Self::new();
+        let taken: Vec<_> = self.state().taken.iter().take(batches).cloned().collect();
+        for checkpoint in taken.iter().flat_map(|taken| &taken.checkpoints) {
+            cut.state().checkpoints.retain(|known| known.shard != checkpoint.shard);
+            cut.state().checkpoints.push(checkpoint.clone());
+        }
+        let records: usize = taken.iter().map(|taken| taken.records.len()).sum();
+        cut.state().taken = taken;
+        cut.head.send_replace(Position(records as u64));
+        cut.losses.found(Position(records as u64));
+        cut
+    }
+
+    /// Batches that are durable.
+    pub fn batches(&self) -> usize {
+        self.state().taken.len()
     }
 
     pub fn fail(&self, fails: bool) {
@@ -156,5 +179,13 @@ impl Journal for Memory {
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {
         Ok(self.stored())
+    }
+
+    fn lost(&self) -> watch::Receiver<Lost> {
+        self.losses.subscribe()
+    }
+
+    fn promised(&self, last: Position) {
+        self.losses.promised(last);
     }
 }

@@ -1,17 +1,20 @@
 //! Hand-overs of watches between real sides.
 
+use nodetap_agent::outbox::Taken;
 use nodetap_aggregator::admit::Limits;
+use nodetap_aggregator::admit::metrics::EndReason;
 use nodetap_aggregator::assign::choose::{Watch, Wish};
 use nodetap_aggregator::assign::plan::{Patience, Plan};
 use nodetap_aggregator::assign::{self, Said, metrics::Metrics};
-use nodetap_wire::{Finding, Findings, Hello, Shard, WatchState};
+use nodetap_aggregator::journal::lost::What;
+use nodetap_wire::{Checkpoint, Finding, Findings, Hello, Shard, WatchState};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates::Authority;
-use crate::eventually;
 use crate::journal::Memory;
 use crate::proxy::Proxy;
 use crate::sides::{Agent, Aggregator};
+use crate::{event, eventually};
 
 fn findings() -> Findings {
     let mut findings = Findings { version: "v1.36.3".to_owned(), ..Findings::default() };
@@ -124,9 +127,49 @@ async fn a_journal_that_lost_its_newest_file_has_the_holder_list_again() {
     let agent = Agent::start(&authority, "node-1", aggregator.address);
     agent.assigned().await;
     agent.watch_all().await;
-    aggregator.resets.send_modify(|resets| *resets += 1);
+    aggregator.losses.lose(1, What::Hole);
     eventually(|| agent.watches() == [("cluster".to_owned(), 2)]).await;
     assert_eq!(agent.assigned().await.resource_version, "");
+}
+
+#[tokio::test]
+async fn an_agent_that_was_promised_more_than_the_journal_has_goes_back_to_its_checkpoint_and_tells_deaths_again()
+ {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let mut agent = Agent::start(&authority, "node-1", proxy.address);
+    let watch = agent.assigned().await;
+    agent.watch_all().await;
+    let mut kept = 0;
+    for version in [41, 42] {
+        kept = aggregator.journal.batches();
+        agent.take(event(version)).await;
+        let checkpoint =
+            Checkpoint { shard: watch.shard.clone(), epoch: 1, resource_version: version.to_string() };
+        agent.intake.take(Taken::Checkpoint(checkpoint)).await.unwrap();
+        aggregator.journal.holds(version as u64 - 40).await;
+        agent.all_acknowledged().await;
+    }
+    // Another process opens it again, with all of it, and another one with less.
+    for (batches, epoch, version, losses) in [(aggregator.journal.batches(), 1, "", 0), (kept, 2, "41", 1)] {
+        let journal = aggregator.journal.cut(batches);
+        let next =
+            Aggregator::start_with(authority.server("nodetap-aggregator"), Limits::default(), journal).await;
+        proxy.lead_to(next.address);
+        proxy.cut();
+        eventually(|| next.metrics.agents.get() == 1).await;
+        eventually(|| agent.watches() == [("cluster".to_owned(), epoch)]).await;
+        assert_eq!(agent.assigned().await.resource_version, version);
+        agent.lost.wait_for(|lost| *lost == losses).await.unwrap();
+        // Told once, however often it connects.
+        proxy.cut();
+        eventually(|| {
+            next.ended(EndReason::cut) + next.ended(EndReason::closed) == 1 && next.metrics.agents.get() == 1
+        })
+        .await;
+        assert_eq!((agent.watches(), *agent.lost.borrow()), (vec![("cluster".to_owned(), epoch)], losses));
+    }
 }
 
 #[tokio::test]

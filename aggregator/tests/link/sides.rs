@@ -13,6 +13,8 @@ use nodetap_aggregator::admit::metrics::{ConnectionLabels, ConnectionReason, End
 use nodetap_aggregator::admit::{self, Limits};
 use nodetap_aggregator::assign::choose::Wish;
 use nodetap_aggregator::assign::{self, Assigner, plan::Patience, plan::Plan};
+use nodetap_aggregator::journal::Journal;
+use nodetap_aggregator::journal::lost::Losses;
 use nodetap_wire::{AssignedWatch, Assignment, Findings, Reached, Record, WatchReport, WatchState};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -32,7 +34,7 @@ pub struct Aggregator {
     stop: CancellationToken,
     serving: JoinHandle<()>,
     pub wishes: watch::Sender<Wish>,
-    pub resets: watch::Sender<u64>,
+    pub losses: Losses,
     pub plan: Assigner,
 }
 
@@ -45,6 +47,7 @@ pub struct Agent {
     assignments: watch::Receiver<Assignment>,
     health: watch::Receiver<Health>,
     pub forgotten: watch::Receiver<u64>,
+    pub lost: watch::Receiver<u64>,
     pub drain: CancellationToken,
     pub negotiations: watch::Receiver<u64>,
     pub findings: watch::Sender<Option<Findings>>,
@@ -68,8 +71,8 @@ impl Aggregator {
         let plan = Plan::cluster(Instant::now(), Patience::default());
         let assigning = assign::metrics::Metrics::default();
         let (wishes, wished) = watch::channel(Wish::default());
-        let (resets, reset) = watch::channel(0);
-        let settings = assign::Settings { wishes: wished, resets: reset };
+        let losses = journal.losses.clone();
+        let settings = assign::Settings { wishes: wished, lost: journal.lost() };
         let assigned = assign::assign(plan, journal.clone(), settings, assigning.clone()).await;
         let (assigner, driver) = assigned.unwrap();
         let plan = assigner.clone();
@@ -97,7 +100,7 @@ impl Aggregator {
             stop,
             serving,
             wishes,
-            resets,
+            losses,
             plan,
         }
     }
@@ -138,6 +141,7 @@ impl Agent {
         let (assigned, assignments) = watch::channel(Assignment::default());
         let (healthy, health) = watch::channel(Health::default());
         let (forget, forgotten) = watch::channel(0);
+        let (lose, lost) = watch::channel(0);
         let stop = CancellationToken::new();
         let settings = Settings {
             node: node.to_owned(),
@@ -155,6 +159,7 @@ impl Agent {
             assignments: assigned,
             health: healthy,
             forgotten: forget,
+            lost: lose,
             negotiate,
             findings,
             names: names.subscribe(),
@@ -174,6 +179,7 @@ impl Agent {
             assignments,
             health,
             forgotten,
+            lost,
             drain,
             negotiations,
             findings: find,

@@ -14,7 +14,7 @@ use crate::running::Home;
 use crate::sender::Sender;
 
 /// A journal is begun anew after so many, that reading all of it stays cheap.
-const IN_ONE_JOURNAL: u64 = 100;
+const IN_ONE_JOURNAL: u64 = 40;
 
 /// What was read of a journal, in the order of its positions.
 #[derive(Default)]
@@ -56,16 +56,17 @@ async fn what_was_acknowledged_survives_a_kill_of_the_process_at_any_moment() {
     let mut unacknowledged_in_all = 0;
     let mut found = Found::default();
     let mut acknowledged = 0;
-    let mut held = None;
+    let (mut held, mut durable) = (None, None);
     for kill in 0..kills {
         if kill > 0 && kill % IN_ONE_JOURNAL == 0 {
             home.forget();
             acknowledged_in_all += acknowledged;
-            (found, acknowledged, held) = (Found::default(), 0, None);
+            (found, acknowledged, held, durable) = (Found::default(), 0, None, None);
         }
         let running = home.start().await;
-        let mut sender = Sender::connect(&home.agent, running.agents, held.take()).await;
+        let mut sender = Sender::resume(&home.agent, running.agents, held.take(), durable).await;
         held = Some(sender.watch.clone());
+        let (promised, lost) = (sender.durable.clone(), sender.lost.clone());
         let mut acknowledgements = sender.acknowledged.clone();
         // As an agent does that does not know what became of the rest.
         let mut next = acknowledged + 1;
@@ -91,6 +92,8 @@ async fn what_was_acknowledged_survives_a_kill_of_the_process_at_any_moment() {
         if !killed {
             eprintln!("kill {kill}: the stream had ended before: {said:?}");
         }
+        assert_eq!(*lost.borrow(), 0, "kill {kill}: what was promised before is said to be lost");
+        durable = *promised.borrow();
         let sent = last_of_batch[last_of_batch.len() - 1];
         if let Some(batch) = (sequence as usize).checked_sub(1) {
             acknowledged = last_of_batch[batch];

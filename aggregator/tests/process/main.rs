@@ -11,6 +11,7 @@ mod raw;
 mod running;
 mod sender;
 mod shutdown;
+mod torn;
 mod webhook;
 
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use nodetap_wire::{
-    AssignedWatch, Checkpoint, FromAgent, HeldWatch, Hello, Record, Records, frame, from_agent, to_agent,
+    AssignedWatch, Checkpoint, Durable, FromAgent, HeldWatch, Hello, Record, Records, frame, from_agent,
+    to_agent,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -20,6 +21,10 @@ pub struct Sender {
     pub watch: AssignedWatch,
     /// The last batch that was acknowledged.
     pub acknowledged: watch::Receiver<u64>,
+    /// What was said with it of what is durable.
+    pub durable: watch::Receiver<Option<Durable>>,
+    /// How often the journal said that it has lost something.
+    pub lost: watch::Receiver<u64>,
     reading: JoinHandle<Option<Status>>,
 }
 
@@ -29,12 +34,23 @@ const UNDER_WAY: usize = 8;
 impl Sender {
     /// Says hello, and what it watches already, and waits until it is told to watch.
     pub async fn connect(identity: &Identity, address: SocketAddr, held: Option<AssignedWatch>) -> Self {
+        Self::resume(identity, address, held, None).await
+    }
+
+    /// The same of one to which something was acknowledged before.
+    pub async fn resume(
+        identity: &Identity,
+        address: SocketAddr,
+        held: Option<AssignedWatch>,
+        acknowledged: Option<Durable>,
+    ) -> Self {
         let (frames, sent) = mpsc::channel::<FromAgent>(UNDER_WAY);
         let held = held.map(|watch| HeldWatch { shard: watch.shard, epoch: watch.epoch });
         let hello = Hello {
             node: "node-1".to_owned(),
             instance: "1".to_owned(),
             held: held.into_iter().collect(),
+            acknowledged,
             ..Hello::default()
         };
         frames.send(FromAgent { frame: Some(from_agent::Frame::Hello(hello)) }).await.unwrap();
@@ -50,21 +66,26 @@ impl Sender {
                 break watch;
             }
         };
+        let (promise, durable) = watch::channel(acknowledged);
         let (acknowledge, acknowledged) = watch::channel(0);
+        let (lose, lost) = watch::channel(0);
         let reading = tokio::spawn(async move {
             loop {
                 match incoming.message().await {
-                    Ok(Some(message)) => {
-                        if let Some(to_agent::Frame::Ack(ack)) = message.frame {
+                    Ok(Some(message)) => match message.frame {
+                        Some(to_agent::Frame::Ack(ack)) => {
+                            promise.send_replace(ack.durable);
                             acknowledge.send_replace(ack.sequence);
                         }
-                    }
+                        Some(to_agent::Frame::Lost(losses)) => _ = lose.send_replace(losses.times),
+                        _ => {}
+                    },
                     Ok(None) => return None,
                     Err(status) => return Some(status),
                 }
             }
         });
-        Self { frames, sequence: 0, watch, acknowledged, reading }
+        Self { frames, sequence: 0, watch, acknowledged, durable, lost, reading }
     }
 
     /// Sends a batch and how far the watch has come with it; false: the stream has ended.

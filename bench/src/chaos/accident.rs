@@ -144,14 +144,19 @@ impl Accident {
                 stage.aggregator.halt(true);
                 sleep(lasts).await;
                 stage.kill_agent(at).await?;
-                tear(&stage.state(at).join("outbox"), ".outbox", random)?;
+                add_torn(&stage.state(at).join("outbox"), ".outbox", random)?;
                 stage.start_agent(at)?;
                 stage.aggregator.halt(false);
             }
             Self::JournalTorn => {
+                // What is lost is seen again from the last checkpoint on, less what was compacted away since and overwritten.
+                cluster.recorder().keep_apart(true);
+                stage.until_delivered(cluster).await?;
                 stage.aggregator.kill().await?;
                 tear(&stage.setup.journal, "-wal", random)?;
                 stage.aggregator = stage.setup.start_aggregator()?;
+                stage.until_delivered(cluster).await?;
+                cluster.recorder().keep_apart(false);
             }
             Self::CertificatesSwapped => {
                 let nodes: Vec<String> = stage.agents.iter().map(|(agent, _)| agent.node.clone()).collect();
@@ -197,8 +202,22 @@ fn fill(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Adds to each file with this ending what a write leaves that a loss of power cut short.
+/// Cuts each file with this ending off somewhere in its last quarter or, one time in four, anywhere.
 fn tear(folder: &Path, ending: &str, random: &Random) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(ending) {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+            let most = if random.chance(25) { length } else { length / 4 };
+            file.set_len((length - random.below(most.max(1))) as u64)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds to each file with this ending what a write leaves that a loss of power cut short.
+fn add_torn(folder: &Path, ending: &str, random: &Random) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(ending) {

@@ -84,6 +84,11 @@ impl Fault {
         }
     }
 
+    /// The API server cannot take every event meanwhile.
+    pub(super) fn refuses(self) -> bool {
+        matches!(self, Self::ApiServerKilled | Self::NamespaceMadeAgain)
+    }
+
     /// Makes it happen; it is over when this returns.
     ///
     /// # Errors

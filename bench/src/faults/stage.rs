@@ -78,7 +78,9 @@ impl Stage<'_> {
         let oracle = Oracle::start(scene.client.clone()).await?;
         let above = oracle.version();
         let until = Arc::new(AtomicUsize::new(usize::MAX));
-        let posting = Posting::new(scene.client.clone(), self.namespaces.to_vec(), fault.name());
+        // Modes share the namespaces, and an event that is there already is not taken again.
+        let run = format!("{}-{}", self.watch, fault.name());
+        let posting = Posting::new(scene.client.clone(), self.namespaces.to_vec(), run);
         let load = tokio::spawn({
             let (until, rate) = (Arc::clone(&until), self.arguments.rate);
             async move { posting.go(rate, true, &until).await }
@@ -88,8 +90,11 @@ impl Stage<'_> {
         let ended_ns = i64::try_from(Timestamp::now().as_nanosecond())?;
         sleep(AFTER).await;
         until.store(0, Ordering::Relaxed);
-        load.await?;
+        let posted = load.await?;
         happened?;
+        if !fault.refuses() {
+            posted.all()?;
+        }
         let last = self.arrives(&scene, PATIENCE).await.context("after the fault")?;
         sleep(CALM).await;
         let deadline = Instant::now() + PATIENCE;

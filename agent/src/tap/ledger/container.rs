@@ -220,6 +220,29 @@ impl Container {
         (u32::try_from(self.recent.len()).unwrap_or(u32::MAX), first)
     }
 
+    /// The ends that a status shows and that are accounted for.
+    pub(super) fn told_before(&self, status: &ContainerStatus, terminating: bool) -> Vec<End> {
+        let shown = self.shown(status, terminating).into_iter();
+        let told = shown.filter(|shown| match (shown.id, shown.ordinal) {
+            ("", ordinal) => ordinal.map_or(self.reported_unknown, |ordinal| ordinal < self.accounted),
+            (id, _) => self.is_accounted(id),
+        });
+        let ends = told.map(|Shown { ordinal, id, terminated }| {
+            let ended_ns = time::parse_ns(&terminated.finished_at).unwrap_or(i64::MAX);
+            let within = |at: &&i64| (ended_ns.saturating_sub(WINDOW_NS)..=ended_ns).contains(*at);
+            let first = self.recent.iter().filter(within).min().copied().unwrap_or(ended_ns);
+            let recent = self.recent.iter().filter(within).count().max(1);
+            End {
+                ordinal: ordinal.unwrap_or(0),
+                container_id: id.to_owned(),
+                terminated: Some(terminated.clone()),
+                missed_before: 0,
+                window: (u32::try_from(recent).unwrap_or(u32::MAX), first),
+            }
+        });
+        ends.collect()
+    }
+
     /// The pod is gone: whether this container had begun when last seen, and nobody has seen its end.
     pub(super) fn is_given_up(&self) -> bool {
         self.current.as_ref().is_some_and(|current| {

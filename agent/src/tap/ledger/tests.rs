@@ -71,6 +71,28 @@ fn log(ordinal: u32) -> LogSeen {
 }
 
 #[test]
+fn what_was_told_and_is_still_shown_can_be_told_again_and_what_is_new_is_not_among_it() {
+    let mut ledger = primed();
+    let crashed = pod(status(1, "containerd://b", &running(), &terminated("containerd://a", 7)));
+    assert!(ledger.told_before(&crashed, seen()).is_empty());
+    let told = ledger.observe(&crashed, seen());
+    assert_eq!(ordinals(&told), [(0, "containerd://a")]);
+    assert_eq!(ledger.told_before(&crashed, seen()), told.deaths);
+    let both =
+        pod(status(1, "containerd://b", &terminated("containerd://b", 8), &terminated("containerd://a", 7)));
+    assert_eq!(ledger.told_before(&both, seen()), told.deaths);
+    assert_eq!(ordinals(&ledger.observe(&both, seen())), [(1, "containerd://b")]);
+    let again: Vec<_> =
+        ledger.told_before(&both, seen()).iter().map(|death| death.deaths_in_window).collect();
+    assert_eq!(again.len(), 2);
+    // Not what nobody shows any longer.
+    let next = pod(status(2, "containerd://c", &running(), &terminated("containerd://b", 8)));
+    ledger.observe(&next, seen());
+    let again = ledger.told_before(&next, seen());
+    assert_eq!(again.iter().map(|death| death.ordinal).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
 fn a_crash_carries_what_the_kubelet_tells_of_it() {
     let mut ledger = primed();
     ledger.observe(&pod(status(0, "containerd://a", &running(), &json!({}))), seen());

@@ -519,6 +519,42 @@ fn a_journal_that_lost_its_checkpoints_has_every_watch_list_again() {
 }
 
 #[test]
+fn a_journal_that_lost_its_end_has_every_watch_go_on_from_the_checkpoint_that_is_left() {
+    let now = Instant::now();
+    let (mut plan, holder) = settled(now, &NODES);
+    plan.known(&[checkpoint(1, "100")]);
+    plan.rewind();
+    assert!(plan.is_due(now));
+    let change = plan.settle(now).remove(0);
+    assert_eq!((change.node.as_str(), change.epoch, change.cause), (holder.as_str(), 2, Cause::Reset));
+    assert_eq!(watches(&plan, &holder), [("cluster".to_owned(), 2, "100".to_owned())]);
+    assert!(plan.settle(now).is_empty());
+}
+
+#[test]
+fn after_a_loss_who_says_that_it_holds_a_watch_from_before_goes_back_too_however_late_it_comes() {
+    for shards in [vec![cluster()], vec![Shard::namespaces(), Shard::namespace("a"), Shard::namespace("b")]] {
+        let now = Instant::now();
+        let mut plan = Plan::cluster(now, Patience::default());
+        plan.known(&[checkpoint(1, "100")]);
+        plan.rewind();
+        let held: Vec<_> =
+            shards.iter().map(|shard| HeldWatch { shard: Some(shard.clone()), epoch: 5 }).collect();
+        plan.joined(now + seconds(1), "a", 1, &held);
+        let given = plan.settle(now + seconds(1));
+        assert_eq!(given.len(), shards.len());
+        for change in given {
+            assert_eq!((change.node.as_str(), change.epoch, change.cause), ("a", 6, Cause::Reset));
+        }
+        // Its own from now on: a new stream changes nothing.
+        let held: Vec<_> =
+            shards.iter().map(|shard| HeldWatch { shard: Some(shard.clone()), epoch: 6 }).collect();
+        plan.joined(now + seconds(2), "a", 2, &held);
+        assert!(plan.settle(now + seconds(2)).is_empty());
+    }
+}
+
+#[test]
 fn after_a_restart_agents_keep_what_they_hold_however_it_was_shared_out() {
     for (held, partition) in [
         (vec![Shard::namespaces(), Shard::namespace("a"), Shard::namespace("b")], Partition::Namespaces),

@@ -136,7 +136,10 @@ impl Cursors {
                 .unwrap_or_default();
             let cursor: Option<i64> =
                 connection.query_row("SELECT max(position) FROM cursor", [], |row| row.get(0))?;
-            Ok(KnownHead { committed: head.committed.max(cursor.map_or(0, unsigned)), ..head })
+            let given = head.committed.max(cursor.map_or(0, unsigned));
+            // A table that is damaged says nothing; who needs it finds out.
+            let given = given.max(ahead_of_all(&connection).unwrap_or(0));
+            Ok(KnownHead { committed: given, ..head })
         };
         read().map_err(Failure::at(&self.path))
     }
@@ -320,6 +323,22 @@ impl Cursors {
         self.metrics.errors.get_or_create(&ErrorLabel { reason: failure.kind() }).inc();
         failure.into_error()
     }
+}
+
+/// The last position that a consumer was given beyond its cursor: it was there, whatever the files say, and is nobody else's.
+fn ahead_of_all(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    let letter: Option<i64> =
+        connection.query_row("SELECT max(position) FROM dead_letter", [], |row| row.get(0))?;
+    let mut statement =
+        connection.prepare("SELECT chunk, bits FROM ahead WHERE chunk = (SELECT max(chunk) FROM ahead)")?;
+    let mut rows = statement.query([])?;
+    let mut last = letter.map_or(0, unsigned);
+    while let Some(row) = rows.next()? {
+        let Some(bits) = words(row.get_ref(1)?.as_blob()?) else { continue };
+        let had = Had::load(vec![Ahead { chunk: unsigned(row.get(0)?), bits }], Position(0));
+        last = last.max(had.last().map_or(0, |had| had.0));
+    }
+    Ok(last)
 }
 
 /// The bits of a row of positions; none: it is not as long as it should be.

@@ -129,6 +129,12 @@ pub(super) fn is_initialised(connection: &Connection) -> Result<bool, rusqlite::
     Ok(tables > 0)
 }
 
+/// Of a file that others followed, and that is empty now.
+pub(super) fn cut_off() -> rusqlite::Error {
+    let message = "it has no tables, although newer files were begun after it".to_owned();
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB), Some(message))
+}
+
 /// Makes the tables and takes over the state of the file before, all or nothing.
 pub(super) fn initialise(
     connection: &mut Connection,
@@ -154,6 +160,7 @@ fn make_tables(
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.execute(
         "INSERT INTO meta VALUES ('schema', ?1), ('first_position', ?2)",
         params![SCHEMA_VERSION, signed(memory.head + 1)],
@@ -185,6 +192,13 @@ pub(super) fn extent(connection: &Connection) -> Result<Extent, rusqlite::Error>
     let refuse = |code, message: String| {
         rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(message))
     };
+    // It stands in two places, as one flipped bit of it must not make a damaged file one that nobody may open.
+    let head: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if schema != head && schema != SCHEMA_VERSION {
+        let message =
+            format!("it says of its tables that they are of version {schema}, and at its head {head}");
+        return Err(refuse(rusqlite::ffi::SQLITE_NOTADB, message));
+    }
     if schema > SCHEMA_VERSION {
         let message = format!("written by a newer version (its tables are of version {schema})");
         return Err(refuse(rusqlite::ffi::SQLITE_MISMATCH, message));

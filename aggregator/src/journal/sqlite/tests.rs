@@ -4,6 +4,7 @@ mod damage;
 mod full;
 mod history;
 mod kill;
+mod lost;
 mod pages;
 
 use std::collections::BTreeMap;

@@ -86,6 +86,8 @@ pub(super) struct Writer {
     packer: Packer,
     cursors: Cursors,
     known: KnownHead,
+    /// Where positions go on above what was lost: nothing stands there before the first record.
+    raised: u64,
     today: Option<Connection>,
     /// The versions of the segments of the newest file.
     ranges: Vec<Range>,
@@ -130,6 +132,7 @@ impl Writer {
             wakes,
             memory: Memory::default(),
             known: KnownHead::default(),
+            raised: 0,
             today: None,
             ranges: Vec::new(),
             recurrences: Recurrences::default(),
@@ -147,6 +150,9 @@ impl Writer {
                 return Err(error);
             }
             tracing::error!(%error, "journal cannot be written to, serving what it has");
+        }
+        if writer.shared.losses.subscribe().borrow().holes > 0 {
+            writer.write_checkpoints();
         }
         writer.upkeep();
         Ok(writer)
@@ -175,7 +181,7 @@ impl Writer {
                     }
                 }
                 default(NOTE_EVERY) => {
-                    if self.known.committed != self.memory.head {
+                    if self.known.committed != self.committed() {
                         self.note_head();
                     }
                 }
@@ -413,14 +419,19 @@ impl Writer {
         if last <= self.known.reserved {
             return Ok(());
         }
-        let known = KnownHead { committed: self.memory.head, reserved: last + RESERVE };
+        let known = KnownHead { committed: self.committed(), reserved: last + RESERVE };
         self.cursors.write_head(known)?;
         self.known = known;
         Ok(())
     }
 
+    /// The last position that was certainly given out.
+    fn committed(&self) -> u64 {
+        if self.memory.head == self.raised { self.known.committed } else { self.memory.head }
+    }
+
     fn note_head(&mut self) {
-        let known = KnownHead { committed: self.memory.head, ..self.known };
+        let known = KnownHead { committed: self.committed(), ..self.known };
         match self.cursors.write_head(known) {
             Ok(()) => self.known = known,
             Err(failure) => {

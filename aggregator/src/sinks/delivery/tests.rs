@@ -325,11 +325,13 @@ async fn while_a_sink_is_down_its_lag_is_told() {
     for _ in 0..20 {
         journal.event("a", "x");
     }
-    let (sink, _) = scripted(|_| down());
+    let (tried, mut tries) = tokio::sync::watch::channel(0);
+    let (sink, _) = scripted(move |_| {
+        tried.send_modify(|tries| *tries += 1);
+        down()
+    });
     let (_stop, _task, metrics) = run("s", &journal, sink);
-    while metrics.retried.get() < 3 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    tries.wait_for(|tries| *tries == 4).await.unwrap();
     assert_eq!(metrics.lag_records.get(), 20);
     assert!(metrics.lag_seconds.get() > 0.0);
 }

@@ -223,3 +223,24 @@ async fn cursors_damaged_while_they_are_written_are_begun_anew_by_both_who_write
         .unwrap();
     assert_eq!(found, (1, 1));
 }
+
+#[tokio::test]
+async fn a_version_that_one_place_alone_says_is_damage_and_one_that_both_say_is_newer() {
+    for both in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_clock, settings) = three_days(folder.path()).await;
+        let database = rusqlite::Connection::open(folder::day_path(folder.path(), "2026-07-03")).unwrap();
+        database.execute_batch("UPDATE meta SET value = 19 WHERE key = 'schema'").unwrap();
+        if both {
+            database.pragma_update(None, "user_version", 19).unwrap();
+        }
+        drop(database);
+        match SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())) {
+            Ok(journal) => {
+                assert!(!both, "a newer version's file was taken for damaged");
+                assert_eq!((all(&journal).await.len(), set_aside(folder.path()) > 0), (6, true));
+            }
+            Err(error) => assert!(both && error.to_string().contains("newer version"), "{error}"),
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! The writer's files: which is written, which follow, what is put aside, what retention drops.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use super::Writer;
+use crate::journal::lost::What;
 use crate::journal::metrics::{ErrorLabel, Failed};
 use crate::journal::sqlite::folder::{self, DayFile, Failure, Piece};
 use crate::journal::sqlite::index::indexer::Store;
@@ -157,7 +159,10 @@ impl Writer {
                 tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
                 if failure.kind() == Failed::Corrupt {
                     // The new file is there already, and its state is whole.
-                    self.files.retain(|file| file.path != path);
+                    if let Some(index) = self.files.iter().position(|file| file.path == path) {
+                        let file = self.files.remove(index);
+                        self.lose(&file);
+                    }
                     self.put_aside(path);
                 }
                 return;
@@ -211,9 +216,13 @@ impl Writer {
             ))
         })?;
         let mut is_lost = false;
+        let mut is_hole = false;
+        // Of those put aside, how many newer ones there are.
+        let mut aside = BTreeSet::new();
         let mut found = Vec::new();
         for piece in pieces.into_iter().rev() {
             let path = folder::day_path(&folder, &piece);
+            let is_recent = self.is_recent(&piece);
             match self.open_file(&path, piece, found.len()) {
                 Ok(Some(file)) => found.push(file),
                 // Never finished: it is made when it is needed.
@@ -222,6 +231,8 @@ impl Writer {
                     tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
                     self.put_aside(&path);
                     is_lost = true;
+                    is_hole |= is_recent && !found.is_empty();
+                    aside.insert(found.len());
                 }
                 Err(failure) => return Err(self.failed(failure)),
             }
@@ -229,9 +240,23 @@ impl Writer {
         found.reverse();
         let last = found.iter().map(|found| found.extent.last).max().unwrap_or(0);
         is_lost |= last < self.known.committed;
+        self.shared.losses.found(Position(last));
+        self.shared.losses.promised(Position(self.known.committed));
+        for newer in aside {
+            let what = match newer {
+                0 => What::End,
+                _ if is_hole => What::Hole,
+                _ => What::Old,
+            };
+            self.shared.losses.lose(between(&found, newer), what);
+        }
+        if is_hole {
+            self.list_again();
+        }
         self.memory.head =
             if is_lost { last.max(self.known.reserved).max(self.known.committed) } else { last };
         if is_lost && self.memory.head > last {
+            self.raised = self.memory.head;
             tracing::warn!(
                 last,
                 head = self.memory.head,
@@ -265,12 +290,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet.
+    /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet, and no other one follows it.
     fn open_file(&mut self, path: &Path, piece: Piece, newer: usize) -> Result<Option<Found>, Failure> {
         let mut open = || {
             let (connection, _) = folder::open_to_read(path)?;
             if !day::is_initialised(&connection)? {
-                return Ok(None);
+                return if newer == 0 { Ok(None) } else { Err(day::cut_off()) };
             }
             let extent = day::extent(&connection)?;
             if newer == 0 {
@@ -289,8 +314,7 @@ impl Writer {
         open().map_err(Failure::at(path))
     }
 
-    /// Puts a file aside in which something could not be read. A new one takes the place of the newest, without checkpoints:
-    /// the watches that start after this list first, and find again what the API server still has.
+    /// Puts a file aside in which something could not be read. A new one takes the place of the newest.
     pub(super) fn set_aside(&mut self, failure: &Failure) {
         let Some(index) = self.files.iter().position(|file| file.path == failure.path) else { return };
         tracing::error!(path = %failure.path.display(), error = %failure.error, "journal file cannot be read");
@@ -298,13 +322,10 @@ impl Writer {
             self.today = None;
             self.ranges.clear();
             self.recurrences = Recurrences::default();
-            self.memory.checkpoints.clear();
-            self.shared.set_checkpoints(&self.memory);
-            // The watches that run now list again, so that what was lost is taken again where it still is.
-            self.shared.resets.send_modify(|resets| *resets += 1);
         }
         self.earlier.retain(|earlier| earlier.path != failure.path);
         let file = self.files.remove(index);
+        self.lose(&file);
         self.unindexed.remove(&file.generation);
         self.memory.unindexed.forget(file.first, file.last);
         self.files_changed();
@@ -312,6 +333,49 @@ impl Writer {
         // What a file before it holds cannot have changed.
         if let Some(newest) = self.files.last_mut() {
             newest.last = newest.last.min(self.memory.head);
+        }
+    }
+
+    /// A file is gone. The watches that run now list again, so that what was lost is taken again where it still is.
+    fn lose(&mut self, file: &DayFile) {
+        let records = file.last.min(self.memory.head).saturating_add(1).saturating_sub(file.first);
+        let is_recent = self.is_recent(&file.piece);
+        if is_recent {
+            self.list_again();
+        }
+        self.shared.losses.lose(records, if is_recent { What::Hole } else { What::Old });
+    }
+
+    /// Whether an API server may still have what is in a file.
+    fn is_recent(&self, piece: &Piece) -> bool {
+        folder::end_of(&piece.date)
+            .is_none_or(|end| end.saturating_add(state::WATERMARK_KEPT_NS) > self.now_ns())
+    }
+
+    /// No watch is to go on from a checkpoint that is beyond what was lost, were it only after another start. Epochs stay.
+    fn list_again(&mut self) {
+        for checkpoint in self.memory.checkpoints.values_mut() {
+            checkpoint.resource_version.clear();
+        }
+        self.shared.set_checkpoints(&self.memory);
+        if self.today.is_some() {
+            self.write_checkpoints();
+        }
+    }
+
+    /// Writes the checkpoints as they are remembered.
+    pub(super) fn write_checkpoints(&self) {
+        let Some(today) = &self.today else { return };
+        let write = || {
+            let transaction = today.unchecked_transaction()?;
+            for (shard, checkpoint) in &self.memory.checkpoints {
+                state::write_checkpoint(&transaction, shard, checkpoint)?;
+            }
+            transaction.commit()
+        };
+        if let Err(error) = write() {
+            // Known until the next start, and by then to those who hold the watches.
+            tracing::warn!(%error, "that the watches are to list again could not be noted");
         }
     }
 
@@ -482,6 +546,15 @@ impl Writer {
 
     fn keep(&self) -> retention::Keep<'_> {
         retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() }
+    }
+}
+
+/// How many records are missing before the newest so many files; those before the oldest file are not known.
+fn between(found: &[Found], newest: usize) -> u64 {
+    let Some(index) = found.len().checked_sub(newest).filter(|index| *index > 0) else { return 0 };
+    match (found.get(index - 1), found.get(index)) {
+        (Some(before), Some(after)) => after.extent.first.saturating_sub(before.extent.last + 1),
+        _ => 0,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The lanes as the loop drives them, over a journal in memory.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -21,16 +22,21 @@ const LIMITS: Limits = Limits { records: 8, bytes: 1 << 20, wait: Duration::ZERO
 #[derive(Clone)]
 struct Slow {
     is_up: Arc<AtomicBool>,
-    took: Arc<Mutex<Vec<(u64, String)>>>,
+    took: watch::Sender<Vec<(u64, String)>>,
 }
 
 impl Slow {
     fn new(is_up: bool) -> Self {
-        Self { is_up: Arc::new(AtomicBool::new(is_up)), took: Arc::default() }
+        Self { is_up: Arc::new(AtomicBool::new(is_up)), took: watch::Sender::default() }
     }
 
     fn took(&self) -> Vec<(u64, String)> {
-        self.took.lock().unwrap().clone()
+        self.took.borrow().clone()
+    }
+
+    /// Waits until it has taken what is meant; looks each time that it takes something.
+    async fn until(&self, so: impl FnMut(&Vec<(u64, String)>) -> bool) {
+        self.took.subscribe().wait_for(so).await.unwrap();
     }
 
     /// How many it had taken before a position.
@@ -52,7 +58,8 @@ impl Sink for Slow {
                 return report
                     .set(index, Outcome::Retry(Failure { class, reason: "down".to_owned(), after: None }));
             }
-            self.took.lock().unwrap().push((delivery.position.0, delivery.object.to_string()));
+            let one = (delivery.position.0, delivery.object.to_string());
+            self.took.send_modify(|took| took.push(one));
             report.set(index, Outcome::Delivered);
         }
     }
@@ -87,15 +94,14 @@ async fn a_sink_that_comes_back_gets_what_is_new_at_once_and_each_objects_record
     sleep(Duration::from_secs(60)).await;
     let meanwhile = journal.event("came-while-it-was-down", "x");
     sink.is_up.store(true, Ordering::Relaxed);
-    while sink.took().is_empty() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    sink.until(|took| !took.is_empty()).await;
     let (new, more_of_old) = (journal.event("new", "x"), journal.event("old-3", "x"));
     let again = journal.event("new", "y");
-    while metrics.delivered.get() < 1_000 {
-        sleep(Duration::from_millis(10)).await;
+    sink.until(|took| {
         assert!(metrics.account().adds_up(), "{:?}", metrics.account());
-    }
+        took.len() >= 1_000
+    })
+    .await;
     assert!(metrics.catching_up.get() == 1 && metrics.lag_records.get() > 2_000);
     journal.reached("s", 4_004).await;
     let took = sink.took();
@@ -128,9 +134,7 @@ async fn where_a_receiver_wants_no_order_whatever_is_new_goes_first_and_where_it
         }
         let sink = Slow::new(true);
         let (_task, metrics) = run(&journal, &sink, order);
-        while metrics.delivered.get() < 100 {
-            sleep(Duration::from_millis(10)).await;
-        }
+        sink.until(|took| took.len() >= 100).await;
         let new = journal.event("old", "x");
         journal.reached("s", 2_001).await;
         assert_eq!(sink.before(new) < 300, overtakes, "{order:?}: {}", sink.before(new));
@@ -187,14 +191,11 @@ async fn what_retention_takes_of_a_backlog_is_missed_and_what_went_ahead_of_it_i
     }
     let sink = Slow::new(true);
     let (_task, metrics) = run(&journal, &sink, Order::Object);
-    while metrics.delivered.get() < 100 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    sink.until(|took| took.len() >= 100).await;
     let new = journal.event("new", "x");
     journal.event("old-1", "x");
-    while metrics.overtook.get() == 0 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    sink.until(|took| took.iter().any(|(position, _)| *position == new.0)).await;
+    assert_eq!(metrics.overtook.get(), 1);
     journal.drop_up_to(3_002);
     journal.event("last", "x");
     journal.reached("s", 3_003).await;
