@@ -16,8 +16,9 @@ pub trait Known {
     /// Whether this state of an Event was journalled.
     fn contains_event(&mut self, uid: &str, resource_version: &str) -> Result<bool, Self::Error>;
 
-    /// The highest count that was journalled of an Event; `None` where it is not known to have been seen.
-    fn last_count(&mut self, uid: &str) -> Result<Option<u64>, Self::Error>;
+    /// The highest count that was journalled of an Event, whose other states count less before this one and no less after it; `None`
+    /// where it is not known to have been seen.
+    fn last_count(&mut self, event: &EventSeen) -> Result<Option<u64>, Self::Error>;
 
     /// Whether this death was journalled.
     fn contains_death(&mut self, death: &DeathKey<'_>) -> Result<bool, Self::Error>;
@@ -79,7 +80,7 @@ pub fn judge_event<K: Known>(event: &EventSeen, known: &mut K) -> Result<Verdict
     if is_above && event.change() == Change::Added && count == 1 {
         return Ok(Verdict::New { occurrences: 1, count });
     }
-    let last = match known.last_count(&event.uid)? {
+    let last = match known.last_count(event)? {
         Some(last) => last,
         // The API server says that there was a state before, and what counts above 1 is always known.
         None if is_above && has_watermark && event.change() == Change::Modified => 1,

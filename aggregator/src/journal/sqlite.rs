@@ -23,6 +23,7 @@ pub mod offline;
 mod reader;
 mod recall;
 mod recent;
+mod recurrences;
 mod retention;
 mod state;
 mod varint;

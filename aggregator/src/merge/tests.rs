@@ -30,9 +30,9 @@ impl Known for Model {
         Ok(self.events.contains(&(uid.to_owned(), resource_version.to_owned())))
     }
 
-    fn last_count(&mut self, uid: &str) -> Result<Option<u64>, Infallible> {
+    fn last_count(&mut self, event: &EventSeen) -> Result<Option<u64>, Infallible> {
         self.looked_up += 1;
-        Ok(self.counts.get(uid).copied())
+        Ok(self.counts.get(&*event.uid).copied())
     }
 
     fn contains_death(&mut self, death: &DeathKey<'_>) -> Result<bool, Infallible> {

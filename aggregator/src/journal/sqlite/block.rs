@@ -38,6 +38,8 @@ pub(super) struct Packer {
     facts: Vec<u8>,
     /// All of it, to be compressed.
     raw: Vec<u8>,
+    /// Where that goes to: of what it may take, a block needs a fifth.
+    packed: Vec<u8>,
     first: u64,
     records: usize,
     taken_ns: i64,
@@ -87,6 +89,7 @@ impl Packer {
             bodies: Vec::new(),
             facts: Vec::new(),
             raw: Vec::new(),
+            packed: Vec::new(),
             first: 0,
             records: 0,
             taken_ns: 0,
@@ -130,19 +133,23 @@ impl Packer {
 
     /// Packs what was gathered, and begins anew.
     pub(super) fn pack(&mut self) -> std::io::Result<Packed> {
-        let raw = &mut self.raw;
+        let Self { raw, packed, .. } = self;
         raw.clear();
+        packed.clear();
         // What one large block took is not kept.
         raw.shrink_to(4 * BLOCK_BYTES);
+        packed.shrink_to(4 * BLOCK_BYTES);
         varint::put(raw, VERSION);
         varint::put(raw, self.records as u64);
         raw.extend_from_slice(&self.heads);
         raw.extend_from_slice(&self.bodies);
         raw.extend_from_slice(&self.facts);
-        let body = self.compressor.compress(raw)?;
-        let packed = Packed { first: self.first, records: self.records, bytes: raw.len(), body };
+        packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.compressor.compress_to_buffer(raw, packed)?;
+        let block =
+            Packed { first: self.first, records: self.records, bytes: raw.len(), body: packed.clone() };
         self.clear();
-        Ok(packed)
+        Ok(block)
     }
 }
 

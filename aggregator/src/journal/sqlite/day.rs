@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::{Synchronous, ledgers, log, state};
 
 /// Goes up when a table changes in a way that an older version cannot read.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// Small, because a block's last page is half empty.
 const PAGE_BYTES: u64 = 4_096;
@@ -56,6 +56,7 @@ CREATE TABLE watermark (
     raised_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE recurrence (uid INTEGER PRIMARY KEY, count INTEGER NOT NULL, seen_ns INTEGER NOT NULL);
+CREATE TABLE recurrence_run (id INTEGER PRIMARY KEY, seen_ns INTEGER NOT NULL, counts BLOB NOT NULL);
 CREATE TABLE segment (
     first INTEGER PRIMARY KEY,
     last INTEGER NOT NULL,
@@ -115,7 +116,7 @@ pub(super) fn open_to_write(
     // Until the log is moved into the file, and what of the log is kept.
     connection.pragma_update(None, "wal_autocheckpoint", signed(log_bytes / PAGE_BYTES).max(1))?;
     connection.pragma_update(None, "journal_size_limit", signed(log_bytes))?;
-    connection.pragma_update(None, "cache_size", -8_192)?;
+    connection.pragma_update(None, "cache_size", -6_144)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }

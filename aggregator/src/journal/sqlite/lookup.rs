@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use nodetap_wire::EventSeen;
 use rusqlite::Connection;
 
 use super::folder::Failure;
 use super::index::versions::{self, Range};
 use super::memory::{Memory, Staged, version_of};
+use super::recurrences::Recurrences;
 use super::{deaths, hash, state};
 use crate::merge::{DeathKey, Known};
 
@@ -24,6 +26,8 @@ pub(super) struct Lookup<'a> {
     pub(super) today: &'a Connection,
     /// Of today's segments.
     pub(super) ranges: &'a [Range],
+    /// Counts that are not in today's table yet.
+    pub(super) recurrences: &'a Recurrences,
     pub(super) earlier: &'a [Earlier],
     pub(super) memory: &'a Memory,
     pub(super) staged: &'a Staged,
@@ -77,12 +81,17 @@ impl Known for Lookup<'_> {
         Ok(false)
     }
 
-    fn last_count(&mut self, uid: &str) -> Result<Option<u64>, Failure> {
-        let uid = hash::of(&[uid]);
+    fn last_count(&mut self, event: &EventSeen) -> Result<Option<u64>, Failure> {
+        let uid = hash::of(&[&event.uid]);
         let remembered = self.staged.counts.get(&uid).copied().or_else(|| self.memory.counts.get(uid));
         match remembered {
             Some(count) => Ok(Some(count)),
-            None => state::last_count(self.today, uid).map_err(Failure::at(self.path)),
+            // A count never falls: what counts more than a first state came after it, and none of that was forgotten.
+            None if event.count <= 1 && self.memory.counts.has_all_after(&event.resource_version) => Ok(None),
+            None => {
+                let written = state::last_count(self.today, uid).map_err(Failure::at(self.path))?;
+                Ok(written.max(self.recurrences.get(uid)))
+            }
         }
     }
 

@@ -63,6 +63,10 @@ pub(super) struct Unindexed(HashMap<Version, u64>);
 pub(super) struct Counts {
     young: HashMap<u64, u64>,
     old: HashMap<u64, u64>,
+    /// The highest resourceVersion that was noted so far, when the old half was closed, and of what is forgotten.
+    highest: u64,
+    highest_old: u64,
+    highest_forgotten: u64,
 }
 
 // === impl Memory ===
@@ -79,6 +83,7 @@ impl Memory {
         for (node, base) in staged.ledgers {
             self.ledgers.set(node, base);
         }
+        self.counts.reach(staged.positions.iter().map(|((number, _), _)| *number).max().unwrap_or(0));
         for (uid, count) in staged.counts {
             self.counts.set(uid, count);
         }
@@ -173,8 +178,27 @@ impl Counts {
     pub(super) fn set(&mut self, uid: u64, count: u64) {
         if self.young.len() >= HALF && !self.young.contains_key(&uid) {
             self.old = std::mem::take(&mut self.young);
+            self.highest_forgotten = self.highest_old;
+            self.highest_old = self.highest;
         }
         self.young.insert(uid, count);
+    }
+
+    /// Notes how high resourceVersions have come with what is set next.
+    pub(super) fn reach(&mut self, number: u64) {
+        self.highest = self.highest.max(number);
+    }
+
+    /// Begins behind what others have set: of that, nothing is remembered for sure.
+    pub(super) fn begin(&mut self, highest: u64) {
+        self.reach(highest);
+        self.highest_old = self.highest;
+        self.highest_forgotten = self.highest;
+    }
+
+    /// Whether all states above a resourceVersion are remembered.
+    pub(super) fn has_all_after(&self, version: &str) -> bool {
+        version_number(version).is_some_and(|number| number >= self.highest_forgotten)
     }
 
     /// As [`set`](Self::set), but a count never falls.
@@ -194,4 +218,30 @@ pub(super) fn version_number(version: &str) -> Option<u64> {
 /// What tells one state of an Event from another; `None` where its resourceVersion is opaque.
 pub(super) fn version_of(uid: &str, version: &str) -> Option<Version> {
     Some((version_number(version)?, hash::of(&[uid])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_states_are_remembered_above_the_highest_version_that_was_forgotten() {
+        let mut counts = Counts::default();
+        counts.begin(1_000);
+        assert!(!counts.has_all_after("999") && counts.has_all_after("1000"));
+        assert!(!counts.has_all_after("opaque"), "nothing can be said of it");
+        let set = |counts: &mut Counts, uids: std::ops::Range<u64>, version| {
+            counts.reach(version);
+            uids.for_each(|uid| counts.set(uid, 2));
+        };
+        let half = HALF as u64;
+        set(&mut counts, 0..half, 2_000);
+        // What came before the first half alone is forgotten when it becomes the old one.
+        set(&mut counts, half..2 * half, 3_000);
+        assert!(counts.has_all_after("1000") && counts.get(0) == Some(2));
+        set(&mut counts, 2 * half..2 * half + 1, 4_000);
+        assert_eq!(counts.get(0), None);
+        assert!(!counts.has_all_after("2999") && counts.has_all_after("3000"));
+        assert_eq!(counts.get(half), Some(2));
+    }
 }

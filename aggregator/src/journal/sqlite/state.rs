@@ -39,6 +39,7 @@ pub(super) fn write_all(
             [now_ns - RECURRENCE_KEPT_NS],
         )?;
         ledgers::carry(connection, &memory.ledgers)?;
+        connection.execute("INSERT INTO recurrence_run SELECT * FROM before.recurrence_run", [])?;
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ use super::index::versions::Range;
 use super::ledgers;
 use super::lookup::Earlier;
 use super::memory::Memory;
+use super::recurrences::Recurrences;
 use super::{Settings, Shared};
 use crate::enrich::Pods;
 use crate::journal::metrics::{DuplicateLabel, ErrorLabel, Failed, JournalMetrics, Kind, KindLabel, Known};
@@ -98,6 +99,8 @@ pub(super) struct Writer {
     today: Option<Connection>,
     /// The versions of the segments of the newest file.
     ranges: Vec<Range>,
+    /// Counts on their way into the newest file's table.
+    recurrences: Recurrences,
     earlier: Vec<Earlier>,
     /// Oldest first; the last is the newest, which `today` writes to where it is open.
     files: Vec<DayFile>,
@@ -140,6 +143,7 @@ impl Writer {
             raised: 0,
             today: None,
             ranges: Vec::new(),
+            recurrences: Recurrences::default(),
             earlier: Vec::new(),
             files: Vec::new(),
             generation: 0,
@@ -359,13 +363,13 @@ impl Writer {
         self.ensure_today(now_ns)?;
         let records: usize = group.iter().map(|append| append.taken.records.len()).sum();
         self.reserve(records as u64)?;
-        let Self { memory, pods, packer, ranges, earlier, today, files, .. } = self;
+        let Self { memory, pods, packer, ranges, recurrences, earlier, today, files, .. } = self;
         let (Some(today), Some(file)) = (today.as_ref(), files.last()) else {
             return Err(Failure { path: self.settings.path.clone(), error: rusqlite::Error::InvalidQuery });
         };
         let at = || Failure::at(&file.path);
         today.execute_batch("BEGIN IMMEDIATE").map_err(at())?;
-        let transaction = Transaction { today, file, ranges, earlier, memory, now_ns };
+        let transaction = Transaction { today, file, ranges, recurrences, earlier, memory, now_ns };
         let done = transaction
             .write(group, pods, packer)
             .and_then(|done| today.execute_batch("COMMIT").map_err(at()).map(|()| done));

@@ -10,7 +10,7 @@ use super::term::Facet;
 use super::versions::{self, Blob};
 use crate::journal::sqlite::block::{Malformed, Packed, Unpacker, compressor};
 use crate::journal::sqlite::day::{signed, unsigned};
-use crate::journal::sqlite::{log, state, varint};
+use crate::journal::sqlite::{log, varint};
 
 /// Where a blob of terms is closed, in bytes: it is read whole to find one of them, and some fit into a page.
 const TERMS_BYTES: usize = 4 << 10;
@@ -36,6 +36,7 @@ pub(in super::super) struct Encoded {
     chunks: Vec<(i64, i64, Compressed)>,
     terms: Vec<(Vec<u8>, Compressed)>,
     versions: Vec<(u64, Compressed)>,
+    /// The highest count above 1 by the hash of the Event's uid, in the order of the table.
     pub(in super::super) recurrences: Vec<(u64, u64)>,
     /// Small blocks, packed anew together.
     pub(in super::super) merged: Vec<Merged>,
@@ -126,12 +127,8 @@ impl Encoded {
         })
     }
 
-    /// Writes it, within a transaction.
-    pub(in super::super) fn write(
-        &self,
-        connection: &Connection,
-        now_ns: i64,
-    ) -> Result<(), rusqlite::Error> {
+    /// Writes it, within a transaction, but for the counts.
+    pub(in super::super) fn write(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
         let Meta { first, last, min_ns, max_ns } = self.meta;
         let segment = signed(first);
         connection.prepare_cached("INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
@@ -160,9 +157,6 @@ impl Encoded {
         )?;
         for (first, Compressed { bytes, body }) in &self.versions {
             insert.execute(params![segment, signed(*first), signed(*bytes as u64), body])?;
-        }
-        for (uid, count) in &self.recurrences {
-            state::write_recurrence(connection, *uid, *count, now_ns)?;
         }
         for Merged { first, last, blocks } in &self.merged {
             log::remove(connection, *first, *last)?;

@@ -13,6 +13,8 @@ use crate::journal::sqlite::index::indexer::Store;
 use crate::journal::sqlite::index::stored::{self, Encoded, Meta};
 use crate::journal::sqlite::index::versions;
 use crate::journal::sqlite::lookup::Earlier;
+use crate::journal::sqlite::memory::version_number;
+use crate::journal::sqlite::recurrences::Recurrences;
 use crate::journal::sqlite::{day, ledgers, log, recall, retention, state};
 use crate::journal::{JournalError, Position};
 
@@ -99,6 +101,7 @@ impl Writer {
         self.measure_ledgers();
         self.close_today();
         self.ranges = versions::ranges(&connection).map_err(at())?;
+        self.recurrences = Recurrences::load(&connection).map_err(at())?;
         self.today = Some(connection);
         if is_newest {
             // It may have been an earlier one while the one after it was put aside.
@@ -281,6 +284,8 @@ impl Writer {
                 "records are missing at the journal's end, positions go on above them"
             );
         }
+        let highest = self.memory.watermarks.values().filter_map(|version| version_number(version)).max();
+        self.memory.counts.begin(highest.unwrap_or(0));
         self.head.send_replace(Position(self.memory.head));
         self.metrics.head.set(self.memory.head);
         self.shared.set_checkpoints(&self.memory);
@@ -339,6 +344,7 @@ impl Writer {
             self.ranges.clear();
             self.memory.ledgers.clear();
             self.shared.set_ledgers(&self.memory);
+            self.recurrences = Recurrences::default();
         }
         self.earlier.retain(|earlier| earlier.path != failure.path);
         let file = self.files.remove(index);
@@ -507,36 +513,47 @@ impl Writer {
         if is_newest && self.today.is_none() {
             self.ensure_today(now_ns)?;
         }
-        let write = |connection: &mut Connection| {
-            let transaction = connection.transaction()?;
-            encoded.write(&transaction, now_ns)?;
-            transaction.commit()
+        let counts = &encoded.recurrences;
+        let write_counts = |transaction: &Connection| {
+            let mut counts = counts.iter();
+            counts.try_for_each(|(uid, count)| state::write_recurrence(transaction, *uid, *count, now_ns))
         };
         let is_newest = self.files.last().is_some_and(|newest| newest.generation == file.generation);
         match self.today.as_mut().filter(|_| is_newest) {
             Some(today) => {
-                write(today).map_err(at())?;
+                let mut write = || {
+                    let transaction = today.transaction()?;
+                    encoded.write(&transaction)?;
+                    self.recurrences.write(&transaction, counts, now_ns)?;
+                    transaction.commit()
+                };
+                write().map_err(at())?;
+                self.recurrences.written(counts, now_ns);
                 self.ranges.push(encoded.range);
             }
             None => {
                 let log_bytes = self.keep().log_bytes(&self.files);
                 let mut connection =
                     day::open_to_write(&file.path, self.settings.synchronous, log_bytes).map_err(at())?;
-                write(&mut connection).map_err(at())?;
+                let mut write = || {
+                    let transaction = connection.transaction()?;
+                    encoded.write(&transaction)?;
+                    write_counts(&transaction)?;
+                    transaction.commit()
+                };
+                write().map_err(at())?;
                 checkpoint(&connection);
                 if let Some(earlier) = self.earlier.iter_mut().find(|earlier| earlier.path == file.path) {
                     earlier.ranges.push(encoded.range);
                 }
                 // The file that follows took over what there was when it began.
                 if let Some(today) = self.today.as_mut() {
-                    let write = |today: &mut Connection| {
+                    let mut write = || {
                         let transaction = today.transaction()?;
-                        for (uid, count) in &encoded.recurrences {
-                            state::write_recurrence(&transaction, *uid, *count, now_ns)?;
-                        }
+                        write_counts(&transaction)?;
                         transaction.commit()
                     };
-                    if let Err(error) = write(today) {
+                    if let Err(error) = write() {
                         tracing::warn!(%error, "counts of Events could not be carried into the next file");
                     }
                 }

@@ -15,6 +15,7 @@ use crate::journal::sqlite::index::versions::{self, Range};
 use crate::journal::sqlite::lookup::{Earlier, Lookup};
 use crate::journal::sqlite::memory::{Memory, Staged, version_number};
 use crate::journal::sqlite::recent::Batch;
+use crate::journal::sqlite::recurrences::Recurrences;
 use crate::journal::sqlite::{deaths, hash, ledgers, log, state};
 use crate::journal::{Appended, Body, Entry, LedgerKept, Position};
 use crate::merge::{self, Verdict};
@@ -41,6 +42,7 @@ pub(super) struct Transaction<'a> {
     pub(super) today: &'a Connection,
     pub(super) file: &'a DayFile,
     pub(super) ranges: &'a [Range],
+    pub(super) recurrences: &'a Recurrences,
     pub(super) earlier: &'a [Earlier],
     pub(super) memory: &'a Memory,
     pub(super) now_ns: i64,
@@ -131,6 +133,7 @@ impl Transaction<'_> {
             path: &self.file.path,
             today: self.today,
             ranges: self.ranges,
+            recurrences: self.recurrences,
             earlier: self.earlier,
             memory: self.memory,
             staged,
