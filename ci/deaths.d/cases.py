@@ -162,9 +162,13 @@ def dying(prefix, count, node):
     return [pod(f"{prefix}-{number}", main(f"sleep {2 + number * 0.5}; echo gone {number}; exit {40 + number}"), node=node) for number in range(count)]
 
 
+# The kubelet can remove a container that it evicts before it has looked at how it ended.
+REMOVED = ("|main ended, and nobody saw how: the kubelet could not find it any more (exit 137, ContainerStatusUnknown);"
+           " it had been told to stop: its pod was evicted: ")
+
 # It asks for some memory, less than it takes: one that asks for none would not be admitted again by a kubelet that starts under pressure.
 EVICTED = Case("evicted-memory", pod("evicted-memory", main(f"trap '' TERM; {LONG}", resources={"requests": {"memory": "64Ki"}})),
-               "main was killed: its pod was evicted: The node was low on resource: memory", 137)
+               "main was killed: its pod was evicted: The node was low on resource: memory" + REMOVED, 137)
 
 
 def evicted_for_storage():
@@ -174,9 +178,9 @@ def evicted_for_storage():
                   volumes=[{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}])
     own = pod("evicted-storage", main(fill.format("/tmp-file"), resources={"limits": {"ephemeral-storage": "1Mi"}}), node="node2")
     return [
-        Case("evicted-volume", scratch, 'main was killed: its pod was evicted: Usage of EmptyDir volume "scratch" exceeds the limit "1Mi" (exit 137)', 137),
+        Case("evicted-volume", scratch, 'main was killed: its pod was evicted: Usage of EmptyDir volume "scratch" exceeds the limit "1Mi" (exit 137)' + REMOVED, 137),
         Case("evicted-storage", own, "main was killed: its pod was evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi (exit 137)"
-             '|main was killed: its pod was evicted: Container main exceeded its local ephemeral storage limit "1Mi" (exit 137)', 137),
+             '|main was killed: its pod was evicted: Container main exceeded its local ephemeral storage limit "1Mi" (exit 137)' + REMOVED, 137),
     ]
 
 

@@ -114,7 +114,8 @@ fn ending(death: &ContainerDied, related: Related<'_>) -> Told {
         };
     };
     if let Some(what) = lost(death) {
-        return Told { ran: false, message: true, ..told(what) };
+        let note = Stop::of(death, related).map(|stop| format!("; it had been told to stop: {}", stop.why));
+        return Told { ran: false, message: true, note: note.unwrap_or_default(), ..told(what) };
     }
     if matches!(death.reason.as_str(), "StartError" | "ContainerCannotRun") {
         return not_started(death);

@@ -11,7 +11,7 @@ const KILLING: &str = "Killing";
 /// It was asked to stop.
 #[derive(Debug)]
 pub(super) struct Stop {
-    why: String,
+    pub(super) why: String,
     /// When, in nanoseconds since 1970, by a clock of whole seconds; `None`: not known.
     at_ns: Option<i64>,
     /// What it had to stop; `None`: not known.

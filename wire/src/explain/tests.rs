@@ -466,6 +466,20 @@ fn cases() -> Vec<(ContainerDied, Vec<PodEvent>, &'static str)> {
             "app ended, and nobody saw how: the kubelet could not find it any more (exit 137, ContainerStatusUnknown)",
         ),
         (
+            ContainerDied {
+                reason: "ContainerStatusUnknown".into(),
+                finished_ns: 0,
+                ..failed_pod(
+                    137,
+                    "Evicted",
+                    "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
+                )
+            },
+            none(),
+            "app ended, and nobody saw how: the kubelet could not find it any more (exit 137, ContainerStatusUnknown); it had been told \
+             to stop: its pod was evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi",
+        ),
+        (
             ContainerDied { reason: "Unknown".into(), ..died(255) },
             none(),
             "app ended, and nobody saw how: the runtime had lost it (exit 255, Unknown)",
