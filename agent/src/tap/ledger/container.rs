@@ -281,9 +281,25 @@ impl Container {
                 "" => status.container_id.as_str(),
                 id => id,
             };
-            shown.push(Shown { ordinal: Some(count), id, terminated });
+            if !self.is_of_none(status, id, terminated) {
+                shown.push(Shown { ordinal: Some(count), id, terminated });
+            }
         }
         shown
+    }
+
+    /// Whether a terminated state tells of no instance: when the kubelet ends a pod, it says of what was not created, and of what it
+    /// has called lost already, that it could not be located. Source: `TerminatePod` in `pkg/kubelet/status/status_manager.go`.
+    fn is_of_none(&self, status: &ContainerStatus, id: &str, terminated: &Terminated) -> bool {
+        let is_lost =
+            |terminated: &Terminated, id: &str| id.is_empty() && terminated.reason == STATUS_UNKNOWN;
+        let last = status.last_state.terminated.as_ref();
+        let was_lost = last.is_some_and(|last| is_lost(last, &last.container_id));
+        let not_created = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.ordinal == status.restart_count && current.id.is_empty());
+        is_lost(terminated, id) && (was_lost || not_created)
     }
 
     /// The count fell, or another instance has the same one: the kubelet lost its state and counts from 0 again.

@@ -371,6 +371,37 @@ fn a_container_that_the_runtime_lost_is_one_death_without_an_id() {
 }
 
 #[test]
+fn a_container_that_was_lost_when_its_pod_was_evicted_is_one_death_and_what_was_never_created_none() {
+    let lost = |when: &str| {
+        json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown",
+            "message": format!("The container could not be located when the pod was {when}"), "startedAt": null, "finishedAt": null}})
+    };
+    let waiting = json!({"waiting": {"reason": "ContainerCreating"}});
+    let mut ledger = primed();
+    ledger.observe(&pod(status(0, "a", &running(), &json!({}))), seen());
+    let told = ledger.observe(&pod(status(1, "", &waiting, &lost("deleted"))), seen());
+    assert_eq!((ordinals(&told), told.missed), (vec![(0, "")], 0));
+    let told = ledger.observe(&pod(status(1, "", &lost("terminated"), &lost("deleted"))), seen());
+    assert_eq!((ordinals(&told), told.missed), (vec![], 0));
+    let told = ledger.observe(&pod(status(1, "", &lost("terminated"), &json!({}))), seen());
+    assert_eq!((ordinals(&told), told.missed), (vec![], 0));
+    // Both at once.
+    let mut ledger = primed();
+    ledger.observe(&pod(status(0, "a", &running(), &json!({}))), seen());
+    let told = ledger.observe(&pod(status(1, "", &lost("terminated"), &lost("deleted"))), seen());
+    assert_eq!((ordinals(&told), told.missed), (vec![(0, "")], 0));
+    // One that was being created, and one that ran.
+    let mut ledger = primed();
+    ledger.observe(&pod(status(0, "", &waiting, &json!({}))), seen());
+    let told = ledger.observe(&pod(status(0, "", &lost("terminated"), &json!({}))), seen());
+    assert_eq!((ordinals(&told), told.missed), (vec![], 0));
+    let mut ledger = primed();
+    ledger.observe(&pod(status(0, "a", &running(), &json!({}))), seen());
+    let told = ledger.observe(&pod(status(0, "", &lost("terminated"), &json!({}))), seen());
+    assert_eq!((ordinals(&told), told.missed), (vec![(0, "")], 0));
+}
+
+#[test]
 fn a_runtime_that_lost_all_and_counts_from_zero_repeats_nothing() {
     let mut ledger = primed();
     ledger.observe(&pod(status(3, "a", &running(), &terminated("x", 1))), seen());
