@@ -142,6 +142,7 @@ def judge(row, at_least=1):
     expect(row["died"] >= at_least, f"the oracle saw {row['died']} deaths")
     expect(row["twice"] == 0, f"{row['twice']} twice")
     expect(not row["wrong"], some(row["wrong"]))
+    expect(row["reported"] <= row["died"], f"{row['died']} died, and {row['reported']} are reported")
     expect(row["lost"] == 0, f"{row['lost']} of {row['died']} neither reported nor said to be missed: {some(end['pod'] + '/' + end['container'] for end in row['lacking'])}")
     unknown = f", {row['unknown']} of them with an exit code that the runtime has lost" if row["unknown"] else ""
     return f"{row['died']} died, {row['reported']} reported{unknown}, {row['missed']} missed and said so"
