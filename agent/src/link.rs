@@ -49,9 +49,6 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// What is taken in one go before the connection gets its turn.
 const TURN: usize = 512;
 
-/// What an entry of the ledger takes beside its state, in bytes.
-const ENTRY_BYTES: usize = 128;
-
 /// Who this agent is and where the aggregator is.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -140,8 +137,8 @@ struct Reports {
 /// What the aggregator is asked for of the ledger.
 #[derive(Debug, Default)]
 struct Recall {
-    tells: bool,
     answer: Option<oneshot::Sender<Answer>>,
+    /// None: the aggregator is told nothing of a ledger.
     again: Option<watch::Sender<u64>>,
     /// What came of it on the stream of now, and how many bytes that is.
     entries: Vec<LedgerEntry>,
@@ -526,14 +523,14 @@ impl Link {
 impl Recall {
     fn new(memory: Option<Memory>) -> Self {
         let (answer, again) = memory.map(|Memory { answer, again }| (answer, again)).unzip();
-        Self { tells: again.is_some(), answer, again, ..Self::default() }
+        Self { answer, again, ..Self::default() }
     }
 
     /// What Hello says: where nobody waits for an answer any longer, the ledger is the tap's own.
     fn origin(&self) -> LedgerOrigin {
         match &self.answer {
             Some(answer) if !answer.is_closed() => LedgerOrigin::AskedFor,
-            _ if self.tells => LedgerOrigin::Own,
+            _ if self.again.is_some() => LedgerOrigin::Own,
             _ => LedgerOrigin::Unspecified,
         }
     }
@@ -544,8 +541,8 @@ impl Recall {
 
     fn take(&mut self, part: Remembered) {
         let Remembered { ledger: entries, partial, complete } = part;
-        self.bytes += entries.iter().map(|entry| ENTRY_BYTES + entry.state.len()).sum::<usize>();
-        let fits = self.bytes <= 2 * (ledger::MAX_NODE_BYTES + ENTRY_BYTES * ledger::MAX_ENTRIES);
+        self.bytes += entries.iter().map(|entry| ledger::ENTRY_BYTES + entry.state.len()).sum::<usize>();
+        let fits = self.bytes <= 2 * (ledger::MAX_NODE_BYTES + ledger::ENTRY_BYTES * ledger::MAX_ENTRIES);
         match fits {
             true => self.entries.extend(entries),
             false => tracing::warn!("the aggregator remembers more of this node than is taken"),

@@ -12,6 +12,9 @@ pub const MAX_ENTRIES: usize = 2_048;
 /// Bytes of one entry's state: a pod of 512 containers, or one whose deaths wait for their last lines.
 pub const MAX_ENTRY_BYTES: usize = 256 << 10;
 
+/// Bytes that an entry takes in memory beside its state, about.
+pub const ENTRY_BYTES: usize = 128;
+
 /// Bytes of a pod's uid: 36, and of a static pod 32.
 pub const MAX_UID_BYTES: usize = 128;
 

@@ -38,7 +38,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
-use nodetap_wire::{Checkpoint, Record, Shard, record, time};
+use nodetap_wire::{Checkpoint, Record, Shard, ledger, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::lost::{Losses, Lost};
@@ -499,7 +499,7 @@ fn size(taken: &Taken) -> usize {
         None => 0,
     };
     let entries = taken.ledger.iter().flat_map(|ledger| &ledger.entries);
-    let ledger: usize = entries.map(|entry| 128 + entry.state.len()).sum();
+    let ledger: usize = entries.map(|entry| ledger::ENTRY_BYTES + entry.state.len()).sum();
     taken.records.iter().map(record).sum::<usize>() + ledger
 }
 
