@@ -199,7 +199,7 @@ def loops(pods, containers):
 
 def forgotten(node):
     """Containers that die again and again, slowly enough for each end to be looked at, and one that dies as often as two looks."""
-    return [pod(f"forgotten-{node}-{number}", main(f"sleep {pause}; echo ended; exit 25"), node=node, restart="Always", grace=1)
+    return [pod(f"forgotten-{node}-{number}", [container("forgotten", f"sleep {pause}; echo ended; exit 25")], node=node, restart="Always", grace=1)
             for number, pause in enumerate((2, 3, 1))]
 
 

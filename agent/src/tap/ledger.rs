@@ -126,13 +126,15 @@ pub struct Tally {
     pub restarting_ns: i64,
 }
 
-/// A container whose end nobody saw.
+/// A container whose ends nobody saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
     /// The pod's namespace.
     pub namespace: String,
     /// The container's name.
     pub container: String,
+    /// So many of them.
+    pub ends: u64,
 }
 
 /// A log file that is, or was, there.
@@ -322,8 +324,8 @@ impl Ledger {
         }
     }
 
-    /// Judges the pods that have been gone for long enough: which containers were running when they were last seen, and
-    /// whose end nobody saw. Forgets what is long gone.
+    /// Judges the pods that have been gone for long enough: which instances of their containers had begun, as their last states and
+    /// log files tell, and whose end nobody saw. Forgets what is long gone.
     pub fn settle(&mut self, now_ns: i64) -> Vec<Unseen> {
         let mut unseen = Vec::new();
         let mut touched = Vec::new();
@@ -334,11 +336,22 @@ impl Ledger {
             {
                 gone.judged = true;
                 touched.push(uid.clone());
-                let ended = followed.containers.iter().filter(|(_, container)| container.is_given_up());
-                unseen.extend(ended.map(|(name, _)| Unseen {
-                    namespace: followed.namespace.clone(),
-                    container: name.clone(),
-                }));
+                let logs = self.logs.get(uid);
+                let mut give_up = |name: &str, ends: u64| {
+                    if ends > 0 {
+                        let (namespace, container) = (followed.namespace.clone(), name.to_owned());
+                        unseen.push(Unseen { namespace, container, ends });
+                    }
+                };
+                for (name, container) in &followed.containers {
+                    give_up(name, container.given_up(logs.and_then(|logs| logs.get(name))));
+                }
+                // What no status of the pod has shown.
+                for (name, logs) in logs.into_iter().flatten() {
+                    if !followed.containers.contains_key(name) {
+                        give_up(name, Container::default().given_up(Some(logs)));
+                    }
+                }
             }
         }
         let mut gone: Vec<i64> =

@@ -238,7 +238,7 @@ impl Metrics {
         containers.unseen.register(
             registry,
             "unseen_ends",
-            "Containers that were running when their pod was last seen, and whose end was not seen",
+            "Instances that had begun when their pod was last seen, as its state or a log file tells, and whose end was not seen",
         );
         containers.restarting.register(
             registry,
@@ -372,8 +372,8 @@ impl Metrics {
         }
     }
 
-    pub(super) fn unseen(&self, Unseen { namespace, container }: Unseen) {
-        self.containers.unseen.inc_by(ContainerLabels { namespace, container }, 1);
+    pub(super) fn unseen(&self, Unseen { namespace, container, ends }: Unseen) {
+        self.containers.unseen.inc_by(ContainerLabels { namespace, container }, ends);
     }
 
     pub(super) fn lines(&self, lines: usize) {
@@ -466,7 +466,7 @@ mod tests {
         for number in 0..CONTAINERS {
             tally(&format!("job-{number}"), 1, 0);
         }
-        metrics.unseen(Unseen { namespace: "shop".into(), container: "app".into() });
+        metrics.unseen(Unseen { namespace: "shop".into(), container: "app".into(), ends: 2 });
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let text = nodetap_runtime::exposition::prometheus(&registry);
@@ -474,7 +474,7 @@ mod tests {
             r#"nodetap_agent_tap_restarting_seconds_total{namespace="shop",container="app"} 60"#,
             r#"nodetap_agent_tap_missed_deaths_total{namespace="shop",container="app"} 2"#,
             r#"nodetap_agent_tap_missed_deaths_total{namespace="_other",container="_other"} 1"#,
-            r#"nodetap_agent_tap_unseen_ends_total{namespace="shop",container="app"} 1"#,
+            r#"nodetap_agent_tap_unseen_ends_total{namespace="shop",container="app"} 2"#,
             r#"nodetap_agent_tap_label_overflow_total{family="nodetap_agent_tap_missed_deaths"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

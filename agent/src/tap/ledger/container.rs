@@ -243,11 +243,13 @@ impl Container {
         ends.collect()
     }
 
-    /// The pod is gone: whether this container had begun when last seen, and nobody has seen its end.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| {
-            (current.running || !current.id.is_empty()) && current.ordinal >= self.accounted
-        })
+    /// The pod is gone: how many instances had begun, as far as a status or a log file tells, and nobody has seen their end. What has an
+    /// instance after it has begun, too.
+    pub(super) fn given_up(&self, logs: Option<&BTreeSet<u32>>) -> u64 {
+        let has_begun = |current: &&Instance| current.running || !current.id.is_empty();
+        let current = self.current.as_ref().filter(has_begun).map(|current| current.ordinal);
+        let newest = current.max(logs.and_then(|logs| logs.last().copied()));
+        newest.map_or(0, |newest| (u64::from(newest) + 1).saturating_sub(self.accounted.into()))
     }
 
     /// The terminated states of a status, with the ordinals of the instances that they tell of, oldest first.

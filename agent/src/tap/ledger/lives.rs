@@ -67,8 +67,10 @@ struct Life {
 struct State {
     pod: Pod,
     deaths: Vec<u32>,
+    /// Instances of each container that have begun, over all falls of its count.
+    begun: Vec<u32>,
     /// Had begun, and had not ended.
-    alive: u32,
+    alive: u64,
 }
 
 /// What has arrived at the aggregator, or was counted by an agent.
@@ -211,6 +213,10 @@ impl Life {
         status
     }
 
+    fn instances(&self) -> u32 {
+        self.begun + u32::from(self.phase != Phase::Created)
+    }
+
     fn deaths(&self) -> u32 {
         self.count + u32::from(matches!(self.phase, Phase::Ended | Phase::BackOff))
     }
@@ -239,8 +245,12 @@ impl State {
                 _ => pod.status.init_container_statuses.push(status),
             }
         }
-        let alive = lives.iter().filter(|life| life.phase == Phase::Running).count();
-        Self { pod, deaths: lives.iter().map(Life::deaths).collect(), alive: u32::try_from(alive).unwrap() }
+        Self {
+            pod,
+            deaths: lives.iter().map(Life::deaths).collect(),
+            begun: lives.iter().map(Life::instances).collect(),
+            alive: lives.iter().filter(|life| life.phase == Phase::Running).count() as u64,
+        }
     }
 
     /// The ids of all terminated states that it shows.
@@ -410,6 +420,11 @@ impl Keeper for AtAggregator {
     }
 }
 
+fn see_log(ledger: &mut Ledger, container: usize, ordinal: u32) {
+    let (pod_uid, container) = (UID.into(), CONTAINERS[container].into());
+    ledger.log_seen(LogSeen { pod_uid, container, ordinal });
+}
+
 /// Lives through `steps`.
 fn live<K: Keeper>(steps: Vec<Step>, resets: bool) -> Result<(), String> {
     let mut lives = CONTAINERS.map(|_| Life::new());
@@ -420,6 +435,9 @@ fn live<K: Keeper>(steps: Vec<Step>, resets: bool) -> Result<(), String> {
     let mut states = vec![State::of(&lives)];
     let mut queue: VecDeque<usize> = VecDeque::new();
     let mut newest: Option<usize> = None;
+    // Of each container, the instances that log files told of, and the newest file: an agent that starts finds it again.
+    let mut logged = [0; CONTAINERS.len()];
+    let mut logs = [None; CONTAINERS.len()];
     for step in steps {
         let observed = match step {
             Step::Next { container, back_off, exit } => {
@@ -432,13 +450,16 @@ fn live<K: Keeper>(steps: Vec<Step>, resets: bool) -> Result<(), String> {
             }
             Step::Reset(container) => {
                 lives[container].reset(CONTAINERS[container]);
+                // A file of before the fall cannot be told from one that comes after it: the folder is made anew.
+                logs[container] = None;
                 None
             }
             Step::Log(container) => {
                 let life = &lives[container];
                 if life.phase != Phase::Created {
-                    let (pod_uid, container) = (UID.into(), CONTAINERS[container].into());
-                    ledger.log_seen(LogSeen { pod_uid, container, ordinal: life.count });
+                    logged[container] = life.instances();
+                    logs[container] = Some(life.count);
+                    see_log(&mut ledger, container, life.count);
                 }
                 continue;
             }
@@ -464,6 +485,11 @@ fn live<K: Keeper>(steps: Vec<Step>, resets: bool) -> Result<(), String> {
             }
             Step::Kill { arrived } => {
                 ledger = keeper.kill(arrived)?;
+                for (container, log) in logs.iter().enumerate() {
+                    if let Some(ordinal) = log {
+                        see_log(&mut ledger, container, *ordinal);
+                    }
+                }
                 queue.clear();
                 newest = None;
                 continue;
@@ -503,12 +529,23 @@ fn live<K: Keeper>(steps: Vec<Step>, resets: bool) -> Result<(), String> {
             }
         }
     }
-    // The pod is gone: what lived when it was last seen has ended, and nobody saw how.
+    // The pod is gone: what had begun, as far as was seen, and was not told of, has ended, and nobody saw how.
     if let Some(newest) = newest {
+        let state = &states[newest];
         ledger.gone(UID, BEGAN);
-        let unseen = ledger.settle(BEGAN + 3_600_000_000_000).len();
-        if unseen != states[newest].alive as usize {
-            return Err(format!("{unseen} unseen ends of {}", states[newest].alive));
+        let unseen: u64 = ledger.settle(BEGAN + 3_600_000_000_000).iter().map(|unseen| unseen.ends).sum();
+        let heard = keeper.heard();
+        let told = heard.count() + heard.missed;
+        let begun: u64 =
+            state.begun.iter().zip(logged).map(|(begun, logged)| u64::from(logged.max(*begun))).sum();
+        // Instances before a fall that nobody saw are not known of.
+        let right =
+            if resets { unseen >= state.alive && told + unseen <= begun } else { told + unseen == begun };
+        if !right {
+            return Err(format!(
+                "{begun} have begun, {told} told, {unseen} unseen ends, {} alive",
+                state.alive
+            ));
         }
     }
     Ok(())

@@ -449,12 +449,30 @@ fn a_node_that_rebooted_is_one_death_of_each_container_that_ran_on_it() {
 }
 
 #[test]
+fn what_only_a_log_file_tells_of_when_the_pod_goes_is_an_unseen_end_for_each_of_them() {
+    let mut ledger = primed();
+    ledger.observe(&pod(status(0, "a", &running(), &json!({}))), seen());
+    ledger.observe(&pod(status(0, "a", &terminated("a", 1), &json!({}))), seen());
+    for ordinal in [0, 1, 2] {
+        ledger.log_seen(LogSeen { pod_uid: UID.into(), container: "app".into(), ordinal });
+    }
+    // The files of those before it are gone.
+    ledger.log_seen(LogSeen { pod_uid: UID.into(), container: "never-shown".into(), ordinal: 3 });
+    ledger.end_snapshot(&HashSet::new(), BEGAN);
+    let mut unseen = ledger.settle(BEGAN + 3600 * SECOND);
+    unseen.sort_by_key(|unseen| unseen.ends);
+    let ends = |container: &str, ends| Unseen { namespace: "shop".into(), container: container.into(), ends };
+    assert_eq!(unseen, [ends("app", 2), ends("never-shown", 4)], "the first of app was told");
+    assert_eq!(ledger.settle(BEGAN + 7200 * SECOND), []);
+}
+
+#[test]
 fn a_pod_that_goes_while_running_is_one_unseen_end_for_each_container() {
     let mut ledger = primed();
     ledger.observe(&pod(status(0, "a", &running(), &json!({}))), seen());
     ledger.end_snapshot(&HashSet::new(), BEGAN);
     assert_eq!(ledger.settle(BEGAN + SECOND).len(), 0, "a source that lags may still show its end");
-    let unseen = Unseen { namespace: "shop".into(), container: "app".into() };
+    let unseen = Unseen { namespace: "shop".into(), container: "app".into(), ends: 1 };
     assert_eq!(ledger.settle(BEGAN + 61 * SECOND), [unseen]);
     assert_eq!(ledger.settle(BEGAN + 62 * SECOND).len(), 0);
     assert_eq!(ledger.settle(BEGAN + 3600 * SECOND).len(), 0);
