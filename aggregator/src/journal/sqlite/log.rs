@@ -48,6 +48,16 @@ pub(super) fn last(connection: &Connection) -> Result<Option<u64>, rusqlite::Err
     Ok(last.map(unsigned))
 }
 
+/// How many records a file has after a position.
+pub(super) fn records_after(connection: &Connection, after: u64) -> Result<u64, rusqlite::Error> {
+    let records: i64 = connection.query_row(
+        "SELECT coalesce(sum(min(records, first + records - 1 - ?1)), 0) FROM block WHERE first + records - 1 > ?1",
+        [signed(after)],
+        |row| row.get(0),
+    )?;
+    Ok(unsigned(records))
+}
+
 /// Hands over the blocks that hold what follows a position, in order, until told to stop.
 pub(super) fn blocks(
     connection: &Connection,

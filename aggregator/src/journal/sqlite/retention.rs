@@ -105,7 +105,7 @@ impl Keep<'_> {
     }
 
     fn count(&self, file: &DayFile, reason: Dropped, cursors: &Cursors) {
-        let records = file.last.saturating_add(1).saturating_sub(file.first);
+        let records = records_after(file, file.first.saturating_sub(1));
         self.metrics.dropped.get_or_create(&DroppedLabel { reason }).inc_by(records);
         tracing::info!(path = %file.path.display(), records, ?reason, "journal drops a file");
         let all = match cursors.all() {
@@ -122,7 +122,8 @@ impl Keep<'_> {
                 true => cursors.had_within(&consumer, after, file.last).unwrap_or(0),
                 false => 0,
             };
-            let undelivered = file.last.saturating_sub(after).saturating_sub(had);
+            let undelivered =
+                if file.last > after { records_after(file, after).saturating_sub(had) } else { 0 };
             if undelivered > 0 {
                 tracing::error!(consumer, undelivered, "journal drops records before they were delivered");
                 let label = ConsumerLabel { consumer, reason: "retention" };
@@ -143,6 +144,13 @@ impl Keep<'_> {
         });
         self.metrics.oldest.set(oldest.map_or(0.0, |ns| ns as f64 / 1e9));
     }
+}
+
+/// How many records a file has after a position, which are fewer than its positions where what came between was lost. Of one that
+/// cannot be read: as many as there may be.
+fn records_after(file: &DayFile, after: u64) -> u64 {
+    let count = || log::records_after(&open_to_read(&file.path)?.0, after);
+    count().unwrap_or_else(|_: rusqlite::Error| file.last.saturating_sub(after))
 }
 
 /// Says so where a file could not be removed.

@@ -371,6 +371,39 @@ async fn retention_drops_whole_files_and_counts_what_nobody_had() {
 }
 
 #[tokio::test]
+async fn positions_that_were_left_out_after_a_loss_are_not_counted_as_dropped_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings { max_age: Duration::from_secs(2 * 86_400), ..clock.settings(folder.path()) };
+    let journal = open(&settings);
+    for day in 1..=2 {
+        journal
+            .append(taken((1..=10).map(|n| event(&format!("u{n}"), 10 * day + n, 1)).collect()))
+            .await
+            .unwrap();
+        clock.advance(DAY * i64::from(day < 2));
+    }
+    journal.close().await;
+    drop(journal);
+    std::fs::remove_file(folder::day_path(folder.path(), "2026-07-02")).unwrap();
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    journal.append(taken((1..=5).map(|n| event(&format!("u{n}"), 30 + n, 1)).collect())).await.unwrap();
+    let gap = all(&journal).await[10].position.0;
+    assert!(gap > 1_000, "positions go on far above: {gap}");
+    journal.commit("slow", Position(4), vec![]).await.unwrap();
+    journal.commit("quick", Position(gap + 1), vec![]).await.unwrap();
+    clock.advance(6 * DAY);
+    journal.append(taken(vec![event("later", 50, 1)])).await.unwrap();
+    assert_eq!(metrics.dropped.get_or_create(&DroppedLabel { reason: Dropped::Age }).get(), 15);
+    let undelivered = |consumer: &str| {
+        let label = ConsumerLabel { consumer: consumer.into(), reason: "retention" };
+        metrics.undelivered.get_or_create(&label).get()
+    };
+    assert_eq!((undelivered("slow"), undelivered("quick")), (11, 3));
+}
+
+#[tokio::test]
 async fn age_does_not_drop_what_a_sink_that_must_deliver_has_yet_to_get() {
     let folder = tempfile::tempdir().unwrap();
     let clock = TestClock::new();
