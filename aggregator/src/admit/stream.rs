@@ -172,17 +172,19 @@ impl<J: Journal> Link for Admission<J> {
 }
 
 impl<J: Journal> Admission<J> {
-    /// Tells the journal of what an agent was told that is durable. Answers how many of the losses since the journal was opened the
-    /// agent has heard of.
+    /// Tells the journal of what an agent was told that is durable. Answers how many of the losses the agent has heard of.
     fn compare(&self, acknowledged: Durable, lost: Lost) -> u64 {
         let Durable { opening, position, losses } = acknowledged;
         if opening == lost.opening {
             return losses;
         }
-        if opening != 0 && lost.opening != 0 {
-            self.journal.promised(Position(position));
+        if opening == 0 || lost.opening == 0 {
+            // A process that begins has nothing to say of those before.
+            return lost.before;
         }
-        0
+        self.journal.promised(Position(position));
+        // Who heard of more than the journal remembers was told by one that is gone.
+        if losses > lost.before { 0 } else { losses }
     }
 }
 
@@ -377,13 +379,13 @@ impl<J: Journal> Session<J> {
 
     /// Whether the journal lost something that the agent has not heard of.
     fn has_losses(&self) -> bool {
-        self.lost.borrow().times > self.losses
+        self.lost.borrow().total() > self.losses
     }
 
     fn tell_losses(&mut self) -> nodetap_wire::Lost {
-        let Lost { opening, times, .. } = *self.lost.borrow_and_update();
-        self.losses = times;
-        nodetap_wire::Lost { opening, times }
+        let lost = *self.lost.borrow_and_update();
+        self.losses = lost.total();
+        nodetap_wire::Lost { opening: lost.opening, times: self.losses }
     }
 
     /// What the agent is to remember of an acknowledgement, in case the journal is opened again and does not reach so far.

@@ -14,12 +14,14 @@ use super::Position;
 /// A position that no journal comes to: who says that it was promised is wrong.
 const LAST: u64 = 1 << 48;
 
-/// What was lost since the journal was opened, as far as is known.
+/// What was lost, as far as is known; all but `before` since the journal was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// Drawn anew each time the journal is opened; 0: it loses nothing.
     pub opening: u64,
-    /// How often it was found that something is lost.
+    /// How often something was lost before it was opened.
+    pub before: u64,
+    /// How often it was found since that something is lost.
     pub times: u64,
     /// How often that was the newest: watches are to go on from the checkpoints that are left.
     pub ends: u64,
@@ -57,6 +59,11 @@ struct Ends {
 // === impl Lost ===
 
 impl Lost {
+    /// How often something was lost, before it was opened and since.
+    pub fn total(&self) -> u64 {
+        self.before.saturating_add(self.times)
+    }
+
     /// What was lost since an earlier look, by what has to be done for it.
     pub fn since(&self, before: &Self) -> Option<What> {
         if self.holes > before.holes {
@@ -79,13 +86,19 @@ impl Losses {
         Self { told, ends: Arc::default(), records }
     }
 
+    /// How often something was lost, for the journal to remember.
+    pub fn total(&self) -> u64 {
+        self.told.borrow().total()
+    }
+
     /// What is known.
     pub fn subscribe(&self) -> watch::Receiver<Lost> {
         self.told.subscribe()
     }
 
-    /// The journal was opened and ends there.
-    pub fn found(&self, last: Position) {
+    /// The journal was opened and ends there, and something was lost so often before.
+    pub fn found(&self, last: Position, before: u64) {
+        self.told.send_modify(|lost| lost.before = before);
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         *ends = Ends { found: last.0, promised: last.0 };
     }

@@ -59,7 +59,7 @@ impl Memory {
         let records: usize = taken.iter().map(|taken| taken.records.len()).sum();
         cut.state().taken = taken;
         cut.head.send_replace(Position(records as u64));
-        cut.losses.found(Position(records as u64));
+        cut.losses.found(Position(records as u64), self.losses.total());
         cut
     }
 

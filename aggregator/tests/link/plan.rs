@@ -14,7 +14,7 @@ use crate::certificates::Authority;
 use crate::journal::Memory;
 use crate::proxy::Proxy;
 use crate::sides::{Agent, Aggregator};
-use crate::{event, eventually};
+use crate::{death, event, eventually};
 
 fn findings() -> Findings {
     let mut findings = Findings { version: "v1.36.3".to_owned(), ..Findings::default() };
@@ -170,6 +170,41 @@ async fn an_agent_that_was_promised_more_than_the_journal_has_goes_back_to_its_c
         .await;
         assert_eq!((agent.watches(), *agent.lost.borrow()), (vec![("cluster".to_owned(), epoch)], losses));
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_was_away_while_a_loss_was_found_is_told_of_it_by_the_process_after() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    let proxy = Proxy::start(aggregator.address).await;
+    let agent = Agent::start(&authority, "node-1", proxy.address);
+    agent.assigned().await;
+    agent.take(event(41)).await;
+    aggregator.journal.holds(1).await;
+    agent.all_acknowledged().await;
+    // A process that it never meets finds it, and the ones after have all that the agent was promised.
+    let mut journal = aggregator.journal.cut(aggregator.journal.batches());
+    journal.losses.lose(1, What::Old);
+    let mut next = aggregator;
+    for version in [42, 43] {
+        journal = journal.cut(journal.batches());
+        let identity = authority.server("nodetap-aggregator");
+        next = Aggregator::start_with(identity, Limits::default(), journal.clone()).await;
+        proxy.lead_to(next.address);
+        proxy.cut();
+        eventually(|| next.metrics.agents.get() == 1).await;
+        eventually(|| *agent.lost.borrow() == 1).await;
+        agent.take(event(version)).await;
+        journal.holds(version as u64 - 40).await;
+        agent.all_acknowledged().await;
+        assert_eq!(*agent.lost.borrow(), 1, "told once");
+    }
+    // A process that begins was promised nothing.
+    let another = Agent::start(&authority, "node-2", next.address);
+    another.take(death("node-2", 1)).await;
+    journal.holds(4).await;
+    another.all_acknowledged().await;
+    assert_eq!(*another.lost.borrow(), 0);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::*;
 fn an_end_that_is_lost_is_said_once_and_counted_as_far_as_it_was_promised() {
     let losses = Losses::default();
     let before = *losses.subscribe().borrow();
-    losses.found(Position(10));
+    losses.found(Position(10), 0);
     for promised in [9, 10, u64::MAX] {
         losses.promised(Position(promised));
         assert_eq!(losses.subscribe().borrow().since(&before), None, "{promised}");

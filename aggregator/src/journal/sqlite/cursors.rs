@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS head (
     reserved INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO head VALUES (1, 0, 0);
+CREATE TABLE IF NOT EXISTS loss (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER NOT NULL);
 ";
 
 /// Most commits in one transaction: there is one a sink at a time.
@@ -102,13 +103,15 @@ pub(super) struct Cursors {
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
-/// Up to where positions may have been given out, whatever the files say.
+/// Up to where positions may have been given out, whatever the files say, and how often what was written is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct KnownHead {
     /// Certainly given out.
     pub(super) committed: u64,
     /// Certainly not given out beyond.
     pub(super) reserved: u64,
+    /// How often records were lost.
+    pub(super) losses: u64,
 }
 
 // === impl Cursors ===
@@ -130,7 +133,8 @@ impl Cursors {
             let (connection, _) = folder::open_to_read(&self.path)?;
             let head = connection
                 .query_row("SELECT committed, reserved FROM head", [], |row| {
-                    Ok(KnownHead { committed: unsigned(row.get(0)?), reserved: unsigned(row.get(1)?) })
+                    let (committed, reserved) = (unsigned(row.get(0)?), unsigned(row.get(1)?));
+                    Ok(KnownHead { committed, reserved, losses: 0 })
                 })
                 .optional()?
                 .unwrap_or_default();
@@ -139,17 +143,23 @@ impl Cursors {
             let given = head.committed.max(cursor.map_or(0, unsigned));
             // A table that is damaged says nothing; who needs it finds out.
             let given = given.max(ahead_of_all(&connection).unwrap_or(0));
-            Ok(KnownHead { committed: given, ..head })
+            let losses =
+                connection.query_row("SELECT times FROM loss", [], |row| row.get(0)).map_or(0, unsigned);
+            Ok(KnownHead { committed: given, losses, ..head })
         };
         read().map_err(Failure::at(&self.path))
     }
 
     pub(super) fn write_head(&self, head: KnownHead) -> Result<(), Failure> {
         self.with(|connection| {
-            connection
+            let transaction = connection.transaction()?;
+            transaction
                 .prepare_cached("UPDATE head SET committed = ?1, reserved = ?2")?
                 .execute(params![signed(head.committed), signed(head.reserved)])?;
-            Ok(())
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO loss VALUES (1, ?1)")?
+                .execute([signed(head.losses)])?;
+            transaction.commit()
         })
     }
 

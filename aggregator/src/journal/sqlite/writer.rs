@@ -459,13 +459,16 @@ impl Writer {
         self.metrics.ledger_bytes.set(number(self.memory.ledgers.bytes()));
     }
 
-    /// Reserves positions, so that those given out are known even when their file is lost.
+    /// Reserves positions, so that those given out are known even when their file is lost. What was lost before is remembered with them:
+    /// until something is written behind it, another start finds it again.
     fn reserve(&mut self, records: u64) -> Result<(), Failure> {
         let last = self.memory.head + records;
-        if last <= self.known.reserved {
+        let losses = self.shared.losses.total();
+        if last <= self.known.reserved && losses == self.known.losses {
             return Ok(());
         }
-        let known = KnownHead { committed: self.committed(), reserved: last + RESERVE };
+        let reserved = if last <= self.known.reserved { self.known.reserved } else { last + RESERVE };
+        let known = KnownHead { committed: self.committed(), reserved, losses };
         self.cursors.write_head(known)?;
         self.known = known;
         Ok(())
@@ -477,7 +480,8 @@ impl Writer {
     }
 
     fn note_head(&mut self) {
-        let known = KnownHead { committed: self.committed(), ..self.known };
+        let known =
+            KnownHead { committed: self.committed(), losses: self.shared.losses.total(), ..self.known };
         match self.cursors.write_head(known) {
             Ok(()) => self.known = known,
             Err(failure) => {

@@ -214,3 +214,37 @@ async fn a_position_that_a_sink_has_had_is_not_given_to_another_record() {
         journal.close().await;
     }
 }
+
+#[tokio::test]
+async fn that_something_was_lost_is_known_at_every_start_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = days(folder.path()).await;
+    zero(&folder::day_path(folder.path(), "2026-07-02"));
+    let known = |journal: &SqliteJournal| (said(journal).before, said(journal).times);
+    // What the next start finds of a process that is killed now.
+    let killed = |from: &Path| {
+        let folder = tempfile::tempdir().unwrap();
+        copy(from, folder.path());
+        let journal = open(&Settings { path: folder.path().to_owned(), ..settings.clone() });
+        (folder, journal)
+    };
+    let journal = open(&settings);
+    assert_eq!(known(&journal), (0, 1));
+    let (folder, journal) = killed(folder.path());
+    assert_eq!(known(&journal), (1, 0), "the file is aside already");
+
+    let promised = Position(journal.head().borrow().0 + 1);
+    journal.promised(promised);
+    assert_eq!(known(&journal), (1, 1));
+    let (_folder, again) = killed(folder.path());
+    assert_eq!(known(&again), (1, 0));
+    again.promised(promised);
+    assert_eq!(
+        known(&again),
+        (1, 1),
+        "until something is written behind it, whoever was promised more says so again"
+    );
+    journal.append(batch(4)).await.unwrap();
+    let (_folder, again) = killed(folder.path());
+    assert_eq!(known(&again), (2, 0));
+}

@@ -256,7 +256,7 @@ impl Writer {
         found.reverse();
         let last = found.iter().map(|found| found.extent.last).max().unwrap_or(0);
         is_lost |= last < self.known.committed;
-        self.shared.losses.found(Position(last));
+        self.shared.losses.found(Position(last), self.known.losses);
         self.shared.losses.promised(Position(self.known.committed));
         let is_newest_lost = aside.contains(&0);
         for newer in aside {
@@ -266,6 +266,10 @@ impl Writer {
                 _ => What::Old,
             };
             self.shared.losses.lose(between(&found, newer), what);
+        }
+        if is_lost {
+            // The file that was put aside says nothing of it at another start.
+            self.note_head();
         }
         if is_hole {
             self.list_again();
@@ -367,6 +371,7 @@ impl Writer {
             self.list_again();
         }
         self.shared.losses.lose(records, if is_recent { What::Hole } else { What::Old });
+        self.note_head();
     }
 
     /// Whether an API server may still have what is in a file.
