@@ -1,5 +1,5 @@
 //! Many agents in this process: the agent's own link and watches over mutual TLS, each with a certificate and connections of
-//! its own, and no tap.
+//! its own, and no tap; what a tap would have the aggregator remember they may tell.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::ledgers::Ledgers;
 use crate::launch::Setup;
+
+pub(crate) mod ledgers;
 
 /// Agents that run.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ struct Member {
     health: watch::Receiver<link::Health>,
     assignments: watch::Receiver<Assignment>,
     progress: Progress,
-    tasks: [AbortHandle; 4],
+    tasks: Vec<AbortHandle>,
 }
 
 /// Whom an agent's API server answers to.
@@ -56,11 +59,16 @@ pub(crate) fn nodes(count: usize) -> Vec<String> {
 // === impl Fleet ===
 
 impl Fleet {
-    /// Starts an agent for each node, whose certificates are in the setup.
+    /// Starts an agent for each node, whose certificates are in the setup; with `ledgers`, each tells one.
     ///
     /// # Errors
     /// The kubeconfig or a certificate cannot be used.
-    pub(crate) async fn start(setup: &Setup, nodes: &[String], access: Access<'_>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        setup: &Setup,
+        nodes: &[String],
+        access: Access<'_>,
+        ledgers: Option<&Ledgers>,
+    ) -> anyhow::Result<Self> {
         let mut fleet = Self { members: Vec::new(), stop: CancellationToken::new(), tasks: JoinSet::new() };
         let shared = match access {
             Access::Shared(path) => Some(KubernetesAccess::new(Some(path)).await?),
@@ -73,12 +81,18 @@ impl Fleet {
                     KubernetesAccess::new(Some(path)).await?
                 }
             };
-            fleet.join(setup, node, &access).with_context(|| format!("the agent of {node}"))?;
+            fleet.join(setup, node, &access, ledgers).with_context(|| format!("the agent of {node}"))?;
         }
         Ok(fleet)
     }
 
-    fn join(&mut self, setup: &Setup, node: &str, access: &KubernetesAccess) -> anyhow::Result<()> {
+    fn join(
+        &mut self,
+        setup: &Setup,
+        node: &str,
+        access: &KubernetesAccess,
+        ledgers: Option<&Ledgers>,
+    ) -> anyhow::Result<()> {
         let link_metrics = link::metrics::Metrics::default();
         let credentials =
             Credentials::load(setup.files(node), node, Setup::AGGREGATOR_NAME, link_metrics.clone())?;
@@ -93,6 +107,7 @@ impl Fleet {
         let reach = event_watch::reach::Reach::default();
         let watch_metrics = event_watch::metrics::Metrics::default();
         let progress = Progress::default();
+        let (memory, telling) = ledgers.map(|ledgers| ledgers.clone().tell(intake.clone())).unzip();
         let wiring = event_watch::Wiring {
             assignments: assignments.clone(),
             intake,
@@ -123,12 +138,11 @@ impl Fleet {
             reach: reach.clone(),
             // Nobody is told to end before all are.
             drain: CancellationToken::new(),
-            // Nothing dies here.
-            memory: None,
+            memory,
         };
         let outbox_metrics = outbox::metrics::Metrics::default();
         let stop = self.stop.clone();
-        let tasks = [
+        let mut tasks = vec![
             self.tasks.spawn(event_watch::run(access.watches.clone(), wiring, stop.clone())),
             self.tasks.spawn(event_watch::reach::run(
                 access.watches.clone(),
@@ -145,6 +159,7 @@ impl Fleet {
             )),
             self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop)),
         ];
+        tasks.extend(telling.map(|telling| self.tasks.spawn(telling)));
         self.members.push(Member { node: node.to_owned(), health, assignments, progress, tasks });
         Ok(())
     }

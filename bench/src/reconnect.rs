@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::cluster::{Options, SimulatedCluster};
 use crate::figures::process::Sample;
 use crate::figures::report::{Figure, count, megabytes};
+use crate::fleet::ledgers::Ledgers;
 use crate::fleet::{self, Access, Fleet};
 use crate::launch::{self, Agent, Child, START, Setup, Wishes};
 use crate::load::Load;
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Events a second meanwhile.
     #[arg(long, default_value_t = 50.0)]
     pub rate: f64,
+    /// Pods of each node whose ledger its agent has the aggregator remember.
+    #[arg(long, default_value_t = 0)]
+    pub pods: usize,
     /// Namespaces of the simulated cluster.
     #[arg(long, default_value_t = 100)]
     pub namespaces: usize,
@@ -203,7 +207,12 @@ impl Bench {
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;
         let begun = Instant::now();
-        let fleet = Fleet::start(&setup, &nodes, Access::Shared(kubeconfig)).await?;
+        let ledgers = Ledgers::of(arguments.pods, arguments.seed)?;
+        if let Some(ledgers) = &ledgers {
+            let (pods, bytes) = (arguments.pods, ledgers.bytes());
+            say(&format!("each agent has a ledger of {pods} pods remembered, {bytes} bytes"));
+        }
+        let fleet = Fleet::start(&setup, &nodes, Access::Shared(kubeconfig), ledgers.as_ref()).await?;
         let mut bench = Self { setup, aggregator, fleet, agents: agents.len() };
         bench.until_connected().await?;
         let connected = begun.elapsed();

@@ -33,9 +33,9 @@ fn version(body: &str) -> u64 {
     body["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
-/// `defect 8`, mustafaakin/kubernetes-event-exporter#24: a hole of 17 s at each change of leader.
+/// mustafaakin/kubernetes-event-exporter#24: a hole of 17 s at each change of leader.
 #[tokio::test]
-async fn over_kills_refusals_and_repeats_the_accounts_add_up_at_every_look_and_no_record_is_missing() {
+async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_accounts_add_up_at_every_look() {
     let folder = tempfile::tempdir().unwrap();
     let took: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
     let kept = Arc::clone(&took);

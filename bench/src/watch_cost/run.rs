@@ -130,7 +130,7 @@ impl Run<'_> {
         let setup = Setup::write(&self.folder, &binaries, &agents, &wishes)?;
         let mut aggregator = setup.start_aggregator()?;
         aggregator.ready(START).await?;
-        let fleet = Fleet::start(&setup, &nodes, Access::Each(&self.server.kubeconfig)).await?;
+        let fleet = Fleet::start(&setup, &nodes, Access::Each(&self.server.kubeconfig), None).await?;
         let mode = self.variant.section(1);
         launch::until_divided(&aggregator, mode["watch"].as_str().unwrap_or_default(), PATIENCE).await?;
         let deadline = Instant::now() + PATIENCE;
