@@ -49,7 +49,7 @@ use super::{
 };
 use crate::enrich;
 use asker::{Asker, Question};
-use block::Unpacker;
+use block::{Objects, Unpacker};
 use cursors::{Cursors, Request, Settled};
 use index::directory::Directory;
 use index::indexer::Indexer;
@@ -202,6 +202,7 @@ impl SqliteJournal {
                 writer: writer.clone(),
                 connections: HashMap::new(),
                 unpacker: Unpacker::new().map_err(memory)?,
+                objects: Objects::default(),
             };
             let reads = reads.clone();
             spawn(&format!("journal-reader{number}"), move || reader.run(&reads))?;

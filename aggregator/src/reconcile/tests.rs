@@ -35,7 +35,8 @@ fn version(body: &str) -> u64 {
 
 /// mustafaakin/kubernetes-event-exporter#24: a hole of 17 s at each change of leader.
 #[tokio::test]
-async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_accounts_add_up_at_every_look() {
+async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_accounts_add_up_at_every_look()
+{
     let folder = tempfile::tempdir().unwrap();
     let took: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
     let kept = Arc::clone(&took);

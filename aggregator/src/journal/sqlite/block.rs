@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use nodetap_wire::ContainerDied;
 use nodetap_wire::face::Object;
 use zstd::zstd_safe::CParameter;
@@ -72,6 +73,17 @@ pub(super) struct Stored<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not what was written")]
 pub(super) struct Malformed;
+
+/// What was known of the objects of records that are read, by its JSON. Most events about a pod came with the same, and to read it again
+/// for each costs a third of what a sink that reads the disk costs.
+#[derive(Debug, Default)]
+pub(super) struct Objects {
+    by_json: HashMap<Box<[u8]>, Arc<Object>>,
+    bytes: usize,
+}
+
+/// Bytes of JSON that are remembered; then all of it is forgotten. A thousand pods, of a few labels and owners each.
+const OBJECTS_BYTES: usize = 512 << 10;
 
 /// Unpacks blocks, one at a time.
 pub(super) struct Unpacker {
@@ -228,18 +240,54 @@ fn records(first: u64, mut raw: &[u8]) -> Option<Vec<Stored<'_>>> {
     raw.is_empty().then_some(records)
 }
 
+// === impl Objects ===
+
+impl Objects {
+    fn get(&mut self, json: &[u8]) -> Result<Arc<Object>, Malformed> {
+        if let Some(object) = self.by_json.get(json) {
+            return Ok(Arc::clone(object));
+        }
+        let object = object(json)?;
+        if self.bytes + json.len() > OBJECTS_BYTES {
+            self.by_json.clear();
+            self.bytes = 0;
+        }
+        if json.len() <= OBJECTS_BYTES {
+            self.by_json.insert(json.into(), Arc::clone(&object));
+            self.bytes += json.len();
+        }
+        Ok(object)
+    }
+}
+
+fn object(json: &[u8]) -> Result<Arc<Object>, Malformed> {
+    serde_json::from_slice(json).map(Arc::new).map_err(|_| Malformed)
+}
+
 // === impl Stored ===
 
 impl Stored<'_> {
     /// The record, on its own.
     pub(super) fn entry(&self) -> Result<Entry, Malformed> {
+        self.entry_with(object)
+    }
+
+    /// The record, which shares what was known of its object with others.
+    pub(super) fn entry_among(&self, objects: &mut Objects) -> Result<Entry, Malformed> {
+        self.entry_with(|json| objects.get(json))
+    }
+
+    fn entry_with(
+        &self,
+        object: impl FnOnce(&[u8]) -> Result<Arc<Object>, Malformed>,
+    ) -> Result<Entry, Malformed> {
         let (body, object) = if self.is_death {
             let death: ContainerDied = serde_json::from_slice(self.body).map_err(|_| Malformed)?;
             let object = death.object();
             (Body::Death(Box::new(death)), Some(Arc::new(object)))
         } else {
-            let facts = self.facts.map(serde_json::from_slice::<Object>).transpose();
-            (Body::Event(Bytes::copy_from_slice(self.body)), facts.map_err(|_| Malformed)?.map(Arc::new))
+            let facts = self.facts.map(object).transpose()?;
+            (Body::Event(Bytes::copy_from_slice(self.body)), facts)
         };
         Ok(Entry {
             position: Position(self.position),
@@ -287,6 +335,34 @@ mod tests {
         assert_eq!(records[0].body, b"{\"a\":1}");
         assert_eq!((records[1].facts, records[2].facts), (Some(b"{}".as_slice()), None));
         assert_eq!((records[2].is_death, records[2].occurrences), (true, 9));
+    }
+
+    #[test]
+    fn records_share_what_was_known_of_their_object_and_no_more_of_it_is_kept_than_is_allowed() {
+        let mut objects = Objects::default();
+        let mut read = |facts: &str| {
+            let stored = Stored { facts: Some(facts.as_bytes()), ..stored(1, b"{}") };
+            let entry = stored.entry_among(&mut objects).unwrap();
+            assert_eq!(entry.object, stored.entry().unwrap().object);
+            let kept: usize = objects.by_json.keys().map(|json| json.len()).sum();
+            assert!(kept == objects.bytes && kept <= OBJECTS_BYTES, "{kept} of {}", objects.bytes);
+            entry.object.unwrap()
+        };
+        let facts = |number: usize, padding: usize| {
+            let label = "x".repeat(padding);
+            format!(
+                r#"{{"labels":{{"app":"{number}{label}"}},"annotations":{{}},"ownerReferences":[],"deleted":false}}"#
+            )
+        };
+        let first = read(&facts(0, 1));
+        assert!(Arc::ptr_eq(&first, &read(&facts(0, 1))));
+        for number in 0..2_000 {
+            assert_eq!(read(&facts(number, 400)).labels["app"], format!("{number}{}", "x".repeat(400)));
+        }
+        assert!(!Arc::ptr_eq(&first, &read(&facts(0, 1))), "forgotten, and read anew");
+        assert_eq!(read(&facts(7, OBJECTS_BYTES)).labels["app"].len(), OBJECTS_BYTES + 1);
+        let malformed = Stored { facts: Some(b"{"), ..stored(1, b"{}") };
+        assert!(malformed.entry_among(&mut objects).is_err());
     }
 
     #[test]

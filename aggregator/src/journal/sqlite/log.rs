@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::block::{Malformed, Packed, Stored, Unpacker};
+use super::block::{Malformed, Objects, Packed, Stored, Unpacker};
 use super::day::{signed, unsigned};
 use crate::journal::{Entry, Position};
 
@@ -120,7 +120,7 @@ pub(super) fn body(connection: &Connection, first: u64) -> Result<Vec<u8>, rusql
 /// with what cannot be read, which is left out.
 pub(super) fn read(
     connection: &Connection,
-    unpacker: &mut Unpacker,
+    (unpacker, objects): (&mut Unpacker, &mut Objects),
     after: u64,
     limit: usize,
     bytes: &mut usize,
@@ -146,7 +146,7 @@ pub(super) fn read(
                 *bytes = 0;
                 return false;
             }
-            match stored.entry() {
+            match stored.entry_among(objects) {
                 Ok(entry) => {
                     *bytes = bytes.saturating_sub(stored.body.len());
                     entries.push(entry);

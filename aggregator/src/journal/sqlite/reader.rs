@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::block::Unpacker;
+use super::block::{Objects, Unpacker};
 use super::folder::{DayFile, Failure, Files};
 use super::log::{self, LeftOut};
 use super::writer::Command;
@@ -34,6 +34,7 @@ pub(super) struct Reader {
     /// By the file's generation.
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) unpacker: Unpacker,
+    pub(super) objects: Objects,
 }
 
 // === impl Reader ===
@@ -89,19 +90,27 @@ impl Reader {
             if is_as_it_lay {
                 // Good for once. The writer may have found room meanwhile, so that what looks damaged need not be.
                 let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-                let malformed = log::read(&connection, &mut self.unpacker, after.0, limit, bytes, entries)
-                    .map_err(|error| Failure {
-                        path: file.path.clone(),
-                        error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
-                    })?;
+                let malformed = log::read(
+                    &connection,
+                    (&mut self.unpacker, &mut self.objects),
+                    after.0,
+                    limit,
+                    bytes,
+                    entries,
+                )
+                .map_err(|error| Failure {
+                    path: file.path.clone(),
+                    error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
+                })?;
                 self.leave_out(file, &malformed);
                 return Ok(());
             }
             place.insert(connection);
         }
         let Some(connection) = self.connections.get(&file.generation) else { return Ok(()) };
-        let malformed = log::read(connection, &mut self.unpacker, after.0, limit, bytes, entries)
-            .map_err(Failure::at(&file.path))?;
+        let malformed =
+            log::read(connection, (&mut self.unpacker, &mut self.objects), after.0, limit, bytes, entries)
+                .map_err(Failure::at(&file.path))?;
         self.leave_out(file, &malformed);
         Ok(())
     }
