@@ -100,6 +100,7 @@ fn assigned(shards: &[Shard]) -> Assignment {
         epoch: 1,
         resource_version: String::new(),
         other_hosts: if *shard == Shard::no_host() { hosts.clone() } else { Vec::new() },
+        ..AssignedWatch::default()
     };
     Assignment { watches: shards.iter().map(watch).collect() }
 }

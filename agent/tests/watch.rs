@@ -168,7 +168,7 @@ fn whole(epoch: u64, resource_version: &str) -> Assignment {
             shard,
             epoch,
             resource_version: resource_version.to_owned(),
-            other_hosts: vec![],
+            ..AssignedWatch::default()
         }],
     }
 }
@@ -410,7 +410,7 @@ async fn namespaces_are_watched_apart_and_let_go_of_apart() {
                 shard: Some(Shard { share: Some(Share::Namespace((*name).to_owned())) }),
                 epoch: 1,
                 resource_version: String::new(),
-                other_hosts: vec![],
+                ..AssignedWatch::default()
             })
             .collect(),
     };

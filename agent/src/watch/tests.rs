@@ -217,7 +217,7 @@ fn assigned(watches: &[(Shard, u64, &str)]) -> Assignment {
         shard: Some(shard.clone()),
         epoch: *epoch,
         resource_version: (*resource_version).to_owned(),
-        other_hosts: Vec::new(),
+        ..AssignedWatch::default()
     });
     Assignment { watches: watches.collect() }
 }
@@ -691,6 +691,27 @@ async fn a_new_epoch_keeps_the_stream_and_marks_what_comes_with_it() {
     bench.assignments.send(assigned(&[(cluster(), 2, "42")])).unwrap();
     bench.expect(&[Out::Checkpoint("42".to_owned(), 2)]).await;
     assert_eq!(bench.asked().len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_beyond_what_the_journal_lost_goes_back_and_hands_it_over_again() {
+    let script = vec![open(vec![added(42), added(43)]), open(vec![added(42), added(43)]), open(vec![])];
+    let mut bench = Bench::start(from("41"), script);
+    bench.expect(&[seen(42), checkpoint(42), seen(43), checkpoint(43)]).await;
+    let lost = |epoch| {
+        let mut assignment = assigned(&[(cluster(), epoch, "41")]);
+        assignment.watches[0].lost_before = 2;
+        assignment
+    };
+    bench.assignments.send(lost(2)).unwrap();
+    let of = |version: &str, epoch| Out::Checkpoint(version.to_owned(), epoch);
+    bench.expect(&[seen(42), of("42", 2), seen(43), of("43", 2)]).await;
+    assert!(bench.asked()[1].contains("resourceVersion=41"), "{:?}", bench.asked());
+    // What was lost is handed over by now.
+    bench.assignments.send(lost(3)).unwrap();
+    bench.expect(&[of("43", 3)]).await;
+    assert_eq!(bench.asked().len(), 2);
     bench.stop().await;
 }
 

@@ -431,7 +431,9 @@ impl Worker {
         if assigned.epoch == self.held.epoch {
             return None;
         }
-        let kept = self.machine.covers(&assigned.resource_version);
+        // What was handed over before a loss is to be handed over again.
+        let is_lost = self.held.epoch < assigned.lost_before;
+        let kept = !is_lost && self.machine.covers(&assigned.resource_version);
         info!(shard = self.name, epoch = assigned.epoch, kept, "an event watch was assigned anew");
         self.held = assigned;
         self.gathering.tell_again();

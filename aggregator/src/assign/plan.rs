@@ -101,6 +101,8 @@ struct Seat {
     was_held: bool,
     /// What the journal had of it is lost: its holder has to begin again.
     is_lost: bool,
+    /// The epoch that was given for that last: who has held it under an earlier one goes back.
+    lost_before: u64,
     /// When it was last taken from a holder for failing.
     failed_at: Option<Instant>,
 }
@@ -311,6 +313,10 @@ impl Plan {
         }
         for (shard, seat) in &mut self.seats {
             seat.epoch = seat.epoch.max(self.known.epoch(shard));
+            if !seat.was_held {
+                // Of a process before this one: it may have been given for a loss that its holder has not heard of.
+                seat.lost_before = seat.epoch;
+            }
         }
     }
 
@@ -716,9 +722,10 @@ impl Plan {
 
     /// Every watch that somebody is to hold, and who.
     fn watches<'a>(&'a self, mut each: impl FnMut(&'a str, &dyn Fn() -> AssignedWatch)) {
-        let assigned = |shard: &Shard, epoch, resource_version: &str| AssignedWatch {
+        let assigned = |shard: &Shard, epoch, resource_version: &str, lost_before| AssignedWatch {
             shard: Some(shard.clone()),
             epoch,
+            lost_before,
             resource_version: resource_version.to_owned(),
             other_hosts: match &shard.share {
                 Some(Share::NoHost(_)) => self.apart.clone(),
@@ -727,15 +734,15 @@ impl Plan {
         };
         for (shard, seat) in &self.seats {
             if let Some(holder) = &seat.holder {
-                each(&holder.node, &|| assigned(shard, seat.epoch, &seat.resource_version));
+                each(&holder.node, &|| assigned(shard, seat.epoch, &seat.resource_version, seat.lost_before));
             }
             if let Some(leaving) = &seat.leaving {
-                each(&leaving.node, &|| assigned(shard, leaving.epoch, &seat.resource_version));
+                each(&leaving.node, &|| assigned(shard, leaving.epoch, &seat.resource_version, 0));
             }
         }
         for (shard, outgoing) in &self.outgoing {
             if let Some(node) = &outgoing.node {
-                each(node, &|| assigned(shard, outgoing.epoch, self.known.resource_version(shard)));
+                each(node, &|| assigned(shard, outgoing.epoch, self.known.resource_version(shard), 0));
             }
         }
     }
@@ -829,6 +836,7 @@ impl Seat {
             leaving: None,
             was_held,
             is_lost: false,
+            lost_before: epoch,
             failed_at: None,
         }
     }

@@ -258,6 +258,9 @@ impl Plan {
         let before = seat.epoch;
         let epoch = before.checked_add(1)?;
         (seat.epoch, seat.resource_version) = (epoch, from);
+        if seat.is_lost {
+            seat.lost_before = epoch;
+        }
         (seat.was_held, seat.is_lost) = (true, false);
         if cause == Cause::Failing {
             seat.failed_at = Some(now);

@@ -529,6 +529,27 @@ fn a_journal_that_lost_its_end_has_every_watch_go_on_from_the_checkpoint_that_is
     assert_eq!((change.node.as_str(), change.epoch, change.cause), (holder.as_str(), 2, Cause::Reset));
     assert_eq!(watches(&plan, &holder), [("cluster".to_owned(), 2, "100".to_owned())]);
     assert!(plan.settle(now).is_empty());
+    assert_eq!(plan.assignment(&holder).watches[0].lost_before, 2, "it is beyond that checkpoint");
+    // A hand-over after it: one that has not heard of the loss goes back all the same.
+    plan.draining(&holder);
+    let change = plan.settle(now).remove(0);
+    assert_eq!((change.epoch, plan.assignment(&change.node).watches[0].lost_before), (3, 2));
+}
+
+#[test]
+fn after_a_restart_who_holds_a_watch_under_an_older_epoch_than_the_journal_knows_goes_back() {
+    let now = Instant::now();
+    let mut plan = Plan::cluster(now, Patience::default());
+    plan.known(&[checkpoint(5, "100")]);
+    for (node, stream, claim) in [("a", 1, 4), ("b", 2, 5)] {
+        plan.joined(now, node, stream, &[HeldWatch { shard: Some(cluster()), epoch: claim }]);
+    }
+    plan.settle(now + seconds(60));
+    assert_eq!(watches(&plan, "b"), [("cluster".to_owned(), 5, "100".to_owned())], "it keeps what it holds");
+    plan.left(now + seconds(60), "b", 2);
+    let change = plan.settle(now + seconds(120)).remove(0);
+    let [watch] = &plan.assignment("a").watches[..] else { panic!("{change:?}") };
+    assert_eq!((watch.epoch, watch.lost_before), (6, 5));
 }
 
 #[test]
