@@ -35,11 +35,6 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// How often it failed since the last progress.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// The wait after one more failure, and not less than what the server asked for.
     pub fn wait(&mut self, asked: Option<Duration>) -> Duration {
         let most = FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);

@@ -42,6 +42,8 @@ pub struct Machine {
     streams: bool,
     broken_streams: u32,
     empty_watches: u32,
+    /// A 410 came since the watch last served.
+    expired: bool,
     backoff: Backoff,
     state: WatchState,
     failure: String,
@@ -196,6 +198,7 @@ impl Machine {
             streams: true,
             broken_streams: 0,
             empty_watches: 0,
+            expired: false,
             backoff: Backoff::new(seed),
             state: WatchState::Unspecified,
             failure: String::new(),
@@ -215,6 +218,7 @@ impl Machine {
     pub fn restart(&mut self, position: &str) -> Next {
         self.moved = false;
         self.empty_watches = 0;
+        self.expired = false;
         if position.is_empty() {
             self.start_list();
         } else {
@@ -394,6 +398,7 @@ impl Machine {
         let served = matches!(self.phase, Phase::Watching) && self.progressed;
         if served {
             self.backoff.reset();
+            self.expired = false;
         }
         match (&self.phase, code) {
             (Phase::Streamed, 400 | 422 | 501) => {
@@ -404,9 +409,9 @@ impl Machine {
             }
             (_, 410) => {
                 self.start_list();
-                // The first time costs nothing but a list; one after the other, without progress, does.
-                if self.backoff.failures() == 0 {
-                    self.backoff.wait(None);
+                // The first one costs nothing but a list, and who answers so is well, whatever failed before: what is overwritten while it
+                // is waited for is seen by nobody. One after the other, without progress, does cost.
+                if !std::mem::replace(&mut self.expired, true) {
                     message.clone_into(&mut self.failure);
                     return Step { next: self.send(), lost: Some(Lost::Expired) };
                 }
@@ -431,6 +436,7 @@ impl Machine {
         if served {
             self.backoff.reset();
             self.empty_watches = 0;
+            self.expired = false;
         }
         served
     }

@@ -156,6 +156,10 @@ impl Accident {
                 tear(&stage.setup.journal, "-wal", random)?;
                 stage.aggregator = stage.setup.start_aggregator()?;
                 stage.until_delivered(cluster).await?;
+                // The watch goes back to a checkpoint that may be compacted away, and then lists.
+                sleep(IN_FLIGHT).await;
+                cluster.until_watches(|open| !open.is_empty()).await;
+                stage.until_delivered(cluster).await?;
                 cluster.recorder().keep_apart(false);
             }
             Self::CertificatesSwapped => {

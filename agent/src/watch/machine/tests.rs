@@ -247,6 +247,23 @@ fn a_410_lists_again_at_once_and_backs_off_when_it_comes_again() {
 }
 
 #[test]
+fn a_410_lists_at_once_after_other_failures_and_after_another_assignment() {
+    let mut machine = watching("41");
+    for _ in 0..5 {
+        let step = machine.step(refused(500));
+        assert_eq!(watch_from(&after_wait(&mut machine, step).1), "41");
+    }
+    assert!(is_streamed_list(&machine.step(refused(410)).next));
+    let step = machine.step(refused(500));
+    assert!(is_streamed_list(&after_wait(&mut machine, step).1), "a list that fails is waited for");
+    let step = machine.step(refused(410));
+    assert!(is_streamed_list(&after_wait(&mut machine, step).1), "and so is a second 410");
+
+    machine.restart("43");
+    assert!(is_streamed_list(&machine.step(refused(410)).next));
+}
+
+#[test]
 fn an_error_frame_after_records_loses_none_of_them() {
     let mut machine = watching("41");
     take(&mut machine, "45");
