@@ -5,28 +5,25 @@
 
 pub mod check;
 pub mod connection;
+mod incoming;
 pub mod metrics;
+mod service;
 mod stream;
 pub mod tls;
 mod turns;
 
 use std::time::Duration;
 
-use nodetap_wire::frame::MAX_MESSAGE_BYTES;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use self::generated::link_server::LinkServer;
+use self::incoming::WINDOW;
 use self::metrics::Metrics;
+use self::service::Link;
 use self::tls::Credentials;
 use crate::assign::Assigner;
 use crate::journal::Journal;
-
-mod generated {
-    #![allow(missing_docs, unreachable_pub, clippy::all)]
-    tonic::include_proto!("nodetap.v1.Link");
-}
 
 /// How many and how long.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +81,13 @@ pub async fn run<J: Journal>(
         connection::accept(listener, credentials.clone(), limits, metrics.clone(), stop.clone()).await;
     let incoming = futures_util::stream::poll_fn(move |context| connections.poll_recv(context));
     let admission = stream::admission(journal, assigner, metrics, stop.clone());
-    let service = LinkServer::from_arc(admission).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let serving = Server::builder()
         .http2_keepalive_interval(Some(limits.keep_alive))
         .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
         .max_concurrent_streams(STREAMS)
-        .add_service(service)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(STREAMS * WINDOW)
+        .add_service(Link::new(admission))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let stopped = async {
         stop.cancelled().await;

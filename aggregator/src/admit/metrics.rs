@@ -200,7 +200,7 @@ impl Metrics {
         );
         registry.register(
             "nodetap_agents_waiting",
-            "Agents whose stream is not read until the journal has made room",
+            "Agents whose stream is not read until there is room",
             self.waiting.clone(),
         );
         registry.register(

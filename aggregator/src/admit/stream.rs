@@ -13,12 +13,13 @@ use nodetap_wire::{
 };
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
+use tonic::body::Body;
 use tracing::Instrument;
 
 use super::check::{self, Sender};
 use super::connection::Peer;
-use super::generated::link_server::Link;
+use super::incoming::{Incoming, Places};
 use super::metrics::{
     CheckpointLabels, CheckpointReason, ConnectionReason, EndReason, Metrics, Recalled, RecordLabels,
     RecordReason, Waits,
@@ -51,7 +52,7 @@ const LARGEST: u32 = frame::MAX_RAW_BYTES as u32;
 /// Frames to an agent that are not on the wire yet: acknowledgements replace one another while they wait.
 const OUTGOING: usize = 4;
 
-/// The service: what tonic calls for each stream.
+/// What all streams share.
 #[derive(Debug)]
 pub(super) struct Admission<J> {
     pub(super) journal: J,
@@ -59,6 +60,7 @@ pub(super) struct Admission<J> {
     pub(super) metrics: Metrics,
     pub(super) streams: AtomicU64,
     pub(super) turns: Turns,
+    pub(super) places: Places,
     /// In bytes. Fair: who waits first is next.
     pub(super) room: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
@@ -110,17 +112,17 @@ type Appends = FuturesOrdered<Pin<Box<dyn Future<Output = Appended> + Send>>>;
 
 // === impl Admission ===
 
-#[tonic::async_trait]
-impl<J: Journal> Link for Admission<J> {
-    type StreamStream = Pin<Box<dyn Stream<Item = Result<ToAgent, Status>> + Send>>;
-
-    async fn stream(
+impl<J: Journal> Admission<J> {
+    /// Takes a stream. Answers the frames to the agent.
+    ///
+    /// # Errors
+    /// What the agent is told.
+    pub(super) async fn stream(
         &self,
-        request: Request<Streaming<FromAgent>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| Status::internal("a stream on a connection without a certificate"))?;
-        let mut incoming = request.into_inner();
+        peer: Peer,
+        body: Body,
+    ) -> Result<impl Stream<Item = Result<ToAgent, Status>> + Send + use<J>, Status> {
+        let mut incoming = Incoming::new(body, &self.places, self.metrics.clone());
         let hello = match first(&peer, &mut incoming).await {
             Ok(hello) => hello,
             Err((reason, status)) => {
@@ -166,12 +168,9 @@ impl<J: Journal> Link for Admission<J> {
         let (outgoing, mut frames) = mpsc::channel(OUTGOING);
         let span = tracing::info_span!("agent", node = %session.peer.node);
         tokio::spawn(session.run(ledger, incoming, outgoing).instrument(span));
-        let frames = futures_util::stream::poll_fn(move |context| frames.poll_recv(context));
-        Ok(Response::new(Box::pin(frames)))
+        Ok(futures_util::stream::poll_fn(move |context| frames.poll_recv(context)))
     }
-}
 
-impl<J: Journal> Admission<J> {
     /// Tells the journal of what an agent was told that is durable. Answers how many of the losses the agent has heard of.
     fn compare(&self, acknowledged: Durable, lost: Lost) -> u64 {
         let Durable { opening, position, losses } = acknowledged;
@@ -188,10 +187,7 @@ impl<J: Journal> Admission<J> {
     }
 }
 
-async fn first(
-    peer: &Peer,
-    incoming: &mut Streaming<FromAgent>,
-) -> Result<Hello, (ConnectionReason, Status)> {
+async fn first(peer: &Peer, incoming: &mut Incoming<Body>) -> Result<Hello, (ConnectionReason, Status)> {
     let frame = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| {
         let seconds = HELLO_TIMEOUT.as_secs();
         (ConnectionReason::no_hello, Status::deadline_exceeded(format!("no Hello within {seconds} s")))
@@ -218,7 +214,7 @@ impl<J: Journal> Session<J> {
     async fn run(
         mut self,
         ledger: LedgerOrigin,
-        mut incoming: Streaming<FromAgent>,
+        mut incoming: Incoming<Body>,
         outgoing: mpsc::Sender<Result<ToAgent, Status>>,
     ) {
         self.metrics.agents.inc();
@@ -285,7 +281,7 @@ impl<J: Journal> Session<J> {
 
     async fn serve(
         &mut self,
-        incoming: &mut Streaming<FromAgent>,
+        incoming: &mut Incoming<Body>,
         outgoing: &mpsc::Sender<Result<ToAgent, Status>>,
     ) -> End {
         let mut appends = Appends::new();
@@ -357,13 +353,17 @@ impl<J: Journal> Session<J> {
                     }
                 }
                 // Beside the appends, and not in their way: the room that is waited for may be this stream's own.
-                room = room(&mut waiting) => if let Some((batch, room)) = room
-                    && let Err(end) = self.take_batch(&batch, room, &mut appends)
-                {
-                    return end;
+                room = room(&mut waiting) => if let Some((batch, room)) = room {
+                    let taken = self.take_batch(&batch, room, &mut appends);
+                    drop(batch);
+                    incoming.leave();
+                    if let Err(end) = taken {
+                        return end;
+                    }
                 },
                 frame = incoming.message(), if waiting.is_none() && appends.len() < APPENDS => match frame {
                     Ok(Some(frame)) => match self.take(frame).await {
+                        Ok(None) => incoming.leave(),
                         Ok(batch) => waiting = batch,
                         Err(end) => return end,
                     },
@@ -585,6 +585,6 @@ pub(super) fn admission<J: Journal>(
     stop: CancellationToken,
 ) -> Arc<Admission<J>> {
     let room = Arc::new(Semaphore::new(DECODED_BYTES));
-    let (streams, turns) = (AtomicU64::new(0), Turns::default());
-    Arc::new(Admission { journal, assigner, metrics, streams, turns, room, stop })
+    let (streams, turns, places) = (AtomicU64::new(0), Turns::default(), Places::default());
+    Arc::new(Admission { journal, assigner, metrics, streams, turns, places, room, stop })
 }

@@ -10,6 +10,8 @@ mod raw;
 mod sides;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nodetap_agent::link;
@@ -19,8 +21,8 @@ use nodetap_agent::outbox::queue::Bounds;
 use nodetap_aggregator::admit::metrics::{ConnectionReason, EndReason, RecordLabels, RecordReason};
 use nodetap_aggregator::admit::{self, Limits};
 use nodetap_wire::{
-    Change, Checkpoint, ContainerDied, EventSeen, FromAgent, Record, Records, WatchReport, WatchState, frame,
-    from_agent, record,
+    Batch, Change, Checkpoint, ContainerDied, EventSeen, FromAgent, Record, Records, WatchReport, WatchState,
+    frame, from_agent, record,
 };
 
 use nodetap_wire::tls::node_of;
@@ -269,36 +271,93 @@ async fn a_full_outbox_holds_back_whoever_takes_more_and_drops_nothing() {
     assert!(agent.outbox.full.get() > 0.0);
 }
 
+/// Batches of 6 MiB, which are small on the way.
+fn heavy(node: &str) -> Vec<FromAgent> {
+    let message = "x".repeat(6 << 10);
+    let batches = (1..=4).map(|sequence| {
+        let batch = batch(sequence, (0..1024).map(|number| dying(node, number, &message)).collect());
+        assert!(batch.raw_bytes > 6 << 20);
+        batch
+    });
+    std::iter::once(raw::hello(node)).chain(batches.map(framed)).collect()
+}
+
+fn dying(node: &str, number: usize, message: &str) -> Record {
+    match death(node, number).kind {
+        Some(record::Kind::Death(death)) => {
+            let death = ContainerDied { message: message.to_owned(), ..*death };
+            Record { kind: Some(record::Kind::Death(death.into())) }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn batch(sequence: u64, records: Vec<Record>) -> Batch {
+    frame::encode(sequence, &Records { records, ..Records::default() }).unwrap()
+}
+
+fn framed(batch: Batch) -> FromAgent {
+    FromAgent { frame: Some(from_agent::Frame::Batch(batch)) }
+}
+
 #[tokio::test]
 async fn batches_before_the_journal_share_one_bound_and_a_stream_without_room_waits() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
     aggregator.journal.hold(true);
     let mut streams = Vec::new();
-    // Four batches of 6 MiB each: more than 32 MiB only together.
+    // More than 32 MiB only together.
     for node in ["node-1", "node-2"] {
-        let mut frames = vec![raw::hello(node)];
-        for sequence in 1..=4 {
-            let message = "x".repeat(6 << 10);
-            let died = |number| match death(node, number).kind {
-                Some(record::Kind::Death(death)) => {
-                    let death = ContainerDied { message: message.clone(), ..*death };
-                    Record { kind: Some(record::Kind::Death(death.into())) }
-                }
-                other => panic!("{other:?}"),
-            };
-            let records = Records { records: (0..1024).map(died).collect(), ..Records::default() };
-            let batch = frame::encode(sequence, &records).unwrap();
-            assert!(batch.raw_bytes > 6 << 20);
-            frames.push(FromAgent { frame: Some(from_agent::Frame::Batch(batch)) });
-        }
-        let (identity, address) = (authority.agent(node), aggregator.address);
+        let (identity, address, frames) = (authority.agent(node), aggregator.address, heavy(node));
         streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
     }
     eventually(|| aggregator.journal.begun() >= 5 && aggregator.metrics.waiting.get() > 0).await;
     assert_eq!(aggregator.journal.begun(), 5, "32 MiB hold five");
     aggregator.journal.hold(false);
     aggregator.journal.holds(8 * 1024).await;
+    eventually(|| aggregator.metrics.waiting.get() == 0).await;
+    assert!(streams.iter().all(|stream| !stream.is_finished()));
+}
+
+#[tokio::test]
+async fn what_many_agents_have_to_tell_stays_with_them_until_there_is_room() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    aggregator.journal.hold(true);
+    let mut streams = Vec::new();
+    for node in ["node-1", "node-2"] {
+        let (identity, address, frames) = (authority.agent(node), aggregator.address, heavy(node));
+        streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
+    }
+    eventually(|| aggregator.journal.begun() == 5 && aggregator.metrics.waiting.get() > 0).await;
+
+    // Each batch is several windows long, and HTTP/2 asks for one more than it can send: who is asked for the third has sent the first.
+    let begun = Arc::new(AtomicUsize::new(0));
+    let mut seed = 1_u64;
+    for number in 3..51 {
+        let node = format!("node-{number}");
+        let mut frames = vec![raw::hello(&node)];
+        for sequence in 1..=3 {
+            let mut noise = String::new();
+            while noise.len() < 200 << 10 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                noise.push_str(&format!("{seed:016x}"));
+            }
+            let batch = batch(sequence, vec![dying(&node, 1, &noise)]);
+            assert!(batch.payload.len() > 80 << 10);
+            frames.push(framed(batch));
+        }
+        let (identity, address, begun) = (authority.agent(&node), aggregator.address, begun.clone());
+        let frames = frames.into_iter().enumerate().map(move |(number, frame)| {
+            begun.fetch_add(usize::from(number == 3), Ordering::Relaxed);
+            frame
+        });
+        streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
+    }
+    eventually(|| aggregator.metrics.waiting.get() > 48).await;
+    assert!(begun.load(Ordering::Relaxed) <= 32, "{begun:?} have sent all of a batch");
+    aggregator.journal.hold(false);
+    aggregator.journal.holds(8 * 1024 + 3 * 48).await;
     eventually(|| aggregator.metrics.waiting.get() == 0).await;
     assert!(streams.iter().all(|stream| !stream.is_finished()));
 }

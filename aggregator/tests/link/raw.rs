@@ -93,7 +93,11 @@ pub async fn open(
 }
 
 /// Sends frames on a stream, and answers with what ended it.
-pub async fn stream(identity: &Identity, address: SocketAddr, frames: Vec<FromAgent>) -> Status {
+pub async fn stream<F>(identity: &Identity, address: SocketAddr, frames: F) -> Status
+where
+    F: IntoIterator<Item = FromAgent>,
+    F::IntoIter: Send + 'static,
+{
     // Never ends by itself.
     let frames = futures_util::StreamExt::chain(
         futures_util::stream::iter(frames),
