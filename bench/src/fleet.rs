@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::ledgers::Ledgers;
 use crate::launch::Setup;
 
+mod backlog;
 pub(crate) mod ledgers;
 
 /// Agents that run.
@@ -36,6 +37,8 @@ struct Member {
     health: watch::Receiver<link::Health>,
     assignments: watch::Receiver<Assignment>,
     progress: Progress,
+    intake: outbox::Intake,
+    outbox: outbox::metrics::Metrics,
     tasks: Vec<AbortHandle>,
 }
 
@@ -110,7 +113,7 @@ impl Fleet {
         let (memory, telling) = ledgers.map(|ledgers| ledgers.clone().tell(intake.clone())).unzip();
         let wiring = event_watch::Wiring {
             assignments: assignments.clone(),
-            intake,
+            intake: intake.clone(),
             reports: report,
             tally: tally.clone(),
             names: names.clone(),
@@ -157,11 +160,42 @@ impl Fleet {
                 watch_metrics,
                 stop.clone(),
             )),
-            self.tasks.spawn(link::run(settings, credentials, ends, link_metrics, outbox_metrics, stop)),
+            self.tasks.spawn(link::run(
+                settings,
+                credentials,
+                ends,
+                link_metrics,
+                outbox_metrics.clone(),
+                stop,
+            )),
         ];
         tasks.extend(telling.map(|telling| self.tasks.spawn(telling)));
-        self.members.push(Member { node: node.to_owned(), health, assignments, progress, tasks });
+        let outbox = outbox_metrics;
+        self.members.push(Member {
+            node: node.to_owned(),
+            health,
+            assignments,
+            progress,
+            intake,
+            outbox,
+            tasks,
+        });
         Ok(())
+    }
+
+    /// Has each agent take so many deaths, which wait until the aggregator takes them. Answers once they all are with the agents.
+    pub(crate) async fn fall_behind(&mut self, deaths: usize, seed: u64) {
+        let mut telling = JoinSet::new();
+        for (number, member) in self.members.iter().enumerate() {
+            let seed = seed.wrapping_add(number as u64);
+            telling.spawn(backlog::tell(member.intake.clone(), member.node.clone(), deaths, seed));
+        }
+        while telling.join_next().await.is_some() {}
+    }
+
+    /// Records that agents have and that the aggregator has not acknowledged.
+    pub(crate) fn behind(&self) -> i64 {
+        self.members.iter().map(|member| member.outbox.records.get()).sum()
     }
 
     /// How many have a stream and an assignment.

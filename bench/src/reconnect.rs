@@ -45,6 +45,9 @@ pub struct Arguments {
     /// Pods of each node whose ledger its agent has the aggregator remember.
     #[arg(long, default_value_t = 0)]
     pub pods: usize,
+    /// Deaths that each agent has to tell when its aggregator is back, about 2 KiB each.
+    #[arg(long, default_value_t = 0)]
+    pub backlog: usize,
     /// Namespaces of the simulated cluster.
     #[arg(long, default_value_t = 100)]
     pub namespaces: usize,
@@ -64,6 +67,8 @@ pub struct Arguments {
 struct Round {
     /// From the kill until all were back.
     back: Duration,
+    /// From then on, until the aggregator had what they had to tell.
+    caught_up: Duration,
     /// The aggregator's memory while all streams were open, and its peak, in bytes.
     rss: u64,
     peak: u64,
@@ -86,6 +91,10 @@ const HANDOVER_SECONDS: f64 = 5.0;
 const RSS_MB: f64 = 400.0;
 /// For anything at all to happen.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For all that agents have to tell.
+const CATCH_UP: Duration = Duration::from_secs(300);
+/// Records that agents have not been told of being durable, with nothing but the load of the bench.
+const IN_FLIGHT: i64 = 200;
 const LOOK: Duration = Duration::from_millis(50);
 /// After all are back, what would still move has moved by then: ten times what a holder has to come back.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -134,10 +143,11 @@ async fn rounds(
     say(&format!("{} agents connected in {:.1} s", arguments.agents, first.as_secs_f64()));
     let mut done = Vec::new();
     for number in 1..=arguments.rounds {
-        let round = bench.round(arguments.length).await?;
+        let round = bench.round(arguments).await?;
         say(&format!(
-            "round {number}: all back after {:.1} s; aggregator with {} streams {:.0} MB (peak {:.0}), {:.1} % of a core; {} of {} watches moved",
+            "round {number}: all back after {:.1} s, caught up {:.1} s later; aggregator with {} streams {:.0} MB (peak {:.0}), {:.1} % of a core; {} of {} watches moved",
             round.back.as_secs_f64(),
+            round.caught_up.as_secs_f64(),
             arguments.agents,
             megabytes(round.rss),
             megabytes(round.peak),
@@ -159,6 +169,7 @@ async fn rounds(
     let mut figures = vec![
         Figure::new("reconnect-first", first.as_secs_f64(), "s"),
         Figure::new("reconnect", most(|round| round.back.as_secs_f64()), "s").limit(RECONNECT_SECONDS),
+        Figure::new("reconnect-caught-up", most(|round| round.caught_up.as_secs_f64()), "s"),
         Figure::new("reconnect-aggregator-rss", most(|round| megabytes(round.rss)), "MB").limit(RSS_MB),
         Figure::new("reconnect-aggregator-peak", most(|round| megabytes(round.peak)), "MB"),
         Figure::new("reconnect-aggregator-cpu", most(|round| round.cpu), "%"),
@@ -221,9 +232,9 @@ impl Bench {
         Ok((bench, connected))
     }
 
-    async fn round(&mut self, length: Duration) -> anyhow::Result<Round> {
+    async fn round(&mut self, arguments: &Arguments) -> anyhow::Result<Round> {
         let start = Sample::of(&mut self.aggregator)?;
-        sleep(length).await;
+        sleep(arguments.length).await;
         let end = Sample::of(&mut self.aggregator)?;
         let before = self.fleet.holdings();
         anyhow::ensure!(!before.is_empty() && self.fleet.watching() > 0, "nobody watches");
@@ -233,9 +244,23 @@ impl Bench {
         while self.fleet.connected() > 0 {
             sleep(LOOK).await;
         }
+        let begun = Instant::now();
+        self.fleet.fall_behind(arguments.backlog, arguments.seed).await;
+        let telling = begun.elapsed();
         self.aggregator = self.setup.start_aggregator()?;
         self.until_connected().await?;
-        let back = killed.elapsed();
+        let back = killed.elapsed().saturating_sub(telling);
+        let connected = Instant::now();
+        while self.fleet.behind() > IN_FLIGHT {
+            self.aggregator.check()?;
+            let behind = self.fleet.behind();
+            anyhow::ensure!(
+                connected.elapsed() < CATCH_UP,
+                "{behind} records are not taken after {CATCH_UP:?}"
+            );
+            sleep(LOOK).await;
+        }
+        let caught_up = connected.elapsed();
         sleep(SETTLED).await;
         let after = self.fleet.holdings();
         let moved =
@@ -243,6 +268,7 @@ impl Bench {
         let sample = Sample::of(&mut self.aggregator)?;
         Ok(Round {
             back,
+            caught_up,
             rss: end.rss.max(sample.rss),
             peak: end.peak.max(sample.peak),
             cpu: end.since(&start).percent(),

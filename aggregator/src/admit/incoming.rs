@@ -27,8 +27,8 @@ use tonic::codegen::StdError;
 use self::deframer::Deframer;
 use super::metrics::{Metrics, Waits};
 
-/// What an agent may have on its way before it is read, in bytes: a few common batches of an agent that watches nothing.
-pub(super) const WINDOW: u32 = 16 << 10;
+/// What an agent may have on its way before it is read, in bytes. A stream holds twice as much of a message that waits for a place.
+pub(super) const WINDOW: u32 = 8 << 10;
 
 /// Messages larger than a window that are read, or wait for room to be unpacked, at once. Common ones have a tenth of a megabyte;
 /// of the largest, only four are unpacked at once in any case.
