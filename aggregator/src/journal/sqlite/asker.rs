@@ -322,15 +322,20 @@ impl Asker {
         late: &HistoryError,
         ask: impl FnOnce(&Connection, &mut Unpacker) -> Result<T, Missed>,
     ) -> Result<Option<T>, HistoryError> {
-        let opened = match self.connections.entry(file.generation) {
-            hash_map::Entry::Occupied(occupied) => Ok(&*occupied.into_mut()),
-            hash_map::Entry::Vacant(vacant) => {
-                folder::open_to_read(&file.path).map(|(connection, _)| &*vacant.insert(connection))
-            }
+        let asked = match self.connections.entry(file.generation) {
+            hash_map::Entry::Occupied(occupied) => ask(occupied.get(), &mut self.unpacker),
+            hash_map::Entry::Vacant(vacant) => match folder::open_to_read(&file.path) {
+                // Good for once: what the writer adds when it finds room is not seen by it.
+                Ok((connection, true)) => {
+                    ask(&connection, &mut self.unpacker).map_err(|missed| match missed {
+                        Missed::File(failure) => Missed::File(failure.as_it_lay()),
+                        Missed::Late => Missed::Late,
+                    })
+                }
+                Ok((connection, false)) => ask(vacant.insert(connection), &mut self.unpacker),
+                Err(error) => Err(Missed::File(Failure::new(&file.path, error))),
+            },
         };
-        let asked = opened
-            .map_err(|error| Missed::File(Failure::new(&file.path, error)))
-            .and_then(|connection| ask(connection, &mut self.unpacker));
         match asked {
             Ok(answer) => Ok(Some(answer)),
             Err(Missed::Late) => Err(late.clone()),

@@ -82,6 +82,13 @@ impl Failure {
         Self { path: path.to_owned(), error }
     }
 
+    /// Of a file that was read as it lay: the writer may have found room meanwhile, so that what looks damaged need not be.
+    pub(super) fn as_it_lay(self) -> Self {
+        let Self { path, error } = self;
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        Self { path, error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())) }
+    }
+
     pub(super) fn kind(&self) -> Failed {
         match self.error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Failed::Full,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Command as Process;
 
 use super::*;
+use crate::history::History;
+use crate::history::query::{CountBy, Filter, Search};
 use crate::journal::metrics::{ErrorLabel, Failed};
 
 /// Says so, loudly, and to `ci/test`, which counts it.
@@ -84,6 +86,21 @@ async fn one_record(disk: &SmallDisk) -> Settings {
     settings
 }
 
+/// Every thread that answers questions has so many records, and shows the newest first.
+async fn questions_find(journal: &SqliteJournal, records: usize) {
+    for _ in 0..8 * ASKERS {
+        let within = Duration::from_secs(60);
+        let search = Search { filter: Filter::default(), after: None, limit: 1_000, deadline: within };
+        let page = journal.search(search).await.unwrap();
+        let mut positions: Vec<_> = page.found.iter().map(|found| found.entry.position.0 as usize).collect();
+        positions.sort_unstable();
+        assert_eq!(positions, (1..=records).collect::<Vec<_>>());
+        assert_eq!((page.has_more, page.head), (false, *journal.head().borrow()));
+        let counts = journal.count(Filter::default(), CountBy::default(), within).await.unwrap();
+        assert_eq!(counts[0].records as usize, records);
+    }
+}
+
 #[tokio::test]
 async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_room() {
     let Some(disk) = SmallDisk::mount() else { return };
@@ -92,6 +109,7 @@ async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_r
     disk.fill();
     let journal = open(&settings);
     assert_eq!(all(&journal).await.len(), 1);
+    questions_find(&journal, 1).await;
     let big = |from: u64| taken((from..from + 100).map(|n| event(&noisy(&format!("u{n}")), n, 1)).collect());
     let error = journal.append(big(10)).await.unwrap_err();
     is_helpful(&error, &disk);
@@ -99,6 +117,7 @@ async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_r
     disk.free();
     assert_eq!(journal.append(big(10)).await.unwrap().new, 100);
     assert_eq!(all(&journal).await.len(), 101);
+    questions_find(&journal, 101).await;
     assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(1)));
     journal.commit("file", Position(9), vec![]).await.unwrap();
 }
@@ -272,6 +291,7 @@ async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_ma
     }
     let journal = open(&settings);
     assert_eq!(all(&journal).await.len(), 1);
+    questions_find(&journal, 1).await;
     let error = journal.append(taken(vec![event("b", 2, 1)])).await.unwrap_err().to_string();
     assert!(error.contains(&at), "{error}");
     assert!(journal.failure().is_some());
@@ -289,5 +309,6 @@ async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_ma
     assert_eq!(again.unwrap().new, 1);
     assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(1)));
     assert_eq!(all(&journal).await.len(), 2);
+    questions_find(&journal, 2).await;
     assert!(journal.failure().is_none());
 }
