@@ -210,7 +210,8 @@ impl SqliteJournal {
         let (questions, asked) = bounded(QUESTION_PLACES);
         for number in 0..ASKERS {
             let (files, directory) = (shared.files.clone(), shared.directory.clone());
-            let asker = Asker::new(files, directory, metrics.clone(), writer.clone()).map_err(memory)?;
+            let asker = Asker::new(files, directory, head.clone(), metrics.clone(), writer.clone())
+                .map_err(memory)?;
             let asked = asked.clone();
             spawn(&format!("journal-asker{number}"), move || asker.run(&asked))?;
         }
