@@ -26,6 +26,7 @@ mod recent;
 mod recurrences;
 mod retention;
 mod state;
+mod told;
 mod varint;
 mod writer;
 

@@ -25,6 +25,7 @@ use super::ledgers;
 use super::lookup::Earlier;
 use super::memory::Memory;
 use super::recurrences::Recurrences;
+use super::told::Told;
 use super::{Settings, Shared};
 use crate::enrich::Pods;
 use crate::journal::metrics::{DuplicateLabel, ErrorLabel, Failed, JournalMetrics, Kind, KindLabel, Known};
@@ -94,6 +95,7 @@ pub(super) struct Writer {
     packer: Packer,
     cursors: Cursors,
     known: KnownHead,
+    told: Told,
     /// Where positions go on above what was lost: nothing stands there before the first record.
     raised: u64,
     today: Option<Connection>,
@@ -129,6 +131,7 @@ impl Writer {
         })?;
         let mut writer = Self {
             pods: Pods::new(settings.pods),
+            told: Told::new(&settings.path),
             packer,
             cursors,
             settings,
@@ -207,6 +210,9 @@ impl Writer {
         };
         self.note_head();
         self.close_today();
+        if self.memory.head > self.raised {
+            self.told.close(self.memory.head);
+        }
         drop(lock);
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
@@ -384,6 +390,9 @@ impl Writer {
 
     /// Tells everybody of what has become durable.
     fn publish(&mut self, group: Vec<Append>, done: Done) {
+        if done.staged.head > self.memory.head {
+            self.told.write(done.staged.head);
+        }
         self.add_unindexed(done.staged.head - self.memory.head);
         for (node, base) in &done.staged.ledgers {
             self.shared.set_ledger(node, base.is_some());

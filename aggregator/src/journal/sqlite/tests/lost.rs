@@ -41,6 +41,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+const LOG: &str = "journal-2026-07-01.sqlite-wal";
+
+/// At a length; none: all of it is gone.
+fn cut_off(log: &Path, length: Option<u64>) {
+    match length {
+        Some(length) => fs::OpenOptions::new().write(true).open(log).unwrap().set_len(length).unwrap(),
+        None => fs::remove_file(log).unwrap(),
+    }
+}
+
 fn said(journal: &SqliteJournal) -> Lost {
     *journal.lost().borrow()
 }
@@ -50,21 +60,16 @@ async fn wherever_the_log_is_cut_off_the_checkpoint_is_that_of_the_last_record_a
  {
     let whole = tempfile::tempdir().unwrap();
     let settings = killed(whole.path()).await;
-    let log = "journal-2026-07-01.sqlite-wal";
-    let length = fs::metadata(whole.path().join(log)).unwrap().len();
+    let length = fs::metadata(whole.path().join(LOG)).unwrap().len();
     assert!(length > 100 << 10, "{length}");
     let cuts = (0..40).map(|n| n * length / 40 + n * 7 % 4_096).chain([length - 1]).map(Some);
     let mut lengths = BTreeMap::new();
     for cut in cuts.chain([None]) {
         let folder = tempfile::tempdir().unwrap();
         copy(whole.path(), folder.path());
-        match cut {
-            Some(cut) => {
-                let file = fs::OpenOptions::new().write(true).open(folder.path().join(log)).unwrap();
-                file.set_len(cut).unwrap();
-            }
-            None => fs::remove_file(folder.path().join(log)).unwrap(),
-        }
+        cut_off(&folder.path().join(LOG), cut);
+        // What the machine that ended as well left of it says nothing.
+        fs::remove_file(folder.path().join(told::FILE)).unwrap();
         let metrics = JournalMetrics::default();
         let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
         let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
@@ -88,11 +93,64 @@ async fn wherever_the_log_is_cut_off_the_checkpoint_is_that_of_the_last_record_a
             new += journal.append(batch(number)).await.unwrap().new;
         }
         assert_eq!(new as u64, lost, "{cut:?}");
+        no_position_is_another_records(&all(&journal).await, left);
         let journal = reopen(journal, &settings).await;
         assert_eq!(all(&journal).await.len() as u64, 4 * BATCHES, "{cut:?}");
         assert_eq!(said(&journal).times, 0, "{cut:?}: it is whole again");
     }
     assert!(lengths.len() > 10, "{lengths:?}");
+}
+
+/// Whatever was there before keeps its position, and what is new has one that nobody had.
+fn no_position_is_another_records(entries: &[Entry], left: u64) {
+    let positions: Vec<_> = entries.iter().map(|entry| entry.position.0).collect();
+    let (old, new) = positions.split_at(usize::try_from(left).unwrap());
+    assert_eq!(old, (1..=left).collect::<Vec<_>>());
+    assert!(
+        new.iter().all(|position| *position > 4 * BATCHES),
+        "of {BATCHES} batches {left} records are left: {new:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_position_that_a_tail_has_had_is_not_given_to_another_record_and_the_loss_is_known_at_once() {
+    let whole = tempfile::tempdir().unwrap();
+    let settings = killed(whole.path()).await;
+    let length = fs::metadata(whole.path().join(LOG)).unwrap().len();
+    for cut in [Some(length / 3), Some(length - 1), None] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(whole.path(), folder.path());
+        cut_off(&folder.path().join(LOG), cut);
+        let metrics = JournalMetrics::default();
+        let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
+        let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+        let left = all(&journal).await.len() as u64;
+        assert!(left < 4 * BATCHES, "{cut:?}");
+        assert_eq!((said(&journal).ends, metrics.lost.get()), (1, 4 * BATCHES - left), "{cut:?}");
+        // Killed before anything came, and closed: neither makes it forget.
+        let copied = tempfile::tempdir().unwrap();
+        copy(folder.path(), copied.path());
+        let again = open(&Settings { path: copied.path().to_owned(), ..settings.clone() });
+        let again = reopen(again, &Settings { path: copied.path().to_owned(), ..settings.clone() }).await;
+        for journal in [journal, again] {
+            journal.append(batch(100)).await.unwrap();
+            no_position_is_another_records(&all(&journal).await, left);
+        }
+    }
+}
+
+#[tokio::test]
+async fn positions_go_on_without_a_gap_after_a_kill_and_on_another_machine_after_an_orderly_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = killed(folder.path()).await;
+    let journal = open(&settings);
+    assert_eq!(journal.append(batch(100)).await.unwrap().head, Position(4 * BATCHES + 4));
+    journal.close().await;
+    drop(journal);
+    let said = fs::read_to_string(folder.path().join(told::FILE)).unwrap();
+    assert!(said.starts_with("closed "), "{said}");
+    let journal = open(&settings);
+    assert_eq!(journal.append(batch(101)).await.unwrap().head, Position(4 * BATCHES + 8));
 }
 
 /// Three days of a batch each; the second and third day's files can be told apart by their checkpoints.
