@@ -231,9 +231,10 @@ impl SqliteJournal {
         })
     }
 
-    /// Why the last append failed; `None` where it did not. What readiness asks.
+    /// Why nothing could be kept when that was last tried, at the start, by an append or since by a look at the disk; `None` where it
+    /// could. What readiness asks.
     pub fn failure(&self) -> Option<JournalError> {
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.failure()
     }
 
     /// Since when the commit under way has been running, in nanoseconds since 1970; `None` where there is none. A disk that
@@ -396,6 +397,10 @@ impl Shared {
         } else if !nodes.contains(node) {
             nodes.insert(node.to_owned());
         }
+    }
+
+    fn failure(&self) -> Option<JournalError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_failure(&self, failure: Option<JournalError>) {

@@ -334,7 +334,7 @@ impl Asker {
                 // Good for once: what the writer adds when it finds room is not seen by it.
                 Ok((connection, true)) => {
                     ask(&connection, &mut self.unpacker).map_err(|missed| match missed {
-                        Missed::File(failure) => Missed::File(failure.as_it_lay()),
+                        Missed::File(failure) => Missed::File(failure.of_as_it_lay()),
                         Missed::Late => Missed::Late,
                     })
                 }
