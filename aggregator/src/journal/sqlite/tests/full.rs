@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::process::Command as Process;
 
 use super::*;
-use crate::history::History;
-use crate::history::query::{CountBy, Filter, Search};
 use crate::journal::metrics::{ErrorLabel, Failed};
 
 /// Says so, loudly, and to `ci/test`, which counts it.
@@ -89,15 +87,8 @@ async fn one_record(disk: &SmallDisk) -> Settings {
 /// Every thread that answers questions has so many records, and shows the newest first.
 async fn questions_find(journal: &SqliteJournal, records: usize) {
     for _ in 0..8 * ASKERS {
-        let within = Duration::from_secs(60);
-        let search = Search { filter: Filter::default(), after: None, limit: 1_000, deadline: within };
-        let page = journal.search(search).await.unwrap();
-        let mut positions: Vec<_> = page.found.iter().map(|found| found.entry.position.0 as usize).collect();
-        positions.sort_unstable();
-        assert_eq!(positions, (1..=records).collect::<Vec<_>>());
-        assert_eq!((page.has_more, page.head), (false, *journal.head().borrow()));
-        let counts = journal.count(Filter::default(), CountBy::default(), within).await.unwrap();
-        assert_eq!(counts[0].records as usize, records);
+        assert_eq!(positions(&found(journal).await), (1..=records as u64).collect::<Vec<_>>());
+        assert_eq!(counted(journal).await, records);
     }
 }
 
@@ -108,6 +99,7 @@ async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_r
 
     disk.fill();
     let journal = open(&settings);
+    assert!(journal.failure().is_some(), "nothing that comes can be kept");
     assert_eq!(all(&journal).await.len(), 1);
     questions_find(&journal, 1).await;
     let big = |from: u64| taken((from..from + 100).map(|n| event(&noisy(&format!("u{n}")), n, 1)).collect());
@@ -144,13 +136,14 @@ async fn an_append_without_room_is_refused_whole_and_kept_when_it_comes_again() 
         assert!(batch < 1_000, "the disk never fills up");
     };
     assert_eq!(all(&journal).await.len(), kept);
+    assert_eq!((found(&journal).await.len(), counted(&journal).await), (kept, kept));
     assert_eq!(journal.head().borrow().0, kept as u64);
     // More room comes by itself.
     let grown = Process::new("mount").args(["-o", "remount,size=16m"]).arg(&disk.0).status();
     assert!(grown.is_ok_and(|status| status.success()));
     assert_eq!(journal.append(taken(refused)).await.unwrap().new, 100);
-    let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
-    assert_eq!(positions, (1..=kept as u64 + 100).collect::<Vec<_>>());
+    assert_eq!(positions(&all(&journal).await), (1..=kept as u64 + 100).collect::<Vec<_>>());
+    questions_find(&journal, kept + 100).await;
 }
 
 #[tokio::test]
@@ -173,8 +166,9 @@ async fn a_full_disk_costs_the_oldest_file_and_not_what_comes() {
         }
         assert!(kept < 100_000, "the disk never fills up");
     }
-    let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
-    assert_eq!(positions, (full() + 1..=kept).collect::<Vec<_>>());
+    assert_eq!(positions(&all(&journal).await), (full() + 1..=kept).collect::<Vec<_>>());
+    assert_eq!(positions(&found(&journal).await), (full() + 1..=kept).collect::<Vec<_>>());
+    assert_eq!(counted(&journal).await as u64, kept - full());
     journal.commit("file", Position(kept), vec![]).await.unwrap();
 }
 
@@ -276,6 +270,7 @@ async fn what_was_acknowledged_on_a_disk_that_then_fails_is_there_and_the_rest_i
     let mut found: Vec<u64> = versions(&all(&journal).await).iter().map(|v| v.parse().unwrap()).collect();
     found.sort_unstable();
     assert_eq!(found, (1..=(kept + 1) * 100).collect::<Vec<_>>());
+    questions_find(&journal, found.len()).await;
     journal.close().await;
 }
 
@@ -290,6 +285,7 @@ async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_ma
         std::thread::yield_now();
     }
     let journal = open(&settings);
+    assert!(journal.failure().is_some(), "nothing that comes can be kept");
     assert_eq!(all(&journal).await.len(), 1);
     questions_find(&journal, 1).await;
     let error = journal.append(taken(vec![event("b", 2, 1)])).await.unwrap_err().to_string();

@@ -75,6 +75,7 @@ async fn wherever_the_log_is_cut_off_the_checkpoint_is_that_of_the_last_record_a
         let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
         let left = all(&journal).await.len() as u64;
         assert_eq!(left % 4, 0, "{cut:?}: a part of a batch");
+        assert_eq!((found(&journal).await.len(), counted(&journal).await as u64), (left as usize, left));
         *lengths.entry(left).or_insert(0) += 1;
         let expected: Vec<_> =
             (left > 0).then(|| checkpoint(1, &(10 * (left / 4) + 2).to_string())).into_iter().collect();
@@ -151,6 +152,102 @@ async fn positions_go_on_without_a_gap_after_a_kill_and_on_another_machine_after
     assert!(said.starts_with("closed "), "{said}");
     let journal = open(&settings);
     assert_eq!(journal.append(batch(101)).await.unwrap().head, Position(4 * BATCHES + 8));
+}
+
+/// A bit of a byte, or a page from there on.
+fn spoil(path: &Path, at: usize, is_bit: bool) {
+    let mut bytes = fs::read(path).unwrap();
+    match is_bit {
+        true => bytes[at] ^= 0x10,
+        false => {
+            let end = bytes.len().min(at + 4_096);
+            bytes[at..end].fill(0);
+        }
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_with_a_flipped_bit_or_a_page_of_zeroes_ends_there_and_serves_nothing_that_is_wrong() {
+    let whole = tempfile::tempdir().unwrap();
+    let settings = killed(whole.path()).await;
+    let length = fs::metadata(whole.path().join(LOG)).unwrap().len() as usize;
+    let written = tempfile::tempdir().unwrap();
+    copy(whole.path(), written.path());
+    let written = all(&open(&Settings { path: written.path().to_owned(), ..settings.clone() })).await;
+    assert_eq!(written.len() as u64, 4 * BATCHES);
+    let mut lengths = BTreeMap::new();
+    for trial in 0..32 {
+        // The log's head, a frame's head, and whatever lies behind.
+        let at =
+            if trial < 4 { 9 * trial } else { trial * length / 32 + trial * 131 % 4_096 }.min(length - 1);
+        let folder = tempfile::tempdir().unwrap();
+        copy(whole.path(), folder.path());
+        spoil(&folder.path().join(LOG), at, trial % 2 == 0);
+        let metrics = JournalMetrics::default();
+        let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
+        let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+        let left = all(&journal).await;
+        let shown = |entries: &[Entry]| format!("{entries:?}");
+        assert_eq!(shown(&left), shown(&written[..left.len()]), "{at}");
+        assert_eq!(left.len() % 4, 0, "{at}: a part of a batch");
+        assert_eq!(shown(&found(&journal).await), shown(&left), "{at}");
+        *lengths.entry(left.len()).or_insert(0) += 1;
+        let checkpoint = (!left.is_empty()).then(|| checkpoint(1, &(10 * (left.len() / 4) + 2).to_string()));
+        assert_eq!(journal.checkpoints().await.unwrap(), checkpoint.into_iter().collect::<Vec<_>>(), "{at}");
+        assert_eq!(metrics.lost.get(), 4 * BATCHES - left.len() as u64, "{at}");
+        journal.append(batch(100)).await.unwrap();
+        no_position_is_another_records(&all(&journal).await, left.len() as u64);
+    }
+    assert!(lengths.len() > 8, "{lengths:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_the_cursors_with_a_flipped_bit_or_a_page_of_zeroes_has_sinks_begin_again_and_costs_no_record()
+ {
+    const CURSORS_LOG: &str = "cursors.sqlite-wal";
+    let whole = tempfile::tempdir().unwrap();
+    let running = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(running.path());
+    let journal = open(&settings);
+    for number in 1..=BATCHES {
+        let head = journal.append(batch(number)).await.unwrap().head;
+        let dead = vec![DeadLetter { position: head, reason: format!("{number}") }];
+        journal.commit("file", head, dead).await.unwrap();
+    }
+    copy(running.path(), whole.path());
+    journal.close().await;
+    drop(journal);
+    let length = fs::metadata(whole.path().join(CURSORS_LOG)).unwrap().len() as usize;
+    let mut cursors = BTreeMap::new();
+    for trial in 0..24 {
+        let at =
+            if trial < 4 { 9 * trial } else { trial * length / 24 + trial * 131 % 4_096 }.min(length - 1);
+        let folder = tempfile::tempdir().unwrap();
+        copy(whole.path(), folder.path());
+        for name in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if name.to_str().unwrap().ends_with("-shm") {
+                fs::remove_file(name).unwrap();
+            }
+        }
+        spoil(&folder.path().join(CURSORS_LOG), at, trial % 2 == 0);
+        let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
+        let journal = open(&settings);
+        assert_eq!(all(&journal).await.len() as u64, 4 * BATCHES, "{at}");
+        // Where a sink was once, with what it refused until then.
+        let cursor = journal.cursor("file").await.unwrap().map_or(0, |cursor| cursor.0);
+        assert!(cursor.is_multiple_of(4) && cursor <= 4 * BATCHES, "{at}: {cursor}");
+        let letters = journal.dead_letters(Letters::default(), 1_000).await.unwrap();
+        let letters: Vec<_> = letters.iter().map(|kept| kept.letter.position.0).collect();
+        assert_eq!(letters, (1..=cursor / 4).map(|number| 4 * number).collect::<Vec<_>>(), "{at}");
+        *cursors.entry(cursor).or_insert(0) += 1;
+        // Positions go on where the records end.
+        assert_eq!(journal.append(batch(100)).await.unwrap().head, Position(4 * BATCHES + 4), "{at}");
+        journal.commit("file", Position(4 * BATCHES), vec![]).await.unwrap();
+        let journal = reopen(journal, &settings).await;
+        assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(4 * BATCHES)), "{at}");
+    }
+    assert!(cursors.len() > 4, "{cursors:?}");
 }
 
 /// Three days of a batch each; the second and third day's files can be told apart by their checkpoints.
