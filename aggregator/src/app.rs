@@ -154,7 +154,10 @@ impl App {
             journal_metrics.clone(),
             Box::new(Counting(cluster, facts.clone())),
         )?;
-        sinks::warn_of_strangers(&journal, &self.config.receivers).await?;
+        if let Err(error) = sinks::warn_of_strangers(&journal, &self.config.receivers).await {
+            // A disk that cannot be written to is no reason not to start. A sink asks for its cursor until it has it.
+            tracing::warn!(%error, "cursors cannot be read: receivers that are no longer configured are not known");
+        }
         let assign = assign::metrics::Metrics::default();
         assign.register(&mut self.registry);
         let plan = Plan::cluster(Instant::now(), Patience::default());

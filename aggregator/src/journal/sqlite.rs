@@ -26,6 +26,7 @@ mod recent;
 mod recurrences;
 mod retention;
 mod state;
+mod told;
 mod varint;
 mod writer;
 
@@ -210,7 +211,8 @@ impl SqliteJournal {
         let (questions, asked) = bounded(QUESTION_PLACES);
         for number in 0..ASKERS {
             let (files, directory) = (shared.files.clone(), shared.directory.clone());
-            let asker = Asker::new(files, directory, metrics.clone(), writer.clone()).map_err(memory)?;
+            let asker = Asker::new(files, directory, head.clone(), metrics.clone(), writer.clone())
+                .map_err(memory)?;
             let asked = asked.clone();
             spawn(&format!("journal-asker{number}"), move || asker.run(&asked))?;
         }
@@ -229,9 +231,10 @@ impl SqliteJournal {
         })
     }
 
-    /// Why the last append failed; `None` where it did not. What readiness asks.
+    /// Why nothing could be kept when that was last tried, at the start, by an append or since by a look at the disk; `None` where it
+    /// could. What readiness asks.
     pub fn failure(&self) -> Option<JournalError> {
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.failure()
     }
 
     /// Since when the commit under way has been running, in nanoseconds since 1970; `None` where there is none. A disk that
@@ -394,6 +397,10 @@ impl Shared {
         } else if !nodes.contains(node) {
             nodes.insert(node.to_owned());
         }
+    }
+
+    fn failure(&self) -> Option<JournalError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_failure(&self, failure: Option<JournalError>) {

@@ -8,7 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nodetap_aggregator::journal::metrics::JournalMetrics;
 use nodetap_aggregator::journal::sqlite::{Settings, SqliteJournal};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::certificates::{Authority, Identity};
@@ -25,6 +26,7 @@ pub struct Home {
 pub struct Running {
     child: Child,
     pub agents: SocketAddr,
+    metrics: SocketAddr,
 }
 
 impl Home {
@@ -89,23 +91,37 @@ impl Home {
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
-        let agents = loop {
+        let (agents, metrics) = loop {
             let Some(line) = within(lines.next_line()).await.unwrap() else {
                 panic!("it ended: {}", said.join("\n"))
             };
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();
             if value["message"] == "aggregator is running" {
-                break value["agents"].as_str().unwrap().parse().unwrap();
+                let address = |name: &str| value[name].as_str().unwrap().parse().unwrap();
+                break (address("agents"), address("metrics"));
             }
             said.push(line);
         };
         // A full pipe would hold it up.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Running { child, agents }
+        Running { child, agents, metrics }
     }
 }
 
 impl Running {
+    /// What its endpoint of metrics and health answers, its head included.
+    pub async fn get(&self, path: &str) -> String {
+        within(async {
+            let mut stream = TcpStream::connect(self.metrics).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: aggregator\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        })
+        .await
+    }
+
     /// SIGKILL, and until it is gone.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::block::Unpacker;
 use super::folder::{self, DayFile, Failure, Files};
@@ -24,9 +24,6 @@ use crate::journal::facets::{Facets, Test};
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
 use crate::journal::sqlite::index::term;
 use crate::journal::{Entry, Position};
-
-/// Records that are looked at one by one because the index does not have them yet. Of more, an answer is as of before them.
-const MOST_SCANNED: u64 = 16_384;
 
 /// Most answers of one page.
 const MOST_FOUND: usize = 10_000;
@@ -54,6 +51,8 @@ pub(super) enum Asked {
 pub(super) struct Asker {
     files: Files,
     directory: Directory,
+    /// What has been acknowledged: no answer tells of more, or a tail that goes on from it would be ahead of the journal.
+    head: watch::Receiver<Position>,
     metrics: JournalMetrics,
     writer: Sender<Command>,
     /// By the file's generation.
@@ -82,11 +81,13 @@ impl Asker {
     pub(super) fn new(
         files: Files,
         directory: Directory,
+        head: watch::Receiver<Position>,
         metrics: JournalMetrics,
         writer: Sender<Command>,
     ) -> std::io::Result<Self> {
         let (unpacker, scratch) = (Unpacker::new()?, Scratch::new());
-        Ok(Self { files, directory, metrics, writer, connections: HashMap::new(), unpacker, scratch })
+        let connections = HashMap::new();
+        Ok(Self { files, directory, head, metrics, writer, connections, unpacker, scratch })
     }
 
     /// Serves until the last handle of the journal is gone.
@@ -126,7 +127,8 @@ impl Asker {
         // One more tells whether more may follow.
         let mut top = Top::new(limit + 1);
         let mut scratch = std::mem::replace(&mut self.scratch, Scratch::new());
-        let rest = self.in_memory(|segment| search::search(segment, &plan, &mut scratch, &mut top), late)?;
+        let rest =
+            self.in_memory(files, |segment| search::search(segment, &plan, &mut scratch, &mut top), late)?;
         let mut stored = rest.stored.clone();
         stored.sort_unstable_by_key(|(_, meta)| std::cmp::Reverse((meta.max_ns, meta.first)));
         for (generation, meta) in stored {
@@ -163,7 +165,8 @@ impl Asker {
         let plan = Plan::new(&test, None, until);
         let mut counts = Counts::new(by);
         let mut scratch = std::mem::replace(&mut self.scratch, Scratch::new());
-        let rest = self.in_memory(|segment| count::count(segment, &plan, &mut scratch, &mut counts), late)?;
+        let rest =
+            self.in_memory(files, |segment| count::count(segment, &plan, &mut scratch, &mut counts), late)?;
         for (generation, meta) in &rest.stored {
             self.in_file(files, *generation, *meta, late, |segment| {
                 count::count(segment, &plan, &mut scratch, &mut counts)
@@ -181,14 +184,17 @@ impl Asker {
         Ok(counts.into_counts())
     }
 
-    /// Asks the segments in memory. Answers with what else there is.
+    /// Asks the segments in memory. Answers with what else there is. A file that began only now is left to the next question.
     fn in_memory(
         &self,
+        files: &[DayFile],
         mut ask: impl FnMut(&mut &super::index::builder::Builder) -> Result<(), Interrupted>,
         late: &HistoryError,
     ) -> Result<Rest, HistoryError> {
+        let is_listed = |generation| files.iter().any(|file| file.generation == generation);
         let (asked, sealed, rest) = self.directory.read(|state| {
-            let asked = state.growing.as_ref().map_or(Ok(()), |mut growing| ask(&mut growing));
+            let growing = state.growing.as_ref().filter(|growing| is_listed(growing.generation));
+            let asked = growing.map_or(Ok(()), |mut growing| ask(&mut growing));
             let rest = Rest { covered: state.covered.clone(), stored: state.stored.clone() };
             (asked, state.sealed.clone(), rest)
         });
@@ -197,7 +203,7 @@ impl Asker {
             Interrupted::Failed(error) => HistoryError::Storage(error.to_string()),
         };
         asked.map_err(told)?;
-        for sealed in sealed {
+        for sealed in sealed.into_iter().filter(|sealed| is_listed(sealed.generation)) {
             ask(&mut &*sealed).map_err(told)?;
         }
         Ok(rest)
@@ -222,7 +228,8 @@ impl Asker {
         .map(|_| ())
     }
 
-    /// Looks at the records that the index does not have. Answers with the last position that is taken into account.
+    /// Looks at the records that the index does not have, all of them: the writer waits before there are more than
+    /// [`MOST_UNINDEXED`](super::index::MOST_UNINDEXED). Answers with the last position that is taken into account.
     fn scan(
         &mut self,
         files: &[DayFile],
@@ -232,7 +239,7 @@ impl Asker {
         mut tell: impl FnMut(u64, &Facets<'_>, u64),
     ) -> Result<u64, HistoryError> {
         let mut head = 0;
-        let mut left = MOST_SCANNED;
+        let acknowledged = self.head.borrow().0;
         for file in files {
             let Some(covered) = rest.covered.get(&file.generation).copied() else { continue };
             head = head.max(covered);
@@ -243,7 +250,7 @@ impl Asker {
                 let mut reached = covered;
                 let mut is_late = false;
                 log::blocks(connection, covered, |block, packed| {
-                    if left == 0 {
+                    if block.first > acknowledged {
                         return false;
                     }
                     reached = block.first + block.records - 1;
@@ -254,7 +261,6 @@ impl Asker {
                             tell(stored.position, &facets, stored.occurrences);
                         }
                     }
-                    left = left.saturating_sub(block.records);
                     is_late = Instant::now() >= until;
                     !is_late
                 })
@@ -322,15 +328,20 @@ impl Asker {
         late: &HistoryError,
         ask: impl FnOnce(&Connection, &mut Unpacker) -> Result<T, Missed>,
     ) -> Result<Option<T>, HistoryError> {
-        let opened = match self.connections.entry(file.generation) {
-            hash_map::Entry::Occupied(occupied) => Ok(&*occupied.into_mut()),
-            hash_map::Entry::Vacant(vacant) => {
-                folder::open_to_read(&file.path).map(|(connection, _)| &*vacant.insert(connection))
-            }
+        let asked = match self.connections.entry(file.generation) {
+            hash_map::Entry::Occupied(occupied) => ask(occupied.get(), &mut self.unpacker),
+            hash_map::Entry::Vacant(vacant) => match folder::open_to_read(&file.path) {
+                // Good for once: what the writer adds when it finds room is not seen by it.
+                Ok((connection, true)) => {
+                    ask(&connection, &mut self.unpacker).map_err(|missed| match missed {
+                        Missed::File(failure) => Missed::File(failure.of_as_it_lay()),
+                        Missed::Late => Missed::Late,
+                    })
+                }
+                Ok((connection, false)) => ask(vacant.insert(connection), &mut self.unpacker),
+                Err(error) => Err(Missed::File(Failure::new(&file.path, error))),
+            },
         };
-        let asked = opened
-            .map_err(|error| Missed::File(Failure::new(&file.path, error)))
-            .and_then(|connection| ask(connection, &mut self.unpacker));
         match asked {
             Ok(answer) => Ok(Some(answer)),
             Err(Missed::Late) => Err(late.clone()),

@@ -13,6 +13,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::journal::JournalError;
 use crate::journal::metrics::Failed;
 
+/// With less free bytes, a disk is full.
+pub(super) const LEAST_FREE: u64 = 64 << 10;
+
 /// The database of cursors and dead letters.
 pub(super) const CURSORS: &str = "cursors.sqlite";
 
@@ -82,6 +85,13 @@ impl Failure {
         Self { path: path.to_owned(), error }
     }
 
+    /// Of a file that was read as it lay: the writer may have found room meanwhile, so that what looks damaged need not be.
+    pub(super) fn of_as_it_lay(self) -> Self {
+        let Self { path, error } = self;
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        Self { path, error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())) }
+    }
+
     pub(super) fn kind(&self) -> Failed {
         match self.error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Failed::Full,
@@ -89,7 +99,7 @@ impl Failure {
             // What was written has a shape or a type that is never written.
             None if !matches!(self.error, rusqlite::Error::SqliteFailure(..)) => Failed::Corrupt,
             // SQLite says only that a page could not be had, or that it could not make its shared memory.
-            _ if free_bytes(&self.path).is_some_and(|free| free < 64 << 10) => Failed::Full,
+            _ if free_bytes(&self.path).is_some_and(|free| free < LEAST_FREE) => Failed::Full,
             _ => Failed::Io,
         }
     }

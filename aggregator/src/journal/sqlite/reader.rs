@@ -88,8 +88,7 @@ impl Reader {
             let (connection, is_as_it_lay) =
                 folder::open_to_read(&file.path).map_err(Failure::at(&file.path))?;
             if is_as_it_lay {
-                // Good for once. The writer may have found room meanwhile, so that what looks damaged need not be.
-                let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+                // Good for once.
                 let malformed = log::read(
                     &connection,
                     (&mut self.unpacker, &mut self.objects),
@@ -98,10 +97,7 @@ impl Reader {
                     bytes,
                     entries,
                 )
-                .map_err(|error| Failure {
-                    path: file.path.clone(),
-                    error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())),
-                })?;
+                .map_err(|error| Failure { path: file.path.clone(), error }.of_as_it_lay())?;
                 self.leave_out(file, &malformed);
                 return Ok(());
             }

@@ -109,6 +109,12 @@ pub(super) fn write_dropped(connection: &Connection, dropped_ns: i64) -> Result<
     Ok(())
 }
 
+/// When it was last seen, without a record, that the file can be written to.
+pub(super) fn write_proved(connection: &Connection, now_ns: i64) -> Result<(), rusqlite::Error> {
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('proved_ns', ?1)", [now_ns])?;
+    Ok(())
+}
+
 /// Notes the count of an Event, by the hash of its uid; a count never falls.
 pub(super) fn write_recurrence(
     connection: &Connection,

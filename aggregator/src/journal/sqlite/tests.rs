@@ -16,6 +16,8 @@ use nodetap_wire::shard::Share;
 use nodetap_wire::{Change, ContainerDied, EventSeen, Owner, PodFacts, Shard, WholeCluster};
 
 use super::*;
+use crate::history::History;
+use crate::history::query::{CountBy, Filter, Search};
 use crate::journal::Body;
 use crate::journal::metrics::{ConsumerLabel, Dropped, DroppedLabel};
 
@@ -112,6 +114,40 @@ async fn all(journal: &SqliteJournal) -> Vec<Entry> {
         }
         entries.extend(more);
     }
+}
+
+/// What a question for everything finds, in the order of the journal. One that meets damage says so, and the next is answered without.
+async fn found(journal: &SqliteJournal) -> Vec<Entry> {
+    let search =
+        Search { filter: Filter::default(), after: None, limit: 10_000, deadline: Duration::from_secs(60) };
+    let mut failed = None;
+    for _ in 0..8 {
+        match journal.search(search.clone()).await {
+            Ok(page) => {
+                assert!(
+                    !page.has_more && page.found.is_sorted_by_key(|found| std::cmp::Reverse(found.time_ns))
+                );
+                let mut entries: Vec<_> = page.found.into_iter().map(|found| found.entry).collect();
+                entries.sort_unstable_by_key(|entry| entry.position);
+                return entries;
+            }
+            Err(error) => failed = Some(error),
+        }
+        // Behind what the writer was told of the file.
+        let _ = journal.note(Vec::new(), Vec::new()).await;
+    }
+    panic!("questions are not answered: {failed:?}")
+}
+
+/// How many records a question counts.
+async fn counted(journal: &SqliteJournal) -> usize {
+    let within = Duration::from_secs(60);
+    let counts = journal.count(Filter::default(), CountBy::default(), within).await.unwrap();
+    counts.first().map_or(0, |count| count.records as usize)
+}
+
+fn positions(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.position.0).collect()
 }
 
 fn pieces(folder: &Path) -> Vec<String> {

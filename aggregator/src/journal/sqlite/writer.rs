@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use self::transaction::{Done, DoneBatch, Transaction};
 use super::block::Packer;
 use super::cursors::{Cursors, KnownHead};
-use super::folder::{DayFile, Failure};
+use super::folder::{self, DayFile, Failure};
 use super::index::MOST_UNINDEXED;
 use super::index::indexer::Store;
 use super::index::versions::Range;
@@ -25,7 +25,8 @@ use super::ledgers;
 use super::lookup::Earlier;
 use super::memory::Memory;
 use super::recurrences::Recurrences;
-use super::{Settings, Shared};
+use super::told::Told;
+use super::{Settings, Shared, state};
 use crate::enrich::Pods;
 use crate::journal::metrics::{DuplicateLabel, ErrorLabel, Failed, JournalMetrics, Kind, KindLabel, Known};
 use crate::journal::{Appended, Body, Entry, JournalError, Observer, Position, RememberedLedger, Taken};
@@ -42,6 +43,9 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a group waits for an index that is too far behind, before it is refused.
 const INDEX_TIME: Duration = Duration::from_secs(2);
+
+/// How far the index may be behind where a group is taken.
+const MOST_TAKEN_UNINDEXED: u64 = MOST_UNINDEXED - GROUP_RECORDS as u64;
 
 /// Positions reserved ahead, so that a file that is lost cannot make them repeat.
 const RESERVE: u64 = 1_000_000;
@@ -94,6 +98,7 @@ pub(super) struct Writer {
     packer: Packer,
     cursors: Cursors,
     known: KnownHead,
+    told: Told,
     /// Where positions go on above what was lost: nothing stands there before the first record.
     raised: u64,
     today: Option<Connection>,
@@ -109,6 +114,8 @@ pub(super) struct Writer {
     unindexed: HashMap<u64, u64>,
     /// The newest file is so large that another one is to follow it.
     is_large: bool,
+    /// What the last group that was not kept takes: with less room, there is none for it.
+    refused_bytes: u64,
 }
 
 // === impl Writer ===
@@ -129,6 +136,7 @@ impl Writer {
         })?;
         let mut writer = Self {
             pods: Pods::new(settings.pods),
+            told: Told::new(&settings.path),
             packer,
             cursors,
             settings,
@@ -149,15 +157,17 @@ impl Writer {
             generation: 0,
             unindexed: HashMap::new(),
             is_large: false,
+            refused_bytes: 0,
         };
         writer.open_cursors()?;
         writer.open_files()?;
-        if let Err(failure) = writer.ensure_today(writer.now_ns()) {
+        if let Err(failure) = writer.prove() {
             let error = writer.failed(failure);
             if writer.files.is_empty() {
                 return Err(error);
             }
             tracing::error!(%error, "journal cannot be written to, serving what it has");
+            writer.shared.set_failure(Some(error));
         }
         if writer.shared.losses.subscribe().borrow().holes > 0 {
             writer.write_checkpoints();
@@ -194,6 +204,9 @@ impl Writer {
                     }
                 }
                 default(NOTE_EVERY) => {
+                    if self.shared.failure().is_some() {
+                        self.prove_again();
+                    }
                     if self.known.committed != self.committed() {
                         self.note_head();
                     }
@@ -207,9 +220,49 @@ impl Writer {
         };
         self.note_head();
         self.close_today();
+        if self.memory.head > self.raised {
+            self.told.close(self.memory.head);
+        }
         drop(lock);
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
+        }
+    }
+
+    /// Whether something could be kept: writes to all that a commit writes to. A full disk's oldest file goes for what is to be kept,
+    /// and not for this.
+    fn prove(&mut self) -> Result<(), Failure> {
+        let now_ns = self.now_ns();
+        let proved = self.ensure_today(now_ns).and_then(|()| {
+            self.cursors.write_head(self.known)?;
+            let (Some(today), Some(file)) = (&self.today, self.files.last()) else { return Ok(()) };
+            state::write_proved(today, now_ns).map_err(Failure::at(&file.path))
+        });
+        match proved {
+            Err(failure) if failure.kind() == Failed::Full && self.files.len() > 1 => Ok(()),
+            proved => proved,
+        }
+    }
+
+    /// Looks whether what could not be done can be done now. Who is not ready is perhaps sent nothing by which that would be found.
+    fn prove_again(&mut self) {
+        let wanted = folder::LEAST_FREE.saturating_add(self.refused_bytes);
+        let is_full = folder::free_bytes(&self.settings.path).is_some_and(|free| free < wanted);
+        if self.unindexed() > MOST_TAKEN_UNINDEXED || (is_full && self.files.len() < 2) {
+            return;
+        }
+        match self.prove() {
+            Ok(()) => {
+                self.shared.set_failure(None);
+                tracing::info!("journal can be written to again");
+            }
+            Err(failure) if failure.kind() == Failed::Corrupt => self.set_aside(&failure),
+            Err(failure) => {
+                if failure.kind() != Failed::Full {
+                    self.today = None;
+                }
+                self.shared.set_failure(Some(failure.into_error()));
+            }
         }
     }
 
@@ -292,7 +345,7 @@ impl Writer {
                 self.store(store);
             }
             let behind = self.unindexed();
-            if behind <= MOST_UNINDEXED - GROUP_RECORDS as u64 {
+            if behind <= MOST_TAKEN_UNINDEXED {
                 return Ok(());
             }
             match self.stores.recv_deadline(until) {
@@ -339,6 +392,7 @@ impl Writer {
                     // Whatever it is, a file opened anew may be without it.
                     self.today = None;
                 }
+                self.refused_bytes = group.iter().map(|append| append.bytes as u64).sum();
                 self.answer_failed(group, &error);
             }
         }
@@ -384,6 +438,9 @@ impl Writer {
 
     /// Tells everybody of what has become durable.
     fn publish(&mut self, group: Vec<Append>, done: Done) {
+        if done.staged.head > self.memory.head {
+            self.told.write(done.staged.head);
+        }
         self.add_unindexed(done.staged.head - self.memory.head);
         for (node, base) in &done.staged.ledgers {
             self.shared.set_ledger(node, base.is_some());

@@ -51,6 +51,8 @@ async fn a_damaged_file_is_put_aside_and_the_rest_is_served() {
                 .unwrap_or_else(|error| panic!("{how} {date}: {error}"));
             let left = all(&journal).await;
             assert_eq!(left.len(), 6, "{how} {date}");
+            assert_eq!(positions(&found(&journal).await), positions(&left), "{how} {date}");
+            assert_eq!(counted(&journal).await, 6, "{how} {date}");
             assert_eq!(metrics.set_aside.get(), 1, "{how} {date}");
             assert!(set_aside(folder.path()) >= 1, "{how} {date}");
             // Positions go on above anything ever handed out, and what was lost is taken again.
@@ -63,6 +65,7 @@ async fn a_damaged_file_is_put_aside_and_the_rest_is_served() {
             let mut found = versions(&all(&journal).await);
             found.sort();
             assert_eq!(found.len(), 9, "{how} {date}: {found:?}");
+            assert_eq!(counted(&journal).await, 9, "{how} {date}");
         }
     }
 }
@@ -100,6 +103,19 @@ async fn a_file_damaged_while_it_is_served_is_put_aside() {
     journal.append(taken(vec![event("new", 999, 1)])).await.unwrap();
     assert_eq!(metrics.set_aside.get(), 1);
     assert_eq!(all(&journal).await.len(), 7);
+    assert_eq!((found(&journal).await.len(), counted(&journal).await), (7, 7));
+}
+
+#[tokio::test]
+async fn a_file_that_a_question_finds_damaged_is_put_aside_and_the_next_is_answered_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    damage(&folder::day_path(folder.path(), "2026-07-02"), "zeroed");
+    assert_eq!(positions(&found(&journal).await), [1, 2, 3, 7, 8, 9]);
+    assert!(metrics.set_aside.get() == 1 && set_aside(folder.path()) > 0);
+    assert_eq!(counted(&journal).await, 6);
 }
 
 #[tokio::test]
@@ -169,6 +185,7 @@ async fn a_record_that_cannot_be_read_is_left_out_and_its_file_is_served() {
     assert_eq!(journal.read_from(Position(3), 1).await.unwrap()[0].position, Position(6));
     assert!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).get() >= 2);
     assert_eq!(all(&journal).await.len(), 7);
+    assert_eq!(found(&journal).await.len(), 7);
     assert_eq!((metrics.set_aside.get(), set_aside(folder.path())), (0, 0));
 }
 
@@ -188,6 +205,7 @@ async fn a_block_with_a_flipped_bit_is_left_out_and_its_file_is_served() {
     assert_eq!(journal.read_from(Position(3), 1).await.unwrap()[0].position, Position(7));
     assert!(metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Record }).get() >= 3);
     assert_eq!(all(&journal).await.len(), 6);
+    assert_eq!(found(&journal).await.len(), 6);
     assert_eq!((metrics.set_aside.get(), set_aside(folder.path())), (0, 0));
 }
 

@@ -84,6 +84,14 @@ async fn one_record(disk: &SmallDisk) -> Settings {
     settings
 }
 
+/// Every thread that answers questions has so many records, and shows the newest first.
+async fn questions_find(journal: &SqliteJournal, records: usize) {
+    for _ in 0..8 * ASKERS {
+        assert_eq!(positions(&found(journal).await), (1..=records as u64).collect::<Vec<_>>());
+        assert_eq!(counted(journal).await, records);
+    }
+}
+
 #[tokio::test]
 async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_room() {
     let Some(disk) = SmallDisk::mount() else { return };
@@ -91,7 +99,9 @@ async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_r
 
     disk.fill();
     let journal = open(&settings);
+    assert!(journal.failure().is_some(), "nothing that comes can be kept");
     assert_eq!(all(&journal).await.len(), 1);
+    questions_find(&journal, 1).await;
     let big = |from: u64| taken((from..from + 100).map(|n| event(&noisy(&format!("u{n}")), n, 1)).collect());
     let error = journal.append(big(10)).await.unwrap_err();
     is_helpful(&error, &disk);
@@ -99,6 +109,7 @@ async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_r
     disk.free();
     assert_eq!(journal.append(big(10)).await.unwrap().new, 100);
     assert_eq!(all(&journal).await.len(), 101);
+    questions_find(&journal, 101).await;
     assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(1)));
     journal.commit("file", Position(9), vec![]).await.unwrap();
 }
@@ -125,13 +136,14 @@ async fn an_append_without_room_is_refused_whole_and_kept_when_it_comes_again() 
         assert!(batch < 1_000, "the disk never fills up");
     };
     assert_eq!(all(&journal).await.len(), kept);
+    assert_eq!((found(&journal).await.len(), counted(&journal).await), (kept, kept));
     assert_eq!(journal.head().borrow().0, kept as u64);
     // More room comes by itself.
     let grown = Process::new("mount").args(["-o", "remount,size=16m"]).arg(&disk.0).status();
     assert!(grown.is_ok_and(|status| status.success()));
     assert_eq!(journal.append(taken(refused)).await.unwrap().new, 100);
-    let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
-    assert_eq!(positions, (1..=kept as u64 + 100).collect::<Vec<_>>());
+    assert_eq!(positions(&all(&journal).await), (1..=kept as u64 + 100).collect::<Vec<_>>());
+    questions_find(&journal, kept + 100).await;
 }
 
 #[tokio::test]
@@ -154,8 +166,9 @@ async fn a_full_disk_costs_the_oldest_file_and_not_what_comes() {
         }
         assert!(kept < 100_000, "the disk never fills up");
     }
-    let positions: Vec<_> = all(&journal).await.iter().map(|entry| entry.position.0).collect();
-    assert_eq!(positions, (full() + 1..=kept).collect::<Vec<_>>());
+    assert_eq!(positions(&all(&journal).await), (full() + 1..=kept).collect::<Vec<_>>());
+    assert_eq!(positions(&found(&journal).await), (full() + 1..=kept).collect::<Vec<_>>());
+    assert_eq!(counted(&journal).await as u64, kept - full());
     journal.commit("file", Position(kept), vec![]).await.unwrap();
 }
 
@@ -257,6 +270,7 @@ async fn what_was_acknowledged_on_a_disk_that_then_fails_is_there_and_the_rest_i
     let mut found: Vec<u64> = versions(&all(&journal).await).iter().map(|v| v.parse().unwrap()).collect();
     found.sort_unstable();
     assert_eq!(found, (1..=(kept + 1) * 100).collect::<Vec<_>>());
+    questions_find(&journal, found.len()).await;
     journal.close().await;
 }
 
@@ -271,7 +285,9 @@ async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_ma
         std::thread::yield_now();
     }
     let journal = open(&settings);
+    assert!(journal.failure().is_some(), "nothing that comes can be kept");
     assert_eq!(all(&journal).await.len(), 1);
+    questions_find(&journal, 1).await;
     let error = journal.append(taken(vec![event("b", 2, 1)])).await.unwrap_err().to_string();
     assert!(error.contains(&at), "{error}");
     assert!(journal.failure().is_some());
@@ -289,5 +305,6 @@ async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_ma
     assert_eq!(again.unwrap().new, 1);
     assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(1)));
     assert_eq!(all(&journal).await.len(), 2);
+    questions_find(&journal, 2).await;
     assert!(journal.failure().is_none());
 }

@@ -191,6 +191,59 @@ async fn segments_in_files_answer_as_those_in_memory_did() {
 }
 
 #[tokio::test]
+async fn a_question_looks_at_all_that_is_not_indexed_in_whichever_file_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let journal = open(&clock.settings(folder.path()));
+    for batch in 0..4 {
+        journal.append(taken(world(1 + batch * 4_250, 4_250))).await.unwrap();
+    }
+    clock.advance(DAY);
+    journal.append(taken(world(20_000, 50))).await.unwrap();
+
+    // Who asks the same files by an index that has not come to any record of them.
+    let files = journal.shared.files.clone();
+    let directory = Directory::default();
+    for file in files.snapshot() {
+        directory.add(file.generation, file.first - 1, Vec::new());
+    }
+    let (questions, asked) = bounded(1);
+    let metrics = JournalMetrics::default();
+    let asker = Asker::new(files, directory, journal.head(), metrics, journal.writer.clone()).unwrap();
+    spawn("asker", move || asker.run(&asked)).unwrap();
+    let behind = SqliteJournal { questions, ..journal.clone() };
+
+    let wanted = Filter { text: Some("number 17000".into()), ..Filter::default() };
+    let page = behind.search(search(wanted.clone(), 10)).await.unwrap();
+    assert_eq!(page.found.iter().map(|found| found.entry.position.0).collect::<Vec<_>>(), [17_000]);
+    assert_eq!(page.head, Position(17_050), "a tail from here misses nothing");
+    let within = Duration::from_secs(60);
+    let counts = behind.count(Filter::default(), CountBy::default(), within).await.unwrap();
+    assert_eq!(counts[0].records, 17_050);
+}
+
+#[tokio::test]
+async fn an_answer_tells_of_nothing_that_is_not_acknowledged_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    for batch in 0..2 {
+        journal.append(taken(world(1 + batch * 100, 100))).await.unwrap();
+    }
+    // As it is between a commit and its being told.
+    let files = journal.shared.files.clone();
+    let directory = Directory::default();
+    directory.add(files.snapshot()[0].generation, 0, Vec::new());
+    let (_told, head) = watch::channel(Position(100));
+    let (questions, asked) = bounded(1);
+    let metrics = JournalMetrics::default();
+    let asker = Asker::new(files, directory, head, metrics, journal.writer.clone()).unwrap();
+    spawn("asker", move || asker.run(&asked)).unwrap();
+    let asking = SqliteJournal { questions, ..journal.clone() };
+    let page = asking.search(search(Filter::default(), 1_000)).await.unwrap();
+    assert_eq!((page.found.len(), page.head), (100, Position(100)));
+}
+
+#[tokio::test]
 async fn a_question_without_time_and_one_without_words_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(&TestClock::new().settings(folder.path()));

@@ -41,6 +41,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+const LOG: &str = "journal-2026-07-01.sqlite-wal";
+
+/// At a length; none: all of it is gone.
+fn cut_off(log: &Path, length: Option<u64>) {
+    match length {
+        Some(length) => fs::OpenOptions::new().write(true).open(log).unwrap().set_len(length).unwrap(),
+        None => fs::remove_file(log).unwrap(),
+    }
+}
+
 fn said(journal: &SqliteJournal) -> Lost {
     *journal.lost().borrow()
 }
@@ -50,26 +60,22 @@ async fn wherever_the_log_is_cut_off_the_checkpoint_is_that_of_the_last_record_a
  {
     let whole = tempfile::tempdir().unwrap();
     let settings = killed(whole.path()).await;
-    let log = "journal-2026-07-01.sqlite-wal";
-    let length = fs::metadata(whole.path().join(log)).unwrap().len();
+    let length = fs::metadata(whole.path().join(LOG)).unwrap().len();
     assert!(length > 100 << 10, "{length}");
     let cuts = (0..40).map(|n| n * length / 40 + n * 7 % 4_096).chain([length - 1]).map(Some);
     let mut lengths = BTreeMap::new();
     for cut in cuts.chain([None]) {
         let folder = tempfile::tempdir().unwrap();
         copy(whole.path(), folder.path());
-        match cut {
-            Some(cut) => {
-                let file = fs::OpenOptions::new().write(true).open(folder.path().join(log)).unwrap();
-                file.set_len(cut).unwrap();
-            }
-            None => fs::remove_file(folder.path().join(log)).unwrap(),
-        }
+        cut_off(&folder.path().join(LOG), cut);
+        // What the machine that ended as well left of it says nothing.
+        fs::remove_file(folder.path().join(told::FILE)).unwrap();
         let metrics = JournalMetrics::default();
         let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
         let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
         let left = all(&journal).await.len() as u64;
         assert_eq!(left % 4, 0, "{cut:?}: a part of a batch");
+        assert_eq!((found(&journal).await.len(), counted(&journal).await as u64), (left as usize, left));
         *lengths.entry(left).or_insert(0) += 1;
         let expected: Vec<_> =
             (left > 0).then(|| checkpoint(1, &(10 * (left / 4) + 2).to_string())).into_iter().collect();
@@ -88,11 +94,160 @@ async fn wherever_the_log_is_cut_off_the_checkpoint_is_that_of_the_last_record_a
             new += journal.append(batch(number)).await.unwrap().new;
         }
         assert_eq!(new as u64, lost, "{cut:?}");
+        no_position_is_another_records(&all(&journal).await, left);
         let journal = reopen(journal, &settings).await;
         assert_eq!(all(&journal).await.len() as u64, 4 * BATCHES, "{cut:?}");
         assert_eq!(said(&journal).times, 0, "{cut:?}: it is whole again");
     }
     assert!(lengths.len() > 10, "{lengths:?}");
+}
+
+/// Whatever was there before keeps its position, and what is new has one that nobody had.
+fn no_position_is_another_records(entries: &[Entry], left: u64) {
+    let positions: Vec<_> = entries.iter().map(|entry| entry.position.0).collect();
+    let (old, new) = positions.split_at(usize::try_from(left).unwrap());
+    assert_eq!(old, (1..=left).collect::<Vec<_>>());
+    assert!(
+        new.iter().all(|position| *position > 4 * BATCHES),
+        "of {BATCHES} batches {left} records are left: {new:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_position_that_a_tail_has_had_is_not_given_to_another_record_and_the_loss_is_known_at_once() {
+    let whole = tempfile::tempdir().unwrap();
+    let settings = killed(whole.path()).await;
+    let length = fs::metadata(whole.path().join(LOG)).unwrap().len();
+    for cut in [Some(length / 3), Some(length - 1), None] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(whole.path(), folder.path());
+        cut_off(&folder.path().join(LOG), cut);
+        let metrics = JournalMetrics::default();
+        let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
+        let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+        let left = all(&journal).await.len() as u64;
+        assert!(left < 4 * BATCHES, "{cut:?}");
+        assert_eq!((said(&journal).ends, metrics.lost.get()), (1, 4 * BATCHES - left), "{cut:?}");
+        // Killed before anything came, and closed: neither makes it forget.
+        let copied = tempfile::tempdir().unwrap();
+        copy(folder.path(), copied.path());
+        let again = open(&Settings { path: copied.path().to_owned(), ..settings.clone() });
+        let again = reopen(again, &Settings { path: copied.path().to_owned(), ..settings.clone() }).await;
+        for journal in [journal, again] {
+            journal.append(batch(100)).await.unwrap();
+            no_position_is_another_records(&all(&journal).await, left);
+        }
+    }
+}
+
+#[tokio::test]
+async fn positions_go_on_without_a_gap_after_a_kill_and_on_another_machine_after_an_orderly_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = killed(folder.path()).await;
+    let journal = open(&settings);
+    assert_eq!(journal.append(batch(100)).await.unwrap().head, Position(4 * BATCHES + 4));
+    journal.close().await;
+    drop(journal);
+    let said = fs::read_to_string(folder.path().join(told::FILE)).unwrap();
+    assert!(said.starts_with("closed "), "{said}");
+    let journal = open(&settings);
+    assert_eq!(journal.append(batch(101)).await.unwrap().head, Position(4 * BATCHES + 8));
+}
+
+/// A bit of a byte, or a page from there on.
+fn spoil(path: &Path, at: usize, is_bit: bool) {
+    let mut bytes = fs::read(path).unwrap();
+    match is_bit {
+        true => bytes[at] ^= 0x10,
+        false => {
+            let end = bytes.len().min(at + 4_096);
+            bytes[at..end].fill(0);
+        }
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_with_a_flipped_bit_or_a_page_of_zeroes_ends_there_and_serves_nothing_that_is_wrong() {
+    let whole = tempfile::tempdir().unwrap();
+    let settings = killed(whole.path()).await;
+    let length = fs::metadata(whole.path().join(LOG)).unwrap().len() as usize;
+    let written = tempfile::tempdir().unwrap();
+    copy(whole.path(), written.path());
+    let written = all(&open(&Settings { path: written.path().to_owned(), ..settings.clone() })).await;
+    assert_eq!(written.len() as u64, 4 * BATCHES);
+    let mut lengths = BTreeMap::new();
+    for trial in 0..32 {
+        // The log's head, a frame's head, and whatever lies behind.
+        let at =
+            if trial < 4 { 9 * trial } else { trial * length / 32 + trial * 131 % 4_096 }.min(length - 1);
+        let folder = tempfile::tempdir().unwrap();
+        copy(whole.path(), folder.path());
+        spoil(&folder.path().join(LOG), at, trial % 2 == 0);
+        let metrics = JournalMetrics::default();
+        let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
+        let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+        let left = all(&journal).await;
+        let shown = |entries: &[Entry]| format!("{entries:?}");
+        assert_eq!(shown(&left), shown(&written[..left.len()]), "{at}");
+        assert_eq!(left.len() % 4, 0, "{at}: a part of a batch");
+        assert_eq!(shown(&found(&journal).await), shown(&left), "{at}");
+        *lengths.entry(left.len()).or_insert(0) += 1;
+        let checkpoint = (!left.is_empty()).then(|| checkpoint(1, &(10 * (left.len() / 4) + 2).to_string()));
+        assert_eq!(journal.checkpoints().await.unwrap(), checkpoint.into_iter().collect::<Vec<_>>(), "{at}");
+        assert_eq!(metrics.lost.get(), 4 * BATCHES - left.len() as u64, "{at}");
+        journal.append(batch(100)).await.unwrap();
+        no_position_is_another_records(&all(&journal).await, left.len() as u64);
+    }
+    assert!(lengths.len() > 8, "{lengths:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_the_cursors_with_a_flipped_bit_or_a_page_of_zeroes_has_sinks_begin_again_and_costs_no_record()
+ {
+    const CURSORS_LOG: &str = "cursors.sqlite-wal";
+    let whole = tempfile::tempdir().unwrap();
+    let running = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(running.path());
+    let journal = open(&settings);
+    for number in 1..=BATCHES {
+        let head = journal.append(batch(number)).await.unwrap().head;
+        let dead = vec![DeadLetter { position: head, reason: format!("{number}") }];
+        journal.commit("file", head, dead).await.unwrap();
+    }
+    copy(running.path(), whole.path());
+    journal.close().await;
+    drop(journal);
+    let length = fs::metadata(whole.path().join(CURSORS_LOG)).unwrap().len() as usize;
+    let mut cursors = BTreeMap::new();
+    for trial in 0..24 {
+        let at =
+            if trial < 4 { 9 * trial } else { trial * length / 24 + trial * 131 % 4_096 }.min(length - 1);
+        let folder = tempfile::tempdir().unwrap();
+        copy(whole.path(), folder.path());
+        for name in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if name.to_str().unwrap().ends_with("-shm") {
+                fs::remove_file(name).unwrap();
+            }
+        }
+        spoil(&folder.path().join(CURSORS_LOG), at, trial % 2 == 0);
+        let settings = Settings { path: folder.path().to_owned(), ..settings.clone() };
+        let journal = open(&settings);
+        assert_eq!(all(&journal).await.len() as u64, 4 * BATCHES, "{at}");
+        // Where a sink was once, with what it refused until then.
+        let cursor = journal.cursor("file").await.unwrap().map_or(0, |cursor| cursor.0);
+        assert!(cursor.is_multiple_of(4) && cursor <= 4 * BATCHES, "{at}: {cursor}");
+        let letters = journal.dead_letters(Letters::default(), 1_000).await.unwrap();
+        let letters: Vec<_> = letters.iter().map(|kept| kept.letter.position.0).collect();
+        assert_eq!(letters, (1..=cursor / 4).map(|number| 4 * number).collect::<Vec<_>>(), "{at}");
+        *cursors.entry(cursor).or_insert(0) += 1;
+        // Positions go on where the records end.
+        assert_eq!(journal.append(batch(100)).await.unwrap().head, Position(4 * BATCHES + 4), "{at}");
+        journal.commit("file", Position(4 * BATCHES), vec![]).await.unwrap();
+        let journal = reopen(journal, &settings).await;
+        assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(4 * BATCHES)), "{at}");
+    }
+    assert!(cursors.len() > 4, "{cursors:?}");
 }
 
 /// Three days of a batch each; the second and third day's files can be told apart by their checkpoints.

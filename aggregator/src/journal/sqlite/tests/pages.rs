@@ -55,6 +55,10 @@ async fn written(folder: &Path) -> (Settings, BTreeMap<u64, (usize, Body)>) {
         journal.commit("file", appended.head, vec![]).await.unwrap();
         clock.advance(if day < 2 { DAY } else { 0 });
     }
+    // The index of the days that have ended is in their files.
+    while journal.shared.directory.read(|state| state.stored.len()) < 2 {
+        tokio::task::yield_now().await;
+    }
     let found = all(&journal).await.into_iter().map(|entry| {
         let day = days.iter().position(|last| entry.position.0 <= *last).unwrap();
         (entry.position.0, (day, entry.body))
@@ -143,8 +147,10 @@ async fn check(case: &str, day: Option<usize>, settings: Settings, written: &BTr
     let metrics = JournalMetrics::default();
     let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(()))
         .unwrap_or_else(|error| panic!("{case}: {error}"));
+    let asked = AssertUnwindSafe(found(&journal)).catch_unwind().await;
+    let Ok(asked) = asked else { panic!("{case}: questions are not answered") };
     let found = all(&journal).await;
-    for entry in &found {
+    for entry in found.iter().chain(&asked) {
         let Some((_, body)) = written.get(&entry.position.0) else { panic!("{case}: {entry:?} never was") };
         assert!(same(body, &entry.body), "{case}: {} is {:?}", entry.position.0, entry.body);
     }
@@ -157,6 +163,10 @@ async fn check(case: &str, day: Option<usize>, settings: Settings, written: &BTr
         "{case}: the rest is not served: {} are lost",
         lost.len()
     );
+    // A question may have met damage where reading does not, and the other way about.
+    let asked = super::positions(&super::found(&journal).await);
+    let read = super::positions(&all(&journal).await);
+    assert!(asked.iter().eq(&read), "{case}: {} are read, and questions find {}", read.len(), asked.len());
     // What is new is taken, and a cursor moves.
     let appended = journal.append(taken(vec![event("new", 9_999, 1)])).await;
     let appended = appended.unwrap_or_else(|error| panic!("{case}: {error}"));

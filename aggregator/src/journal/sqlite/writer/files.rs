@@ -255,6 +255,10 @@ impl Writer {
         }
         found.reverse();
         let last = found.iter().map(|found| found.extent.last).max().unwrap_or(0);
+        let told = self.told.read();
+        self.known.committed = self.known.committed.max(told.unwrap_or(0));
+        // A machine that ended as well may have taken the end of the log with it, and who was told of a position keeps it: a tail's reader.
+        let may_be_lost = told.is_none() && last < self.known.reserved;
         is_lost |= last < self.known.committed;
         self.shared.losses.found(Position(last), self.known.losses);
         self.shared.losses.promised(Position(self.known.committed));
@@ -278,15 +282,25 @@ impl Writer {
             // The ledgers of an older file call fewer deaths reported than were.
             self.memory.ledgers.clear();
         }
-        self.memory.head =
-            if is_lost { last.max(self.known.reserved).max(self.known.committed) } else { last };
-        if is_lost && self.memory.head > last {
-            self.raised = self.memory.head;
-            tracing::warn!(
-                last,
-                head = self.memory.head,
-                "records are missing at the journal's end, positions go on above them"
-            );
+        self.memory.head = match is_lost || may_be_lost {
+            true => last.max(self.known.reserved).max(self.known.committed),
+            false => last,
+        };
+        let head = self.memory.head;
+        if head > last {
+            self.raised = head;
+            match is_lost {
+                true => tracing::warn!(
+                    last,
+                    head,
+                    "records are missing at the journal's end, positions go on above them"
+                ),
+                false => tracing::warn!(
+                    last,
+                    head,
+                    "the journal was not closed before the machine ended: positions go on above all that may have been given"
+                ),
+            }
         }
         let highest = self.memory.watermarks.values().filter_map(|version| version_number(version)).max();
         self.memory.counts.begin(highest.unwrap_or(0));
