@@ -160,7 +160,11 @@ async fn pages(history: &impl History, filter: &Filter, limit: usize) -> Vec<Mar
         assert!(page.found.len() <= limit);
         found
             .extend(page.found.iter().map(|one| Mark { time_ns: one.time_ns, position: one.entry.position }));
-        after = found.last().copied();
+        assert_eq!(
+            (page.last, page.unreadable),
+            (found.last().copied().filter(|_| !page.found.is_empty()), 0)
+        );
+        after = page.last;
         if !page.has_more {
             assert!(page.head > Position(0));
             return found;

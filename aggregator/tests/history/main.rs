@@ -240,3 +240,25 @@ async fn the_page_and_the_document_are_there_without_a_token() {
     let document = served.get_as("/openapi.json", &[], None).await;
     assert_eq!(document.json()["openapi"], "3.1.0");
 }
+
+#[tokio::test]
+async fn pages_go_on_behind_records_that_cannot_be_read_and_say_how_many_there_were() {
+    let store = Store::new();
+    for number in 1..=250 {
+        store.put(event(number, number, "x"), None);
+    }
+    store.damage(60..=187);
+    let served = Served::start(store).await;
+    let (mut seen, mut unreadable, mut path) = (Vec::new(), 0, "/api/v1/records?limit=50".to_owned());
+    let mut empty = 0;
+    loop {
+        let page = served.json(&path).await;
+        seen.extend(positions(&page));
+        empty += usize::from(positions(&page).is_empty());
+        unreadable += page["unreadable"].as_u64().unwrap();
+        let Some(cursor) = page["cursor"].as_str() else { break };
+        path = format!("/api/v1/records?limit=50&cursor={cursor}");
+    }
+    assert_eq!(seen, (188..=250).rev().chain((1..=59).rev()).collect::<Vec<u64>>());
+    assert_eq!((unreadable, served.metrics.unreadable.get(), empty), (128, 128, 1));
+}

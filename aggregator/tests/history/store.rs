@@ -1,5 +1,6 @@
 //! A journal in memory that can be searched, held, and told to fail or to forget.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ pub struct Store {
     held: watch::Sender<bool>,
 }
 
-#[derive(Default)]
 struct State {
     entries: Vec<Entry>,
+    damaged: RangeInclusive<u64>,
     fails: Option<HistoryError>,
     fails_after: Option<usize>,
     asked: usize,
@@ -31,7 +32,18 @@ struct State {
 
 impl Store {
     pub fn new() -> Self {
-        Self { state: Arc::default(), head: watch::Sender::new(Position(0)), held: watch::Sender::new(false) }
+        let state = State {
+            entries: Vec::new(),
+            damaged: RangeInclusive::new(1, 0),
+            fails: None,
+            fails_after: None,
+            asked: 0,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            head: watch::Sender::new(Position(0)),
+            held: watch::Sender::new(false),
+        }
     }
 
     /// Puts a record at the next position.
@@ -78,6 +90,11 @@ impl Store {
         self.state().entries.retain(|entry| entry.position.0 > position);
     }
 
+    /// Has these in the index, and cannot read them any more.
+    pub fn damage(&self, positions: RangeInclusive<u64>) {
+        self.state().damaged = positions;
+    }
+
     async fn found(&self, filter: &Filter) -> Result<Vec<Found>, HistoryError> {
         self.state().asked += 1;
         self.held.subscribe().wait_for(|held| !held).await.unwrap();
@@ -113,7 +130,12 @@ impl History for Store {
         found.retain(|one| search.after.is_none_or(|after| mark(one) < after));
         let has_more = found.len() > search.limit;
         found.truncate(search.limit);
-        Ok(Page { found, has_more, head: *self.head.borrow() })
+        let last = found.last().map(mark);
+        let all = found.len();
+        let damaged = self.state().damaged.clone();
+        found.retain(|one| !damaged.contains(&one.entry.position.0));
+        let unreadable = (all - found.len()) as u64;
+        Ok(Page { found, last, unreadable, has_more, head: *self.head.borrow() })
     }
 
     async fn count(&self, filter: Filter, by: CountBy, _: Duration) -> Result<Vec<Count>, HistoryError> {
@@ -148,7 +170,8 @@ impl Journal for Store {
 
     async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
         let state = self.state();
-        Ok(state.entries.iter().filter(|entry| entry.position > after).take(limit).cloned().collect())
+        let is_there = |entry: &&Entry| entry.position > after && !state.damaged.contains(&entry.position.0);
+        Ok(state.entries.iter().filter(is_there).take(limit).cloned().collect())
     }
 
     fn head(&self) -> watch::Receiver<Position> {

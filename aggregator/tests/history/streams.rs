@@ -190,3 +190,23 @@ async fn an_export_whose_reader_goes_away_gives_its_place_back() {
     drop(first);
     while begin().await.status() != 200 {}
 }
+
+#[tokio::test]
+async fn an_export_goes_on_behind_records_that_cannot_be_read_and_says_so_in_its_last_line() {
+    let store = Store::new();
+    for number in 1..=1_300 {
+        store.put(event(number, number, "x"), None);
+    }
+    // More than are read at one time.
+    store.damage(200..=1_250);
+    let served = Served::start(store).await;
+    let answer = served.get("/api/v1/export").await;
+    assert_eq!((answer.status.as_u16(), answer.is_cut), (200, false));
+    let lines: Vec<serde_json::Value> =
+        answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (last, rows) = lines.split_last().unwrap();
+    let positions: Vec<u64> = rows.iter().map(|row| row["position"].as_u64().unwrap()).collect();
+    assert_eq!(positions, (1_251..=1_300).rev().chain((1..=199).rev()).collect::<Vec<_>>());
+    assert_eq!(*last, serde_json::json!({"unreadable": 1_051}));
+    assert_eq!(served.metrics.unreadable.get(), 1_051);
+}

@@ -25,6 +25,8 @@ struct Export<H> {
     history: H,
     filter: Filter,
     left: usize,
+    /// Records that were found and cannot be read.
+    unreadable: u64,
     cluster: Arc<str>,
     limits: Limits,
     metrics: Metrics,
@@ -54,6 +56,7 @@ impl<H: History + Journal> Service<H> {
             history: self.history.clone(),
             filter: asked.filter,
             left: asked.limit.unwrap_or(usize::MAX),
+            unreadable: 0,
             cluster: self.cluster.clone(),
             limits: self.limits,
             metrics: self.metrics.clone(),
@@ -73,7 +76,7 @@ impl<H: History + Journal> Service<H> {
                 None => export.oldest_first().await,
             };
             let ended = match ended {
-                Ok(()) | Err(End::Enough) => export.flush().await,
+                Ok(()) | Err(End::Enough) => export.end().await,
                 other => other,
             };
             if let Err(End::Broken(reason)) = ended {
@@ -96,12 +99,16 @@ impl<H: History + Journal> Export<H> {
 
     async fn newest_first(&mut self, mut page: crate::history::Page) -> Result<(), End> {
         loop {
-            let last = page.found.last();
-            let last = last.map(|found| Mark { time_ns: found.time_ns, position: found.entry.position });
+            self.unreadable += page.unreadable;
+            self.metrics.leave_out(page.unreadable, page.last);
             for found in &page.found {
                 self.write(&found.entry, true).await?;
             }
-            let (Some(after), true) = (last, page.has_more) else { return Ok(()) };
+            let (Some(after), true) = (page.last, page.has_more) else { return Ok(()) };
+            if self.left == 0 {
+                return Err(End::Enough);
+            }
+            self.look_up()?;
             page = self.history.search(self.search(Some(after))).await.map_err(|error| broken(&error))?;
         }
     }
@@ -138,11 +145,20 @@ impl<H: History + Journal> Export<H> {
                 self.text.push(b'\n');
             }
             Err(error) => {
-                self.metrics.unreadable.inc();
-                tracing::warn!(position = entry.position.0, %error, "a record of the history cannot be read");
+                self.unreadable += 1;
+                self.metrics.leave_out_one(entry.position, &error);
             }
         }
         if self.text.len() >= CHUNK { self.flush().await } else { self.look_up() }
+    }
+
+    /// Says at the end how many records should have been in it and are not.
+    async fn end(&mut self) -> Result<(), End> {
+        if self.unreadable > 0 {
+            let said = format!("{{\"unreadable\":{}}}\n", self.unreadable);
+            self.text.extend(said.into_bytes());
+        }
+        self.flush().await
     }
 
     async fn flush(&mut self) -> Result<(), End> {

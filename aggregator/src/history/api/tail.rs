@@ -175,8 +175,9 @@ impl<H: History + Journal> Tail<H> {
                     self.metrics.tailed.inc();
                 }
                 Err(error) => {
-                    self.metrics.unreadable.inc();
-                    tracing::warn!(position = entry.position.0, %error, "a record of the history cannot be read");
+                    self.metrics.leave_out_one(entry.position, &error);
+                    let before = Position(entry.position.0.saturating_sub(1));
+                    text.extend(gap(before, entry.position.0 + 1).into_bytes());
                 }
             }
             if text.len() >= CHUNK {

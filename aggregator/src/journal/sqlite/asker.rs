@@ -147,8 +147,8 @@ impl Asker {
         let mut marks = top.into_marks();
         let has_more = marks.len() > limit;
         marks.truncate(limit);
-        let found = self.fetch(&marks, files, until, late)?;
-        Ok(Page { found, has_more, head: Position(head) })
+        let (found, unreadable) = self.fetch(&marks, files, until, late)?;
+        Ok(Page { found, last: marks.last().copied(), unreadable, has_more, head: Position(head) })
     }
 
     fn count(
@@ -266,17 +266,19 @@ impl Asker {
         Ok(head)
     }
 
-    /// Reads the records of marks, in their order. What retention has taken meanwhile is left out.
+    /// Reads the records of marks, in their order, and counts those that are there and cannot be read. What retention has taken
+    /// meanwhile is left out.
     fn fetch(
         &mut self,
         marks: &[Mark],
         files: &[DayFile],
         until: Instant,
         late: &HistoryError,
-    ) -> Result<Vec<Found>, HistoryError> {
+    ) -> Result<(Vec<Found>, u64), HistoryError> {
         let mut by_position: Vec<_> = marks.iter().map(|mark| mark.position.0).collect();
         by_position.sort_unstable();
         let mut entries: HashMap<u64, Entry> = HashMap::with_capacity(marks.len());
+        let mut unreadable = 0;
         let mut wanted = by_position.as_slice();
         for file in files {
             let Some((first, _)) = wanted.split_first() else { break };
@@ -293,12 +295,19 @@ impl Asker {
                     }
                     let mut end = *first;
                     log::blocks(connection, first - 1, |block, packed| {
-                        end = end.max(block.first + block.records - 1);
-                        for stored in log::unpack(unpacker, block, packed).iter().flatten() {
-                            if these.binary_search(&stored.position).is_ok()
-                                && let Ok(entry) = stored.entry()
-                            {
-                                entries.insert(stored.position, entry);
+                        let last = block.first + block.records - 1;
+                        end = end.max(last);
+                        let Ok(records) = log::unpack(unpacker, block, packed) else {
+                            unreadable += these.partition_point(|position| *position <= last) as u64;
+                            return false;
+                        };
+                        for stored in records {
+                            if these.binary_search(&stored.position).is_err() {
+                                continue;
+                            }
+                            match stored.entry() {
+                                Ok(entry) => drop(entries.insert(stored.position, entry)),
+                                Err(_) => unreadable += 1,
                             }
                         }
                         false
@@ -312,7 +321,7 @@ impl Asker {
         let found = marks.iter().filter_map(|mark| {
             Some(Found { time_ns: mark.time_ns, entry: entries.remove(&mark.position.0)? })
         });
-        Ok(found.collect())
+        Ok((found.collect(), unreadable))
     }
 
     /// Asks a file. `None`: it is no longer there.

@@ -7,6 +7,7 @@ mod kill;
 mod ledgers;
 mod lost;
 mod pages;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::path::Path;
