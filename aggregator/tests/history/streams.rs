@@ -210,3 +210,35 @@ async fn an_export_goes_on_behind_records_that_cannot_be_read_and_says_so_in_its
     assert_eq!(*last, serde_json::json!({"unreadable": 1_051}));
     assert_eq!(served.metrics.unreadable.get(), 1_051);
 }
+
+#[tokio::test]
+async fn an_export_from_the_oldest_says_where_the_journal_has_no_more() {
+    let store = Store::new();
+    for number in 1..=1_300 {
+        store.put(event(number, number, "x"), None);
+    }
+    let served = Served::start(store.clone()).await;
+    let export = async |query: &str| -> Vec<serde_json::Value> {
+        let answer = served.get(&format!("/api/v1/export?order=oldest{query}")).await;
+        assert_eq!((answer.status.as_u16(), answer.is_cut), (200, false));
+        let line = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if line["position"].is_null() { line } else { line["position"].clone() }
+        };
+        answer.text().lines().map(line).collect()
+    };
+    let gap = |after: u64, next: u64| serde_json::json!({"gap": {"after": after, "next": next}});
+    let rows =
+        |positions: std::ops::RangeInclusive<u64>| positions.map(serde_json::Value::from).collect::<Vec<_>>();
+    store.forget_up_to(100);
+    // More than are read at one time.
+    store.damage(200..=999);
+    let expected = [vec![gap(0, 101)], rows(101..=199), vec![gap(199, 1_000)], rows(1_000..=1_300)].concat();
+    assert_eq!(export("").await, expected);
+    assert_eq!(export("&limit=99").await, expected[..100], "what comes after the last row is not told");
+    store.damage(200..=1_300);
+    assert_eq!(export("").await, [vec![gap(0, 101)], rows(101..=199), vec![gap(199, 1_301)]].concat());
+    assert_eq!(export("&record=death").await, [gap(0, 101), gap(199, 1_301)]);
+    store.forget_up_to(1_300);
+    assert_eq!(export("").await, [gap(0, 1_301)]);
+}

@@ -120,11 +120,27 @@ impl<H: History + Journal> Export<H> {
         while position < end {
             let entries = self.history.read_from(position, BATCH).await;
             let entries = entries.map_err(|error| End::Broken(error.to_string()))?;
-            let Some(last) = entries.last() else { return Ok(()) };
-            position = last.position;
-            for entry in entries.iter().filter(|entry| entry.position <= end) {
+            for entry in entries.iter().take_while(|entry| entry.position <= end) {
+                self.gap(position, entry.position.0)?;
+                position = entry.position;
                 self.write(entry, false).await?;
             }
+            if entries.last().is_none_or(|last| last.position > end) {
+                // Up to there the journal has no more.
+                return self.gap(position, end.0 + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which positions the journal does not have any more, if there are some between two.
+    fn gap(&mut self, after: Position, next: u64) -> Result<(), End> {
+        if next > after.0 + 1 {
+            if self.left == 0 {
+                return Err(End::Enough);
+            }
+            let said = format!("{{\"gap\":{{\"after\":{},\"next\":{next}}}}}\n", after.0);
+            self.text.extend(said.into_bytes());
         }
         Ok(())
     }
