@@ -13,13 +13,15 @@ use nodetap_aggregator::journal::{
 };
 use nodetap_wire::face::Object;
 use nodetap_wire::{Checkpoint, Shard};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 #[derive(Clone)]
 pub struct Store {
     state: Arc<Mutex<State>>,
     head: watch::Sender<Position>,
     held: watch::Sender<bool>,
+    /// Each read of the journal takes one.
+    reads: Arc<Semaphore>,
 }
 
 struct State {
@@ -39,10 +41,12 @@ impl Store {
             fails_after: None,
             asked: 0,
         };
+        let reads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         Self {
             state: Arc::new(Mutex::new(state)),
             head: watch::Sender::new(Position(0)),
             held: watch::Sender::new(false),
+            reads,
         }
     }
 
@@ -69,6 +73,15 @@ impl Store {
     /// While held, no question is answered.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// No read of the journal is answered from here on, but so many of those that [`let_read`](Self::let_read) lets.
+    pub fn hold_reads(&self) {
+        self.reads.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub fn let_read(&self, reads: usize) {
+        self.reads.add_permits(reads);
     }
 
     pub fn fail(&self, error: Option<HistoryError>) {
@@ -169,6 +182,7 @@ impl Journal for Store {
     }
 
     async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        self.reads.acquire().await.unwrap().forget();
         let state = self.state();
         let is_there = |entry: &&Entry| entry.position > after && !state.damaged.contains(&entry.position.0);
         Ok(state.entries.iter().filter(is_there).take(limit).cloned().collect())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use nodetap_aggregator::history::api::{Cut, CutLabel, Limits};
 
-use crate::client::Served;
+use crate::client::{Served, TOKEN};
 use crate::store::Store;
 use crate::{death, event, eventually, three};
 
@@ -177,7 +177,7 @@ async fn an_export_whose_reader_goes_away_gives_its_place_back() {
         store.put(event(number, number, &long), None);
     }
     let served = Served::start_as(store, Limits { exports: 1, ..Limits::default() }, &[]).await;
-    let bearer = format!("Bearer {}", crate::client::TOKEN);
+    let bearer = format!("Bearer {}", TOKEN);
     let begin = async || {
         let headers = [("authorization", bearer.as_str())];
         served.begin(http::Method::GET, "/api/v1/export", &headers, None).await.unwrap()
@@ -241,4 +241,84 @@ async fn an_export_from_the_oldest_says_where_the_journal_has_no_more() {
     assert_eq!(export("&record=death").await, [gap(0, 101), gap(199, 1_301)]);
     store.forget_up_to(1_300);
     assert_eq!(export("").await, [gap(0, 1_301)]);
+}
+
+/// A journal of so many events, of which nothing is read until it is let.
+async fn behind(records: u64, limits: Limits) -> (Store, Served) {
+    let store = Store::new();
+    for number in 1..=records {
+        store.put(event(number, number, "x"), None);
+    }
+    store.hold_reads();
+    let served = Served::start_as(store.clone(), limits, &[]).await;
+    (store, served)
+}
+
+#[tokio::test]
+async fn a_tail_that_is_behind_reads_nothing_more_once_its_token_is_taken_back() {
+    let (store, served) = behind(2_000, Limits::default()).await;
+    let mut tail = served.tail("/api/v1/tail?after=0", None).await;
+    store.let_read(1);
+    assert_eq!(tail.event().await.id, Some(1));
+    served.identity.put("token", "fedcba9876543210fedcba9876543210");
+    assert!(served.api.refresh());
+    store.let_read(100);
+    let mut last = 1;
+    let end = loop {
+        let sent = tail.event().await;
+        if sent.event == "end" {
+            break sent;
+        }
+        last = sent.id.unwrap();
+    };
+    assert_eq!(end.data["reason"], "access");
+    assert!(last <= 512, "what was read before, and the read that was under way: {last}");
+}
+
+#[tokio::test]
+async fn a_tail_that_is_behind_says_how_far_it_has_come_though_its_filter_lets_nothing_through() {
+    let (store, served) = behind(2_000, Limits { keep_alive: Duration::ZERO, ..Limits::default() }).await;
+    let mut tail = served.tail("/api/v1/tail?after=0&namespace=nowhere", None).await;
+    for expected in [0, 256, 512] {
+        while tail.next().await.unwrap().id != Some(expected) {}
+        store.let_read(1);
+    }
+}
+
+#[tokio::test]
+async fn a_tail_that_is_behind_goes_with_its_reader_and_with_the_aggregator() {
+    let (_store, served) = behind(2_000, Limits::default()).await;
+    let first = served.tail("/api/v1/tail?after=0", None).await;
+    let mut second = served.tail("/api/v1/tail?after=0", None).await;
+    eventually(|| served.metrics.tails.get() == 2).await;
+    drop(first);
+    eventually(|| served.metrics.tails.get() == 1).await;
+    served.stop.cancel();
+    assert_eq!(second.event().await.data["reason"], "stopping");
+    served.running.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_breaks_off_once_its_token_is_taken_back() {
+    let (store, served) = behind(2_000, Limits::default()).await;
+    store.let_read(1);
+    let bearer = format!("Bearer {TOKEN}");
+    let headers = [("authorization", bearer.as_str())];
+    let path = "/api/v1/export?order=oldest";
+    let mut body = served.begin(http::Method::GET, path, &headers, None).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    served.identity.put("token", "fedcba9876543210fedcba9876543210");
+    assert!(served.api.refresh());
+    store.let_read(100);
+    let (mut rows, mut is_cut) = (0, false);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => rows += frame.into_data().unwrap().iter().filter(|byte| **byte == b'\n').count(),
+            Err(_) => {
+                is_cut = true;
+                break;
+            }
+        }
+    }
+    assert!(is_cut && rows <= 1_000, "{rows}");
 }

@@ -1,17 +1,21 @@
 //! The export: every record that a filter lets through, one a line, as the reader takes them. Nothing but a page is in memory.
 
+use std::fmt::Display;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nodetap_wire::time::now_ns;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, Grant};
 use super::answer::{self, Answer, Broken, Refusal};
 use super::metrics::Metrics;
 use super::parameters::Asked;
 use super::{Limits, Service, place, rows};
+use crate::history::History;
 use crate::history::query::{Filter, Mark, Search};
-use crate::history::{History, HistoryError};
 use crate::journal::{Entry, Journal, Position};
 
 /// Records that are read at one time.
@@ -19,6 +23,8 @@ const BATCH: usize = 500;
 
 /// Bytes of one chunk, but for a record that is longer.
 const CHUNK: usize = 64 << 10;
+
+const STOPS: &str = "the aggregator stops";
 
 /// One export.
 struct Export<H> {
@@ -29,6 +35,8 @@ struct Export<H> {
     unreadable: u64,
     cluster: Arc<str>,
     limits: Limits,
+    grant: Grant,
+    access: Access,
     metrics: Metrics,
     text: Vec<u8>,
     chunks: mpsc::Sender<Result<Bytes, Broken>>,
@@ -46,7 +54,7 @@ enum End {
 }
 
 impl<H: History + Journal> Service<H> {
-    pub(super) async fn export(&self, asked: Asked) -> Result<Answer, Refusal> {
+    pub(super) async fn export(&self, asked: Asked, grant: Grant) -> Result<Answer, Refusal> {
         let place = place(&self.exports, "exports", self.limits.exports, 30)?;
         let (answer, chunks, _) = answer::chunks("application/x-ndjson");
         if !self.is_asked(&asked) {
@@ -59,6 +67,8 @@ impl<H: History + Journal> Service<H> {
             unreadable: 0,
             cluster: self.cluster.clone(),
             limits: self.limits,
+            grant,
+            access: self.access.clone(),
             metrics: self.metrics.clone(),
             text: Vec::new(),
             chunks,
@@ -108,8 +118,8 @@ impl<H: History + Journal> Export<H> {
             if self.left == 0 {
                 return Err(End::Enough);
             }
-            self.look_up()?;
-            page = self.history.search(self.search(Some(after))).await.map_err(|error| broken(&error))?;
+            self.judge()?;
+            page = self.wait(self.history.search(self.search(Some(after)))).await?;
         }
     }
 
@@ -118,8 +128,8 @@ impl<H: History + Journal> Export<H> {
         let end = *self.history.head().borrow();
         let mut position = Position(0);
         while position < end {
-            let entries = self.history.read_from(position, BATCH).await;
-            let entries = entries.map_err(|error| End::Broken(error.to_string()))?;
+            self.judge()?;
+            let entries = self.wait(self.history.read_from(position, BATCH)).await?;
             for entry in entries.iter().take_while(|entry| entry.position <= end) {
                 self.gap(position, entry.position.0)?;
                 position = entry.position;
@@ -189,15 +199,28 @@ impl<H: History + Journal> Export<H> {
         }
     }
 
+    /// What is read, unless it is not wanted any more.
+    async fn wait<T>(&self, reading: impl Future<Output = Result<T, impl Display>>) -> Result<T, End> {
+        tokio::select! {
+            read = reading => read.map_err(|error| End::Broken(error.to_string())),
+            () = self.chunks.closed() => Err(End::Gone),
+            () = self.stop.cancelled() => Err(End::Broken(STOPS.to_owned())),
+        }
+    }
+
+    /// Whether who asked for it may still read: an export may take hours.
+    fn judge(&self) -> Result<(), End> {
+        match self.access.still_grants(&self.grant, now_ns()) {
+            true => Ok(()),
+            false => Err(End::Broken("its token or client certificate is no longer good".to_owned())),
+        }
+    }
+
     /// Whether it is to go on, though nothing was sent for long.
     fn look_up(&self) -> Result<(), End> {
         if self.stop.is_cancelled() {
-            return Err(End::Broken("the aggregator stops".to_owned()));
+            return Err(End::Broken(STOPS.to_owned()));
         }
         if self.chunks.is_closed() { Err(End::Gone) } else { Ok(()) }
     }
-}
-
-fn broken(error: &HistoryError) -> End {
-    End::Broken(error.to_string())
 }

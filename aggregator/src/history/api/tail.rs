@@ -1,14 +1,18 @@
 //! The live tail: records as they are journalled, as server-sent events (HTML Standard, 9.2).
 //!
 //! It reads the journal behind a position, as a sink does: whoever comes back with the last id misses nothing that is kept, and is
-//! told where retention has left a gap. A reader that takes nothing is cut, and told why.
+//! told where retention has left a gap. A reader that takes nothing is cut, and told why. One that is behind is judged, hears that
+//! it is still served and how far it has come, and goes when its reader does, as one that waits.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use nodetap_wire::time::now_ns;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Grant};
@@ -107,7 +111,7 @@ impl<H: History + Journal> Tail<H> {
         let _ = farewell.set(Bytes::from(format!("event: end\ndata: {said}\n\n")));
     }
 
-    async fn follow(&mut self) -> Result<std::convert::Infallible, End> {
+    async fn follow(&mut self) -> Result<Infallible, End> {
         let end = *self.head.borrow_and_update();
         let mut said = format!("retry: 2000\nid: {}\n\n", self.position.0.min(end.0));
         if self.position > end {
@@ -116,33 +120,36 @@ impl<H: History + Journal> Tail<H> {
             self.position = end;
         }
         self.send(said.into()).await?;
-        let mut silence = Box::pin(tokio::time::sleep(self.limits.keep_alive));
+        let mut said_at = Instant::now();
         loop {
+            self.judge()?;
+            if said_at.elapsed() >= self.limits.keep_alive {
+                // With the id, so that who comes back does not ask for what no filter let through.
+                self.send(format!(": nothing new\nid: {}\n\n", self.position.0).into()).await?;
+                said_at = Instant::now();
+            }
             let end = *self.head.borrow_and_update();
             if self.position < end {
-                if self.read(end).await? {
-                    silence.as_mut().reset(tokio::time::Instant::now() + self.limits.keep_alive);
+                let (chunks, stop) = (self.chunks.clone(), self.stop.clone());
+                let has_sent = tokio::select! {
+                    read = self.read(end) => read?,
+                    why = ended(&chunks, &stop) => return Err(why),
+                };
+                if has_sent {
+                    said_at = Instant::now();
                 }
                 if self.position < end {
                     continue;
                 }
-                let stop = self.stop.clone();
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
-                    () = stop.cancelled() => return Err(End::Cut(Cut::stopping)),
+                    why = ended(&chunks, &stop) => return Err(why),
                 }
-                self.judge()?;
             }
             tokio::select! {
                 changed = self.head.changed() => changed.map_err(|_| End::Cut(Cut::journal))?,
-                () = self.chunks.closed() => return Err(End::Gone),
-                () = self.stop.cancelled() => return Err(End::Cut(Cut::stopping)),
-                () = silence.as_mut() => {
-                    silence.as_mut().reset(tokio::time::Instant::now() + self.limits.keep_alive);
-                    self.judge()?;
-                    // With the id, so that who comes back does not ask for what no filter let through.
-                    self.send(format!(": nothing new\nid: {}\n\n", self.position.0).into()).await?;
-                }
+                why = ended(&self.chunks, &self.stop) => return Err(why),
+                () = tokio::time::sleep_until(said_at + self.limits.keep_alive) => {}
             }
         }
     }
@@ -205,7 +212,18 @@ impl<H: History + Journal> Tail<H> {
     }
 
     fn judge(&self) -> Result<(), End> {
-        if self.access.still_grants(&self.grant) { Ok(()) } else { Err(End::Cut(Cut::access)) }
+        match self.access.still_grants(&self.grant, now_ns()) {
+            true => Ok(()),
+            false => Err(End::Cut(Cut::access)),
+        }
+    }
+}
+
+/// Until its reader has gone, or it is to stop.
+async fn ended(chunks: &mpsc::Sender<Result<Bytes, Broken>>, stop: &CancellationToken) -> End {
+    tokio::select! {
+        () = chunks.closed() => End::Gone,
+        () = stop.cancelled() => End::Cut(Cut::stopping),
     }
 }
 
@@ -228,7 +246,9 @@ impl Cut {
             Self::slow => {
                 ("slow", "nothing was taken for too long: come back with the last id, or filter for less")
             }
-            Self::access => ("access", "the token is no longer one that may read"),
+            Self::access => {
+                ("access", "the token is no longer one that may read, or the client certificate has expired")
+            }
             Self::journal => ("journal", "the journal cannot be read: come back later with the last id"),
             Self::stopping => ("stopping", "the aggregator stops: come back with the last id"),
         }
