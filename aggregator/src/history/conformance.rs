@@ -10,6 +10,7 @@ use nodetap_wire::{Change, ContainerDied, EventSeen, LogLine, Owner, Record, rec
 use super::filter::time_ns;
 use super::query::{Count, CountBy, Field, Filter, Mark, RecordKind, Search};
 use super::{History, Page};
+use crate::journal::facets::{Facets, Test};
 use crate::journal::{Entry, Position};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -124,12 +125,13 @@ pub(crate) fn filters() -> Vec<Filter> {
 /// Whether a history that has these entries answers as the filter does, page by page, and counts the same.
 pub(crate) async fn conforms(history: &impl History, entries: &[Entry], filters: &[Filter]) {
     for filter in filters {
+        let test = Test::new(filter.clone()).unwrap();
         let mut expected: Vec<(Mark, &Entry)> = entries
             .iter()
             .filter_map(|entry| {
                 let face = entry.face("c").unwrap();
                 let mark = Mark { time_ns: time_ns(entry, &face), position: entry.position };
-                filter.matches(entry, &face).then_some((mark, entry))
+                test.matches(&Facets::of(entry).unwrap()).then_some((mark, entry))
             })
             .collect();
         expected.sort_by_key(|(mark, _)| std::cmp::Reverse(*mark));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nodetap_aggregator::history::filter::time_ns;
 use nodetap_aggregator::history::query::{Count, CountBy, Filter, Found, Mark, Search};
 use nodetap_aggregator::history::{History, HistoryError, Page};
+use nodetap_aggregator::journal::facets::{Facets, Test};
 use nodetap_aggregator::journal::{
     Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position,
     RememberedLedger, Taken,
@@ -118,13 +119,14 @@ impl Store {
         if state.fails_after.is_some_and(|most| state.asked > most) {
             return Err(HistoryError::Storage("disk I/O error".to_owned()));
         }
+        let test = Test::new(filter.clone())?;
         let mut found: Vec<Found> = state
             .entries
             .iter()
             .filter_map(|entry| {
                 let face = entry.face("c").unwrap();
                 let time_ns = time_ns(entry, &face);
-                filter.matches(entry, &face).then(|| Found { time_ns, entry: entry.clone() })
+                test.matches(&Facets::of(entry).unwrap()).then(|| Found { time_ns, entry: entry.clone() })
             })
             .collect();
         found.sort_by_key(|one| std::cmp::Reverse((one.time_ns, one.entry.position)));

@@ -322,3 +322,35 @@ async fn an_export_breaks_off_once_its_token_is_taken_back() {
     }
     assert!(is_cut && rows <= 1_000, "{rows}");
 }
+
+#[tokio::test]
+async fn a_text_means_the_same_in_a_search_a_tail_and_an_export_of_either_order() {
+    let store = Store::new();
+    // The lower case of a Greek word is not that of its letters.
+    let messages = ["ΣΟΦΟΣ", "σοφος", "ο ΣΟΦΟΣ.", "ÜBER Größe", "refused"];
+    for (number, message) in (1..).zip(messages) {
+        store.put(event(number, number, message), None);
+    }
+    store.put(event(6, 6, "ΤΕΛΟΣ"), None);
+    let served = Served::start(store).await;
+    let texts = [("σοφος", 3), ("ΣΟΦΟΣ", 3), ("σοφοσ", 3), ("σοφ*", 3), ("über GRÖ*", 1), ("refus*", 1)];
+    for (text, expected) in texts {
+        let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let found = served.get(&format!("/api/v1/records?text={encoded}")).await.positions();
+        assert_eq!(found.len(), expected, "{text}");
+        let mut exported: Vec<Vec<u64>> = Vec::new();
+        for order in ["newest", "oldest"] {
+            let answer = served.get(&format!("/api/v1/export?order={order}&text={encoded}")).await;
+            let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+            let positions =
+                answer.text().lines().map(|line| row(line)["position"].as_u64().unwrap()).collect();
+            exported.push(positions);
+        }
+        exported[1].reverse();
+        assert_eq!((&exported[0], &exported[1]), (&found, &found), "{text}");
+        let mut tail = served.tail(&format!("/api/v1/tail?after=0&text={encoded}"), None).await;
+        for position in found.iter().rev() {
+            assert_eq!(tail.event().await.id, Some(*position), "{text}");
+        }
+    }
+}

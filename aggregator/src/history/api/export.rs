@@ -15,7 +15,8 @@ use super::metrics::Metrics;
 use super::parameters::Asked;
 use super::{Limits, Service, place, rows};
 use crate::history::History;
-use crate::history::query::{Filter, Mark, Search};
+use crate::history::query::{Mark, Search};
+use crate::journal::facets::Test;
 use crate::journal::{Entry, Journal, Position};
 
 /// Records that are read at one time.
@@ -29,7 +30,7 @@ const STOPS: &str = "the aggregator stops";
 /// One export.
 struct Export<H> {
     history: H,
-    filter: Filter,
+    test: Test,
     left: usize,
     /// Records that were found and cannot be read.
     unreadable: u64,
@@ -62,7 +63,7 @@ impl<H: History + Journal> Service<H> {
         }
         let mut export = Export {
             history: self.history.clone(),
-            filter: asked.filter,
+            test: Test::new(asked.filter)?,
             left: asked.limit.unwrap_or(usize::MAX),
             unreadable: 0,
             cluster: self.cluster.clone(),
@@ -104,7 +105,7 @@ impl<H: History + Journal> Service<H> {
 impl<H: History + Journal> Export<H> {
     fn search(&self, after: Option<Mark>) -> Search {
         let limit = self.left.min(BATCH);
-        Search { filter: self.filter.clone(), after, limit, deadline: self.limits.deadline }
+        Search { filter: self.test.filter().clone(), after, limit, deadline: self.limits.deadline }
     }
 
     async fn newest_first(&mut self, mut page: crate::history::Page) -> Result<(), End> {
@@ -160,9 +161,10 @@ impl<H: History + Journal> Export<H> {
         if self.left == 0 {
             return Err(End::Enough);
         }
-        let row = entry.face(&self.cluster).and_then(|face| {
-            (surely || self.filter.matches(entry, &face)).then(|| rows::json(entry, &face)).transpose()
-        });
+        let row = match surely {
+            true => rows::of(entry, &self.cluster).map(Some),
+            false => rows::matching(entry, &self.cluster, &self.test),
+        };
         match row {
             Ok(None) => {}
             Ok(Some(row)) => {

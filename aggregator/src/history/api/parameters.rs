@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use super::answer::Refusal;
 use super::percent;
 use crate::config::nearest;
-use crate::history::filter::words;
 use crate::history::query::{Field, Filter, RecordKind};
 use crate::journal::Position;
+use crate::journal::words::Words;
 
 /// One parameter of a query.
 #[derive(Debug)]
@@ -300,7 +300,7 @@ pub(super) fn read(query: &str, known: &[&Parameter], now_ns: i64) -> Result<Ask
         return Err(Refusal::parameter("until", value, "expected a moment after since"));
     }
     if let Some(text) = &asked.filter.text
-        && words(text).next().is_none()
+        && Words::parse(text).is_err()
     {
         return Err(Refusal::parameter("text", text, "expected a word: letters or digits"));
     }

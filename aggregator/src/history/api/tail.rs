@@ -21,7 +21,7 @@ use super::metrics::{Cut, CutLabel, Metrics};
 use super::parameters::Asked;
 use super::{Limits, Service, place, rows};
 use crate::history::History;
-use crate::history::query::Filter;
+use crate::journal::facets::Test;
 use crate::journal::{Journal, JournalError, Position};
 
 /// Entries of one read.
@@ -38,7 +38,7 @@ struct Tail<H> {
     history: H,
     head: watch::Receiver<Position>,
     /// None where it is of another cluster.
-    filter: Option<Filter>,
+    test: Option<Test>,
     position: Position,
     cluster: Arc<str>,
     limits: Limits,
@@ -74,6 +74,7 @@ impl<H: History + Journal> Service<H> {
                 Some(Position(position))
             }
         };
+        let test = self.is_asked(&asked).then(|| Test::new(asked.filter)).transpose()?;
         let place = place(&self.tails, "tails", self.limits.tails, 10)?;
         let (mut answer, chunks, farewell) = answer::chunks("text/event-stream");
         // Or a proxy would keep it until there is enough.
@@ -81,7 +82,7 @@ impl<H: History + Journal> Service<H> {
         let tail = Tail {
             history: self.history.clone(),
             head,
-            filter: self.is_asked(&asked).then_some(asked.filter),
+            test,
             position: after.unwrap_or(end),
             cluster: self.cluster.clone(),
             limits: self.limits,
@@ -168,11 +169,8 @@ impl<H: History + Journal> Tail<H> {
                 text.extend(gap(self.position, entry.position.0).into_bytes());
             }
             self.position = entry.position;
-            let Some(filter) = &self.filter else { continue };
-            let row = entry.face(&self.cluster).and_then(|face| {
-                filter.matches(&entry, &face).then(|| rows::json(&entry, &face)).transpose()
-            });
-            match row {
+            let Some(test) = &self.test else { continue };
+            match rows::matching(&entry, &self.cluster, test) {
                 Ok(None) => {}
                 Ok(Some(row)) => {
                     // JSON has no line ends.
