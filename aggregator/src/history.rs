@@ -43,6 +43,11 @@ pub enum HistoryError {
     /// The text to search for cannot be understood.
     #[error("text: {0}")]
     Text(String),
+    /// The counts would take more memory than they may.
+    #[error(
+        "more values and spans of time than are counted at one time: count by another field, or ask for a longer step, a shorter time range, or more filters"
+    )]
+    TooMany,
     /// The disk, or the database on it.
     #[error("history: {0}")]
     Storage(String),

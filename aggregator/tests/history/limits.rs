@@ -52,6 +52,7 @@ async fn what_the_history_cannot_answer_is_said() {
         (HistoryError::Deadline(10_000), 503, "narrow the time range"),
         (HistoryError::Busy, 429, "ask again"),
         (HistoryError::Text("no such word".to_owned()), 400, "no such word"),
+        (HistoryError::TooMany, 400, "ask for a longer step, a shorter time range, or more filters"),
         (HistoryError::Storage("disk I/O error".to_owned()), 500, "disk I/O error"),
     ] {
         store.fail(Some(error));

@@ -168,7 +168,7 @@ impl Asker {
             self.in_file(files, *generation, *meta, late, |segment| {
                 count::count(segment, &plan, &mut scratch, &mut counts)
             })?;
-            counts.check().map_err(|TooMany| too_many())?;
+            counts.check().map_err(|TooMany| HistoryError::TooMany)?;
         }
         self.scratch = scratch;
         self.scan(files, &rest, until, late, |position, facets, occurrences| {
@@ -177,7 +177,7 @@ impl Asker {
                 counts.add(&value(facets, by.field), facets.time_ns, occurrences);
             }
         })?;
-        counts.check().map_err(|TooMany| too_many())?;
+        counts.check().map_err(|TooMany| HistoryError::TooMany)?;
         Ok(counts.into_counts())
     }
 
@@ -375,10 +375,4 @@ fn value(facets: &Facets<'_>, field: Option<Field>) -> String {
         Some(Field::Container) => facets.container.to_string(),
         Some(Field::ExitCode) => facets.exit_code.map(|code| code.to_string()).unwrap_or_default(),
     }
-}
-
-fn too_many() -> HistoryError {
-    HistoryError::Storage(
-        "more than a million counts: ask for a longer step or a shorter time range".to_owned(),
-    )
 }
