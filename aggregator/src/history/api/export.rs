@@ -13,9 +13,10 @@ use super::access::{Access, Grant};
 use super::answer::{self, Answer, Broken, Refusal};
 use super::metrics::Metrics;
 use super::parameters::Asked;
+use super::questions::{GRACE, storage};
 use super::{Limits, Service, place, rows};
-use crate::history::History;
 use crate::history::query::{Mark, Search};
+use crate::history::{History, Page};
 use crate::journal::facets::Test;
 use crate::journal::{Entry, Journal, Position};
 
@@ -43,6 +44,13 @@ struct Export<H> {
     chunks: mpsc::Sender<Result<Bytes, Broken>>,
     stop: CancellationToken,
     _place: OwnedSemaphorePermit,
+}
+
+/// What is read before anything is answered.
+enum First {
+    Newest(Page),
+    /// Up to a position.
+    Oldest(Vec<Entry>, Position),
 }
 
 /// Why an export does not go on.
@@ -78,13 +86,18 @@ impl<H: History + Journal> Service<H> {
         };
         // The first page is waited for, so that a question that cannot be answered is refused and not broken off.
         let first = match asked.oldest_first {
-            true => None,
-            false => Some(self.in_time(self.history.search(export.search(None))).await?),
+            true => {
+                // What is journalled from here on is not part of it.
+                let end = *self.history.head().borrow();
+                let reading = async { self.history.read_from(Position(0), BATCH).await.map_err(storage) };
+                First::Oldest(self.in_time(reading).await?, end)
+            }
+            false => First::Newest(self.in_time(self.history.search(export.search(None))).await?),
         };
         tokio::spawn(async move {
             let ended = match first {
-                Some(page) => export.newest_first(page).await,
-                None => export.oldest_first().await,
+                First::Newest(page) => export.newest_first(page).await,
+                First::Oldest(entries, end) => export.oldest_first(entries, end).await,
             };
             let ended = match ended {
                 Ok(()) | Err(End::Enough) => export.end().await,
@@ -108,7 +121,7 @@ impl<H: History + Journal> Export<H> {
         Search { filter: self.test.filter().clone(), after, limit, deadline: self.limits.deadline }
     }
 
-    async fn newest_first(&mut self, mut page: crate::history::Page) -> Result<(), End> {
+    async fn newest_first(&mut self, mut page: Page) -> Result<(), End> {
         loop {
             self.unreadable += page.unreadable;
             self.metrics.leave_out(page.unreadable, page.last);
@@ -124,13 +137,9 @@ impl<H: History + Journal> Export<H> {
         }
     }
 
-    async fn oldest_first(&mut self) -> Result<(), End> {
-        // What is journalled from here on is not part of it.
-        let end = *self.history.head().borrow();
+    async fn oldest_first(&mut self, mut entries: Vec<Entry>, end: Position) -> Result<(), End> {
         let mut position = Position(0);
-        while position < end {
-            self.judge()?;
-            let entries = self.wait(self.history.read_from(position, BATCH)).await?;
+        loop {
             for entry in entries.iter().take_while(|entry| entry.position <= end) {
                 self.gap(position, entry.position.0)?;
                 position = entry.position;
@@ -140,8 +149,12 @@ impl<H: History + Journal> Export<H> {
                 // Up to there the journal has no more.
                 return self.gap(position, end.0 + 1);
             }
+            if position == end {
+                return Ok(());
+            }
+            self.judge()?;
+            entries = self.wait(self.history.read_from(position, BATCH)).await?;
         }
-        Ok(())
     }
 
     /// Says which positions the journal does not have any more, if there are some between two.
@@ -201,10 +214,13 @@ impl<H: History + Journal> Export<H> {
         }
     }
 
-    /// What is read, unless it is not wanted any more.
+    /// What is read in time, unless it is not wanted any more.
     async fn wait<T>(&self, reading: impl Future<Output = Result<T, impl Display>>) -> Result<T, End> {
         tokio::select! {
-            read = reading => read.map_err(|error| End::Broken(error.to_string())),
+            read = tokio::time::timeout(self.limits.deadline + GRACE, reading) => match read {
+                Ok(read) => read.map_err(|error| End::Broken(error.to_string())),
+                Err(late) => Err(End::Broken(format!("the journal cannot be read: {late}"))),
+            },
             () = self.chunks.closed() => Err(End::Gone),
             () = self.stop.cancelled() => Err(End::Broken(STOPS.to_owned())),
         }

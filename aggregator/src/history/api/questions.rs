@@ -29,7 +29,7 @@ const STEPS: u32 = 500;
 const MAX_STEPS: i128 = 1_000;
 
 /// What a history may take longer than its deadline, which it looks at now and then.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct Counts {

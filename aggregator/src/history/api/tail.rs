@@ -22,7 +22,7 @@ use super::parameters::Asked;
 use super::{Limits, Service, place, rows};
 use crate::history::History;
 use crate::journal::facets::Test;
-use crate::journal::{Journal, JournalError, Position};
+use crate::journal::{Journal, Position};
 
 /// Entries of one read.
 const BATCH: usize = 256;
@@ -157,7 +157,9 @@ impl<H: History + Journal> Tail<H> {
 
     /// Reads on towards `end`. Answers whether something was sent.
     async fn read(&mut self, end: Position) -> Result<bool, End> {
-        let entries = self.history.read_from(self.position, BATCH).await.map_err(|error| unread(&error))?;
+        let reading = self.history.read_from(self.position, BATCH);
+        let read = tokio::time::timeout(self.limits.deadline, reading).await;
+        let entries = read.map_err(|late| unread(&late))?.map_err(|error| unread(&error))?;
         let mut text: Vec<u8> = Vec::new();
         let mut has_sent = false;
         if entries.is_empty() {
@@ -230,7 +232,7 @@ fn gap(after: Position, next: u64) -> String {
     format!("event: gap\ndata: {{\"after\":{},\"next\":{next}}}\n\n", after.0)
 }
 
-fn unread(error: &JournalError) -> End {
+fn unread(error: &dyn std::fmt::Display) -> End {
     tracing::warn!(%error, "a live tail cannot read the journal");
     End::Cut(Cut::journal)
 }
