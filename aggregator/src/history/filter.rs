@@ -2,6 +2,7 @@
 //! history has to agree with. What a filter lets through is said in one place, `journal::facets`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use nodetap_wire::face::Face;
 
@@ -31,10 +32,10 @@ impl RecordKind {
 // === impl Field ===
 
 impl Field {
-    /// A record's value of the field; empty where it has none.
-    pub fn value<'a>(self, face: &'a Face<'_>) -> Cow<'a, str> {
+    /// A record's values of the field, none twice; one that is empty where it has none.
+    pub fn values<'a>(self, face: &'a Face<'_>) -> Vec<Cow<'a, str>> {
         let reference = &face.involved_object.reference;
-        Cow::Borrowed(match self {
+        let value = match self {
             Self::Record if face.container.is_some() => RecordKind::Death.name(),
             Self::Record => RecordKind::Event.name(),
             Self::Namespace => namespace(face),
@@ -44,10 +45,18 @@ impl Field {
             Self::Reason => &face.reason,
             Self::Type => &face.r#type,
             Self::Container => container(face),
-            Self::ExitCode => {
-                return exit_code(face).map_or(Cow::Borrowed(""), |code| Cow::Owned(code.to_string()));
+            Self::Owner => {
+                let names: BTreeSet<&str> =
+                    face.involved_object.owner_references.iter().map(|owner| owner.name).collect();
+                let names: Vec<_> = names.into_iter().map(Cow::Borrowed).collect();
+                return if names.is_empty() { vec![Cow::Borrowed("")] } else { names };
             }
-        })
+            Self::ExitCode => {
+                let code = exit_code(face).map(|code| Cow::Owned(code.to_string()));
+                return vec![code.unwrap_or_default()];
+            }
+        };
+        vec![Cow::Borrowed(value)]
     }
 }
 

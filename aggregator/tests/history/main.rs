@@ -201,6 +201,11 @@ async fn counts_are_by_field_and_time() {
     assert_eq!(of("BackOff"), serde_json::json!({"value": "BackOff", "records": 2, "occurrences": 2}));
     assert_eq!(counts.as_array().unwrap().len(), 3);
 
+    let of_cluster = served.json("/api/v1/counts?by=cluster").await["counts"].clone();
+    assert_eq!(of_cluster, serde_json::json!([{"value": "c", "records": 4, "occurrences": 4}]));
+    let of_owner = served.json("/api/v1/counts?by=owner&record=death").await["counts"].clone();
+    assert_eq!(of_owner, serde_json::json!([{"value": "ledger", "records": 1, "occurrences": 1}]));
+
     let counts = served
         .json("/api/v1/counts?by=reason&top=1&since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z")
         .await;

@@ -157,16 +157,20 @@ impl History for Store {
         let mut counts: Vec<Count> = Vec::new();
         for found in self.found(&filter).await? {
             let face = found.entry.face("c").unwrap();
-            let value = by.field.map(|field| field.value(&face).into_owned()).unwrap_or_default();
+            let values = by.field.map_or_else(|| vec!["".into()], |field| field.values(&face));
             let step = by.step.map_or(0, |step| step.as_nanos() as i64);
             let from_ns = if step == 0 { 0 } else { found.time_ns.div_euclid(step) * step };
-            match counts.iter_mut().find(|count| count.value == value && count.from_ns == from_ns) {
-                Some(count) => {
-                    count.records += 1;
-                    count.occurrences += found.entry.occurrences;
-                }
-                None => {
-                    counts.push(Count { value, from_ns, records: 1, occurrences: found.entry.occurrences })
+            for value in values {
+                let occurrences = found.entry.occurrences;
+                match counts.iter_mut().find(|count| count.value == value && count.from_ns == from_ns) {
+                    Some(count) => {
+                        count.records += 1;
+                        count.occurrences += occurrences;
+                    }
+                    None => {
+                        let value = value.into_owned();
+                        counts.push(Count { value, from_ns, records: 1, occurrences });
+                    }
                 }
             }
         }

@@ -140,7 +140,7 @@ impl<H: History + Journal> Service<H> {
             false => Vec::new(),
         };
         let row = |count: crate::history::query::Count| CountRow {
-            value: count.value,
+            value: if asked.by_cluster { self.cluster.to_string() } else { count.value },
             from: asked.step.and_then(|_| format_ns(count.from_ns)),
             records: count.records,
             occurrences: count.occurrences,

@@ -1,8 +1,8 @@
 //! Answers questions to the history, on threads and connections of its own: what is indexed by its index, the rest by a look at
 //! each record.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -174,7 +174,9 @@ impl Asker {
         self.scan(files, &rest, until, late, |position, facets, occurrences| {
             let mark = Mark { time_ns: facets.time_ns, position: Position(position) };
             if plan.within.has(mark) && test.matches(facets) {
-                counts.add(&value(facets, by.field), facets.time_ns, occurrences);
+                for value in values(facets, by.field) {
+                    counts.add(&value, facets.time_ns, occurrences);
+                }
             }
         })?;
         counts.check().map_err(|TooMany| HistoryError::TooMany)?;
@@ -361,18 +363,27 @@ impl Asker {
     }
 }
 
-/// The value by which a record is counted.
-fn value(facets: &Facets<'_>, field: Option<Field>) -> String {
-    match field {
-        None => String::new(),
-        Some(Field::Record) => term::record(facets.record).to_owned(),
-        Some(Field::Namespace) => facets.namespace.to_string(),
-        Some(Field::ObjectKind) => facets.object_kind.to_string(),
-        Some(Field::Object) => facets.object.to_string(),
-        Some(Field::Node) => facets.node.to_string(),
-        Some(Field::Reason) => facets.reason.to_string(),
-        Some(Field::Type) => facets.r#type.to_string(),
-        Some(Field::Container) => facets.container.to_string(),
-        Some(Field::ExitCode) => facets.exit_code.map(|code| code.to_string()).unwrap_or_default(),
-    }
+/// The values by which a record is counted.
+fn values<'a>(facets: &'a Facets<'_>, field: Option<Field>) -> Vec<Cow<'a, str>> {
+    let value: &str = match field {
+        None => "",
+        Some(Field::Record) => term::record(facets.record),
+        Some(Field::Namespace) => &facets.namespace,
+        Some(Field::ObjectKind) => &facets.object_kind,
+        Some(Field::Object) => &facets.object,
+        Some(Field::Node) => &facets.node,
+        Some(Field::Reason) => &facets.reason,
+        Some(Field::Type) => &facets.r#type,
+        Some(Field::Owner) if !facets.owners.is_empty() => {
+            let names: BTreeSet<&str> = facets.owners.iter().map(AsRef::as_ref).collect();
+            return names.into_iter().map(Cow::Borrowed).collect();
+        }
+        Some(Field::Owner) => "",
+        Some(Field::Container) => &facets.container,
+        Some(Field::ExitCode) => {
+            let code = facets.exit_code.map(|code| Cow::Owned(code.to_string()));
+            return vec![code.unwrap_or_default()];
+        }
+    };
+    vec![Cow::Borrowed(value)]
 }

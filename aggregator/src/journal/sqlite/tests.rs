@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod damage;
+mod fields;
 mod full;
 mod history;
 mod kill;

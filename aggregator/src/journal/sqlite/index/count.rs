@@ -180,14 +180,18 @@ pub(in super::super) fn count(
         counts.add(value, time_ns, number);
     };
     if let Some(facet) = facet {
+        // A record has several owners at times, and counts for each.
+        group.clear();
         segment.values(facet, &mut |value, offsets| {
             let value = String::from_utf8_lossy(value);
             for offset in offsets {
-                if bits.take(*offset) {
+                if bits.has(*offset) {
+                    group.set(*offset);
                     tally(&value, *offset);
                 }
             }
         })?;
+        bits.remove(group);
     }
     for offset in bits.offsets(0, times.len().next_multiple_of(64)) {
         tally("", offset);
