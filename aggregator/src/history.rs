@@ -13,7 +13,7 @@ pub(crate) mod conformance;
 
 use std::future::Future;
 
-use self::query::{Count, CountBy, Filter, Found, Search};
+use self::query::{Count, CountBy, Filter, Found, Mark, Search};
 use crate::journal::Position;
 
 /// A page of answers.
@@ -21,7 +21,11 @@ use crate::journal::Position;
 pub struct Page {
     /// Newest first by the time at which they happened, and by position where that is the same.
     pub found: Vec<Found>,
-    /// More may follow after the last of `found`.
+    /// The last one of the page in the order of answers, whether or not it could be read: the next page begins after it.
+    pub last: Option<Mark>,
+    /// Records of the page that are in the index and cannot be read any more: they are left out of `found`.
+    pub unreadable: u64,
+    /// More may follow after `last`.
     pub has_more: bool,
     /// The last position that the answer takes into account: a live tail that starts after it misses nothing.
     pub head: Position,
@@ -39,6 +43,11 @@ pub enum HistoryError {
     /// The text to search for cannot be understood.
     #[error("text: {0}")]
     Text(String),
+    /// The counts would take more memory than they may.
+    #[error(
+        "more values and spans of time than are counted at one time: count by another field, or ask for a longer step, a shorter time range, or more filters"
+    )]
+    TooMany,
     /// The disk, or the database on it.
     #[error("history: {0}")]
     Storage(String),

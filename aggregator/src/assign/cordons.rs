@@ -9,7 +9,7 @@ use std::time::Duration;
 use nodetap_wire::event::Event;
 
 use super::Assigner;
-use crate::history::query::{Filter, Found, Mark, RecordKind, Search};
+use crate::history::query::{Filter, Found, RecordKind, Search};
 use crate::history::{History, HistoryError};
 use crate::journal::Body;
 
@@ -66,8 +66,7 @@ pub async fn known(history: &impl History) -> Result<BTreeMap<String, bool>, His
             // Newest first.
             known.entry(node).or_insert(is_cordoned);
         }
-        search.after =
-            page.found.last().map(|found| Mark { time_ns: found.time_ns, position: found.entry.position });
+        search.after = page.last;
         if !page.has_more || search.after.is_none() {
             break;
         }

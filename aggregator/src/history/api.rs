@@ -233,8 +233,8 @@ impl<H: History + Journal> Service<H> {
             RouteValue::openapi => return Ok(answer::whole("application/json", self.document.clone())),
             _ => {}
         }
-        let grant = self.access.judge(&request.headers, certificate)?;
         let now_ns = now_ns();
+        let grant = self.access.judge(&request.headers, certificate, now_ns)?;
         let query = request.uri.query().unwrap_or_default();
         let asked = parameters::read(query, &endpoint.parameters(), now_ns)?;
         match endpoint.route {
@@ -242,7 +242,7 @@ impl<H: History + Journal> Service<H> {
             RouteValue::record => self.record(argument.unwrap_or_default()).await,
             RouteValue::counts => self.counts(asked, now_ns).await,
             RouteValue::tail => self.tail(asked, &request.headers, grant),
-            RouteValue::export => self.export(asked).await,
+            RouteValue::export => self.export(asked, grant).await,
             // Answered above.
             RouteValue::page | RouteValue::openapi | RouteValue::other => {
                 Err(Refusal::new(StatusCode::NOT_FOUND, "path", "there is nothing here"))

@@ -10,6 +10,7 @@ use nodetap_wire::{Change, ContainerDied, EventSeen, LogLine, Owner, Record, rec
 use super::filter::time_ns;
 use super::query::{Count, CountBy, Field, Filter, Mark, RecordKind, Search};
 use super::{History, Page};
+use crate::journal::facets::{Facets, Test};
 use crate::journal::{Entry, Position};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -59,11 +60,14 @@ pub(crate) fn records() -> Vec<Record> {
                 message: if number % 2 == 0 { "termination message".into() } else { String::new() },
                 finished_ns: if number % 9 == 0 { 0 } else { BEGIN_NS + number as i64 * SECOND },
                 seen_ns: BEGIN_NS + (number as i64 + 1) * SECOND,
-                owners: vec![Owner {
-                    name: format!("web-{}", number % 2),
-                    kind: "ReplicaSet".into(),
-                    ..Owner::default()
-                }],
+                // One of each kind, two of one name, or one or none alone.
+                owners: (0..number % 4)
+                    .map(|owner| Owner {
+                        name: format!("web-{}", (number + owner) % 2),
+                        kind: "ReplicaSet".into(),
+                        ..Owner::default()
+                    })
+                    .collect(),
                 last_lines: vec![
                     LogLine { text: "starting".into(), ..LogLine::default() },
                     LogLine {
@@ -124,12 +128,13 @@ pub(crate) fn filters() -> Vec<Filter> {
 /// Whether a history that has these entries answers as the filter does, page by page, and counts the same.
 pub(crate) async fn conforms(history: &impl History, entries: &[Entry], filters: &[Filter]) {
     for filter in filters {
+        let test = Test::new(filter.clone()).unwrap();
         let mut expected: Vec<(Mark, &Entry)> = entries
             .iter()
             .filter_map(|entry| {
                 let face = entry.face("c").unwrap();
                 let mark = Mark { time_ns: time_ns(entry, &face), position: entry.position };
-                filter.matches(entry, &face).then_some((mark, entry))
+                test.matches(&Facets::of(entry).unwrap()).then_some((mark, entry))
             })
             .collect();
         expected.sort_by_key(|(mark, _)| std::cmp::Reverse(*mark));
@@ -138,13 +143,24 @@ pub(crate) async fn conforms(history: &impl History, entries: &[Entry], filters:
         for limit in [7, 1_000] {
             assert_eq!(pages(history, filter, limit).await, expected_marks, "{filter:?} by {limit}");
         }
-        for by in [
-            CountBy::default(),
-            CountBy { field: Some(Field::Reason), ..CountBy::default() },
-            CountBy { field: Some(Field::ExitCode), ..CountBy::default() },
-            CountBy { field: Some(Field::Container), step: Some(Duration::from_secs(10)), top: 0 },
-            CountBy { field: None, step: Some(Duration::from_secs(10)), top: 0 },
-        ] {
+        let fields = [
+            Field::Record,
+            Field::Namespace,
+            Field::ObjectKind,
+            Field::Object,
+            Field::Node,
+            Field::Reason,
+            Field::Type,
+            Field::Owner,
+            Field::Container,
+            Field::ExitCode,
+        ];
+        for (field, step) in [None]
+            .into_iter()
+            .chain(fields.map(Some))
+            .flat_map(|field| [(field, None), (field, Some(Duration::from_secs(10)))])
+        {
+            let by = CountBy { field, step, top: 0 };
             let mut counts = history.count(filter.clone(), by.clone(), DEADLINE).await.unwrap();
             counts.sort_by(|a, b| (&a.value, a.from_ns).cmp(&(&b.value, b.from_ns)));
             assert_eq!(counts, tally(&expected, &by), "{filter:?} by {by:?}");
@@ -160,7 +176,11 @@ async fn pages(history: &impl History, filter: &Filter, limit: usize) -> Vec<Mar
         assert!(page.found.len() <= limit);
         found
             .extend(page.found.iter().map(|one| Mark { time_ns: one.time_ns, position: one.entry.position }));
-        after = found.last().copied();
+        assert_eq!(
+            (page.last, page.unreadable),
+            (found.last().copied().filter(|_| !page.found.is_empty()), 0)
+        );
+        after = page.last;
         if !page.has_more {
             assert!(page.head > Position(0));
             return found;
@@ -172,11 +192,13 @@ fn tally(found: &[(Mark, &Entry)], by: &CountBy) -> Vec<Count> {
     let mut counts: BTreeMap<(String, i64), (u64, u64)> = BTreeMap::new();
     for (mark, entry) in found {
         let face = entry.face("c").unwrap();
-        let value = by.field.map(|field| field.value(&face).into_owned()).unwrap_or_default();
+        let values = by.field.map_or_else(|| vec!["".into()], |field| field.values(&face));
         let step = by.step.map_or(0, |step| step.as_nanos() as i64);
         let from = if step == 0 { 0 } else { mark.time_ns.div_euclid(step) * step };
-        let count = counts.entry((value, from)).or_default();
-        *count = (count.0 + 1, count.1 + entry.occurrences);
+        for value in values {
+            let count = counts.entry((value.into_owned(), from)).or_default();
+            *count = (count.0 + 1, count.1 + entry.occurrences);
+        }
     }
     let count = |((value, from_ns), (records, occurrences))| Count { value, from_ns, records, occurrences };
     counts.into_iter().map(count).collect()

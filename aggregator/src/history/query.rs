@@ -89,6 +89,8 @@ pub enum Field {
     Node,
     Reason,
     Type,
+    /// A record of an object with several owners counts for each.
+    Owner,
     Container,
     ExitCode,
 }

@@ -46,6 +46,9 @@ pub fn each(text: &str, buffer: &mut String, mut tell: impl FnMut(&str)) {
             } else {
                 end(buffer);
             }
+        } else if c == 'ς' {
+            // Greek writes the small sigma so at a word's end, and the large one is the same everywhere.
+            buffer.push('σ');
         } else if c.is_alphanumeric() {
             buffer.extend(c.to_lowercase());
         } else {
@@ -115,6 +118,7 @@ mod tests {
     fn words_are_runs_of_letters_and_digits_in_lower_case() {
         assert_eq!(words("Back-off: ErrImagePull (code=42)"), ["back", "off", "errimagepull", "code", "42"]);
         assert_eq!(words("ÜBER größe\u{301} 日本"), ["über", "größe", "日本"]);
+        assert_eq!(words("ΣΟΦΟΣ σοφος"), ["σοφοσ", "σοφοσ"]);
         assert_eq!(words("  --  "), Vec::<String>::new());
         assert_eq!(words(&"é".repeat(40))[0].len(), 64);
     }

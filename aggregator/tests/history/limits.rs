@@ -7,7 +7,8 @@ use nodetap_aggregator::history::HistoryError;
 use nodetap_aggregator::history::api::Limits;
 
 use crate::client::Served;
-use crate::{eventually, three};
+use crate::store::Store;
+use crate::{event, eventually, three};
 
 #[tokio::test]
 async fn more_questions_than_may_be_are_refused_until_one_is_answered() {
@@ -52,6 +53,7 @@ async fn what_the_history_cannot_answer_is_said() {
         (HistoryError::Deadline(10_000), 503, "narrow the time range"),
         (HistoryError::Busy, 429, "ask again"),
         (HistoryError::Text("no such word".to_owned()), 400, "no such word"),
+        (HistoryError::TooMany, 400, "ask for a longer step, a shorter time range, or more filters"),
         (HistoryError::Storage("disk I/O error".to_owned()), 500, "disk I/O error"),
     ] {
         store.fail(Some(error));
@@ -79,4 +81,32 @@ async fn more_connections_than_may_be_are_closed() {
     assert!(served.send(http::Method::GET, "/", &[], None).await.is_err());
     drop(tail);
     while served.send(http::Method::GET, "/", &[], None).await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_tail_and_an_export_whose_reads_do_not_come_back_give_their_places_back() {
+    let limits = Limits { deadline: Duration::from_millis(1), tails: 1, exports: 1, ..Limits::default() };
+    let store = Store::new();
+    for number in 1..=2_000 {
+        store.put(event(number, number, "x"), None);
+    }
+    let served = Served::start_as(store.clone(), limits, &[]).await;
+    let mut read = served.tail("/api/v1/tail?after=0", None).await;
+    assert_eq!(read.event().await.id, Some(1), "one that comes back in time");
+    drop(read);
+    eventually(|| served.metrics.tails.get() == 0).await;
+
+    store.hold_reads();
+    let mut tail = served.tail("/api/v1/tail?after=0", None).await;
+    assert_eq!(tail.event().await.data["reason"], "journal");
+    eventually(|| served.metrics.tails.get() == 0).await;
+
+    let oldest = "/api/v1/export?order=oldest";
+    assert_eq!(served.get(oldest).await.status, 503, "before anything was sent");
+    store.let_read(1);
+    let answer = served.get(oldest).await;
+    assert_eq!((answer.status.as_u16(), answer.is_cut), (200, true), "in the middle");
+    store.let_read(100);
+    let answer = served.get(oldest).await;
+    assert_eq!((answer.status.as_u16(), answer.is_cut), (200, false), "there is a place");
 }

@@ -201,6 +201,11 @@ async fn counts_are_by_field_and_time() {
     assert_eq!(of("BackOff"), serde_json::json!({"value": "BackOff", "records": 2, "occurrences": 2}));
     assert_eq!(counts.as_array().unwrap().len(), 3);
 
+    let of_cluster = served.json("/api/v1/counts?by=cluster").await["counts"].clone();
+    assert_eq!(of_cluster, serde_json::json!([{"value": "c", "records": 4, "occurrences": 4}]));
+    let of_owner = served.json("/api/v1/counts?by=owner&record=death").await["counts"].clone();
+    assert_eq!(of_owner, serde_json::json!([{"value": "ledger", "records": 1, "occurrences": 1}]));
+
     let counts = served
         .json("/api/v1/counts?by=reason&top=1&since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z")
         .await;
@@ -239,4 +244,26 @@ async fn the_page_and_the_document_are_there_without_a_token() {
     assert_eq!(page.headers["x-content-type-options"], "nosniff");
     let document = served.get_as("/openapi.json", &[], None).await;
     assert_eq!(document.json()["openapi"], "3.1.0");
+}
+
+#[tokio::test]
+async fn pages_go_on_behind_records_that_cannot_be_read_and_say_how_many_there_were() {
+    let store = Store::new();
+    for number in 1..=250 {
+        store.put(event(number, number, "x"), None);
+    }
+    store.damage(60..=187);
+    let served = Served::start(store).await;
+    let (mut seen, mut unreadable, mut path) = (Vec::new(), 0, "/api/v1/records?limit=50".to_owned());
+    let mut empty = 0;
+    loop {
+        let page = served.json(&path).await;
+        seen.extend(positions(&page));
+        empty += usize::from(positions(&page).is_empty());
+        unreadable += page["unreadable"].as_u64().unwrap();
+        let Some(cursor) = page["cursor"].as_str() else { break };
+        path = format!("/api/v1/records?limit=50&cursor={cursor}");
+    }
+    assert_eq!(seen, (188..=250).rev().chain((1..=59).rev()).collect::<Vec<u64>>());
+    assert_eq!((unreadable, served.metrics.unreadable.get(), empty), (128, 128, 1));
 }

@@ -1,29 +1,33 @@
 //! A journal in memory that can be searched, held, and told to fail or to forget.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nodetap_aggregator::history::filter::time_ns;
 use nodetap_aggregator::history::query::{Count, CountBy, Filter, Found, Mark, Search};
 use nodetap_aggregator::history::{History, HistoryError, Page};
+use nodetap_aggregator::journal::facets::{Facets, Test};
 use nodetap_aggregator::journal::{
     Ahead, Appended, Body, DeadLetter, Entry, Journal, JournalError, KeptLetter, Letters, Position,
     RememberedLedger, Taken,
 };
 use nodetap_wire::face::Object;
 use nodetap_wire::{Checkpoint, Shard};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 #[derive(Clone)]
 pub struct Store {
     state: Arc<Mutex<State>>,
     head: watch::Sender<Position>,
     held: watch::Sender<bool>,
+    /// Each read of the journal takes one.
+    reads: Arc<Semaphore>,
 }
 
-#[derive(Default)]
 struct State {
     entries: Vec<Entry>,
+    damaged: RangeInclusive<u64>,
     fails: Option<HistoryError>,
     fails_after: Option<usize>,
     asked: usize,
@@ -31,7 +35,20 @@ struct State {
 
 impl Store {
     pub fn new() -> Self {
-        Self { state: Arc::default(), head: watch::Sender::new(Position(0)), held: watch::Sender::new(false) }
+        let state = State {
+            entries: Vec::new(),
+            damaged: RangeInclusive::new(1, 0),
+            fails: None,
+            fails_after: None,
+            asked: 0,
+        };
+        let reads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            head: watch::Sender::new(Position(0)),
+            held: watch::Sender::new(false),
+            reads,
+        }
     }
 
     /// Puts a record at the next position.
@@ -59,6 +76,15 @@ impl Store {
         self.held.send_replace(held);
     }
 
+    /// No read of the journal is answered from here on, but so many of those that [`let_read`](Self::let_read) lets.
+    pub fn hold_reads(&self) {
+        self.reads.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub fn let_read(&self, reads: usize) {
+        self.reads.add_permits(reads);
+    }
+
     pub fn fail(&self, error: Option<HistoryError>) {
         self.state().fails = error;
     }
@@ -78,6 +104,11 @@ impl Store {
         self.state().entries.retain(|entry| entry.position.0 > position);
     }
 
+    /// Has these in the index, and cannot read them any more.
+    pub fn damage(&self, positions: RangeInclusive<u64>) {
+        self.state().damaged = positions;
+    }
+
     async fn found(&self, filter: &Filter) -> Result<Vec<Found>, HistoryError> {
         self.state().asked += 1;
         self.held.subscribe().wait_for(|held| !held).await.unwrap();
@@ -88,13 +119,14 @@ impl Store {
         if state.fails_after.is_some_and(|most| state.asked > most) {
             return Err(HistoryError::Storage("disk I/O error".to_owned()));
         }
+        let test = Test::new(filter.clone())?;
         let mut found: Vec<Found> = state
             .entries
             .iter()
             .filter_map(|entry| {
                 let face = entry.face("c").unwrap();
                 let time_ns = time_ns(entry, &face);
-                filter.matches(entry, &face).then(|| Found { time_ns, entry: entry.clone() })
+                test.matches(&Facets::of(entry).unwrap()).then(|| Found { time_ns, entry: entry.clone() })
             })
             .collect();
         found.sort_by_key(|one| std::cmp::Reverse((one.time_ns, one.entry.position)));
@@ -113,23 +145,32 @@ impl History for Store {
         found.retain(|one| search.after.is_none_or(|after| mark(one) < after));
         let has_more = found.len() > search.limit;
         found.truncate(search.limit);
-        Ok(Page { found, has_more, head: *self.head.borrow() })
+        let last = found.last().map(mark);
+        let all = found.len();
+        let damaged = self.state().damaged.clone();
+        found.retain(|one| !damaged.contains(&one.entry.position.0));
+        let unreadable = (all - found.len()) as u64;
+        Ok(Page { found, last, unreadable, has_more, head: *self.head.borrow() })
     }
 
     async fn count(&self, filter: Filter, by: CountBy, _: Duration) -> Result<Vec<Count>, HistoryError> {
         let mut counts: Vec<Count> = Vec::new();
         for found in self.found(&filter).await? {
             let face = found.entry.face("c").unwrap();
-            let value = by.field.map(|field| field.value(&face).into_owned()).unwrap_or_default();
+            let values = by.field.map_or_else(|| vec!["".into()], |field| field.values(&face));
             let step = by.step.map_or(0, |step| step.as_nanos() as i64);
             let from_ns = if step == 0 { 0 } else { found.time_ns.div_euclid(step) * step };
-            match counts.iter_mut().find(|count| count.value == value && count.from_ns == from_ns) {
-                Some(count) => {
-                    count.records += 1;
-                    count.occurrences += found.entry.occurrences;
-                }
-                None => {
-                    counts.push(Count { value, from_ns, records: 1, occurrences: found.entry.occurrences })
+            for value in values {
+                let occurrences = found.entry.occurrences;
+                match counts.iter_mut().find(|count| count.value == value && count.from_ns == from_ns) {
+                    Some(count) => {
+                        count.records += 1;
+                        count.occurrences += occurrences;
+                    }
+                    None => {
+                        let value = value.into_owned();
+                        counts.push(Count { value, from_ns, records: 1, occurrences });
+                    }
                 }
             }
         }
@@ -147,8 +188,10 @@ impl Journal for Store {
     }
 
     async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        self.reads.acquire().await.unwrap().forget();
         let state = self.state();
-        Ok(state.entries.iter().filter(|entry| entry.position > after).take(limit).cloned().collect())
+        let is_there = |entry: &&Entry| entry.position > after && !state.damaged.contains(&entry.position.0);
+        Ok(state.entries.iter().filter(is_there).take(limit).cloned().collect())
     }
 
     fn head(&self) -> watch::Receiver<Position> {

@@ -45,7 +45,10 @@ pub(super) enum Grant {
     /// A token, which may be taken back.
     Token(Secret),
     /// A certificate, which was good when the connection was made.
-    Certificate,
+    Certificate {
+        /// In seconds since 1970.
+        not_after: i64,
+    },
 }
 
 /// A token. Never shown.
@@ -90,6 +93,8 @@ const MIN_TOKEN: usize = 16;
 const MAX_TOKEN: usize = 4_096;
 const MAX_FILE: u64 = 64 << 10;
 
+const EXPIRED: &str = "the client certificate has expired: connect with a new one, or send a token";
+
 // === impl Access ===
 
 impl Access {
@@ -133,6 +138,7 @@ impl Access {
         &self,
         headers: &HeaderMap,
         certificate: Option<&CertificateDer<'_>>,
+        now_ns: i64,
     ) -> Result<Grant, Refusal> {
         match (headers.get(AUTHORIZATION), certificate) {
             (Some(header), _) => {
@@ -153,7 +159,7 @@ impl Access {
                     )),
                 }
             }
-            (None, Some(certificate)) => self.judge_certificate(certificate),
+            (None, Some(certificate)) => self.judge_certificate(certificate, now_ns),
             (None, None) => Err(self.refuse(
                 NoAccess::nothing_presented,
                 "send the header `Authorization: Bearer TOKEN`, with a token of history.tokenFiles, or a client certificate that history.clients names",
@@ -162,10 +168,10 @@ impl Access {
     }
 
     /// Whether what was granted still is.
-    pub(super) fn still_grants(&self, grant: &Grant) -> bool {
+    pub(super) fn still_grants(&self, grant: &Grant, now_ns: i64) -> bool {
         match grant {
             Grant::Token(token) => self.knows(token),
-            Grant::Certificate => true,
+            Grant::Certificate { not_after } => is_before(now_ns, *not_after),
         }
     }
 
@@ -175,8 +181,8 @@ impl Access {
         tokens.get().iter().fold(false, |known, one| one.is(token) | known)
     }
 
-    fn judge_certificate(&self, certificate: &CertificateDer<'_>) -> Result<Grant, Refusal> {
-        let names = names(certificate).unwrap_or_default();
+    fn judge_certificate(&self, certificate: &CertificateDer<'_>, now_ns: i64) -> Result<Grant, Refusal> {
+        let (names, not_after) = read_certificate(certificate).unwrap_or_default();
         let is_agent = names.iter().any(|name| matches!(name, Client::Uri(uri) if uri.starts_with(NODE_URI)));
         if is_agent {
             return Err(self.refuse(
@@ -185,7 +191,11 @@ impl Access {
             ));
         }
         if names.iter().any(|name| self.clients.contains(name)) {
-            return Ok(Grant::Certificate);
+            // The connection may be older than its end.
+            return match is_before(now_ns, not_after) {
+                true => Ok(Grant::Certificate { not_after }),
+                false => Err(self.refuse(NoAccess::certificate, EXPIRED)),
+            };
         }
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let message = format!(
@@ -204,8 +214,12 @@ impl Access {
     }
 }
 
-/// Everything that a certificate calls its holder.
-fn names(certificate: &CertificateDer<'_>) -> Option<Vec<Client>> {
+fn is_before(now_ns: i64, not_after: i64) -> bool {
+    now_ns.div_euclid(1_000_000_000) <= not_after
+}
+
+/// Everything that a certificate calls its holder, and when it ends, in seconds since 1970.
+fn read_certificate(certificate: &CertificateDer<'_>) -> Option<(Vec<Client>, i64)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let mut names: Vec<Client> = Vec::new();
     for name in parsed.subject().iter_common_name() {
@@ -220,7 +234,7 @@ fn names(certificate: &CertificateDer<'_>) -> Option<Vec<Client>> {
             _ => {}
         }
     }
-    Some(names)
+    Some((names, parsed.validity().not_after.timestamp()))
 }
 
 // === impl Client ===
@@ -329,3 +343,6 @@ fn read(path: &PathBuf) -> Result<Secret, TokenError> {
     }
     Ok(Secret(content))
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,6 +116,10 @@ impl From<HistoryError> for Refusal {
             }
             HistoryError::Busy => Self::busy(1, error.to_string()),
             HistoryError::Text(said) => Self::parameter("text", "", said),
+            HistoryError::TooMany => Self {
+                parameter: Some("by".to_owned()),
+                ..Self::new(StatusCode::BAD_REQUEST, "too_many", error.to_string())
+            },
             HistoryError::Storage(_) => {
                 tracing::warn!(%error, "a question to the history was not answered");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "storage", error.to_string())

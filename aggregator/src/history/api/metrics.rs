@@ -7,6 +7,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use nodetap_wire::event::EventError;
+
+use crate::history::query::Mark;
+use crate::journal::Position;
+
 /// Families of the API. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -135,6 +140,21 @@ pub enum Cut {
 // === impl Metrics ===
 
 impl Metrics {
+    /// Counts a record that is left out of an answer.
+    pub(super) fn leave_out_one(&self, position: Position, error: &EventError) {
+        self.unreadable.inc();
+        tracing::warn!(position = position.0, %error, "a record of the history cannot be read");
+    }
+
+    /// Counts records that are left out of a page, which ends there.
+    pub(super) fn leave_out(&self, records: u64, page: Option<Mark>) {
+        if records > 0 {
+            self.unreadable.inc_by(records);
+            let last = page.map(|mark| mark.position.0);
+            tracing::warn!(records, last, "records of a page of the history cannot be read");
+        }
+    }
+
     /// Adds the families to a registry.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("nodetap_history");

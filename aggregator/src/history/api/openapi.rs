@@ -146,8 +146,10 @@ fn schemas() -> Value {
                 "cursor": {"type": ["string", "null"], "description": "Of the next page; null: this is the last."},
                 "head": {"type": "integer", "minimum": 0, "description":
                     "The last position taken into account: a tail behind it misses nothing."},
+                "unreadable": {"type": "integer", "minimum": 0, "description":
+                    "Records of this page that the journal holds and cannot read any more: they are not among the rows."},
             }),
-            &["records", "cursor", "head"],
+            &["records", "cursor", "head", "unreadable"],
         ),
         "Counts": object(
             json!({

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use super::answer::Refusal;
 use super::percent;
 use crate::config::nearest;
-use crate::history::filter::words;
 use crate::history::query::{Field, Filter, RecordKind};
 use crate::journal::Position;
+use crate::journal::words::Words;
 
 /// One parameter of a query.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(super) struct Asked {
     pub(super) limit: Option<usize>,
     pub(super) cursor: Option<String>,
     pub(super) by: Option<Field>,
+    /// All records here are of one.
+    pub(super) by_cluster: bool,
     pub(super) step: Option<Duration>,
     pub(super) top: Option<usize>,
     pub(super) after: Option<Position>,
@@ -199,7 +201,7 @@ pub(super) static PAGING: &[Parameter] = &[
 pub(super) static COUNTING: &[Parameter] = &[
     Parameter {
         name: "by",
-        about: "One count for each value of this field; one for all by default.",
+        about: "One count for each value of this field; one for all by default. A record of an object with several owners counts for each.",
         example: "reason",
         kind: Kind::Choice(&[
             ("record", |asked| asked.by = Some(Field::Record)),
@@ -209,8 +211,10 @@ pub(super) static COUNTING: &[Parameter] = &[
             ("node", |asked| asked.by = Some(Field::Node)),
             ("reason", |asked| asked.by = Some(Field::Reason)),
             ("type", |asked| asked.by = Some(Field::Type)),
+            ("owner", |asked| asked.by = Some(Field::Owner)),
             ("container", |asked| asked.by = Some(Field::Container)),
             ("exitCode", |asked| asked.by = Some(Field::ExitCode)),
+            ("cluster", |asked| asked.by_cluster = true),
         ]),
         repeats: false,
     },
@@ -300,7 +304,7 @@ pub(super) fn read(query: &str, known: &[&Parameter], now_ns: i64) -> Result<Ask
         return Err(Refusal::parameter("until", value, "expected a moment after since"));
     }
     if let Some(text) = &asked.filter.text
-        && words(text).next().is_none()
+        && Words::parse(text).is_err()
     {
         return Err(Refusal::parameter("text", text, "expected a word: letters or digits"));
     }

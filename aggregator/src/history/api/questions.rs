@@ -29,7 +29,7 @@ const STEPS: u32 = 500;
 const MAX_STEPS: i128 = 1_000;
 
 /// What a history may take longer than its deadline, which it looks at now and then.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct Counts {
@@ -63,13 +63,10 @@ impl<H: History + Journal> Service<H> {
         };
 
         let mut body = b"{\"records\":[".to_vec();
-        let (mut last, mut has_more, mut is_first) = (None, page.has_more, true);
+        let (mut last, mut has_more, mut is_first) = (page.last, page.has_more, true);
+        let mut unreadable = page.unreadable;
+        self.metrics.leave_out(page.unreadable, page.last);
         for found in &page.found {
-            if body.len() >= MAX_ANSWER {
-                has_more = true;
-                break;
-            }
-            last = Some(Mark { time_ns: found.time_ns, position: found.entry.position });
             match rows::of(&found.entry, &self.cluster) {
                 Ok(row) => {
                     if !std::mem::take(&mut is_first) {
@@ -77,7 +74,15 @@ impl<H: History + Journal> Service<H> {
                     }
                     body.extend(row);
                 }
-                Err(error) => self.unreadable(found.entry.position, &error),
+                Err(error) => {
+                    unreadable += 1;
+                    self.metrics.leave_out_one(found.entry.position, &error);
+                }
+            }
+            let this = Mark { time_ns: found.time_ns, position: found.entry.position };
+            if body.len() >= MAX_ANSWER && last != Some(this) {
+                (last, has_more) = (Some(this), true);
+                break;
             }
         }
         let cursor = last.filter(|_| has_more).map(|after| {
@@ -85,7 +90,9 @@ impl<H: History + Journal> Service<H> {
             format!("\"{}\"", Cursor { after, since_ns, until_ns, fingerprint: asked.fingerprint }.encode())
         });
         let cursor = cursor.as_deref().unwrap_or("null");
-        body.extend(format!("],\"cursor\":{cursor},\"head\":{}}}\n", page.head.0).into_bytes());
+        let head = page.head.0;
+        let rest = format!("],\"cursor\":{cursor},\"head\":{head},\"unreadable\":{unreadable}}}\n");
+        body.extend(rest.into_bytes());
         Ok(whole("application/json", body.into()))
     }
 
@@ -105,7 +112,7 @@ impl<H: History + Journal> Service<H> {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "position", message));
         };
         let row = rows::of(entry, &self.cluster).map_err(|error| {
-            self.unreadable(entry.position, &error);
+            self.metrics.leave_out_one(entry.position, &error);
             Refusal::from(HistoryError::Storage(error.to_string()))
         })?;
         Ok(whole("application/json", row.into()))
@@ -133,7 +140,7 @@ impl<H: History + Journal> Service<H> {
             false => Vec::new(),
         };
         let row = |count: crate::history::query::Count| CountRow {
-            value: count.value,
+            value: if asked.by_cluster { self.cluster.to_string() } else { count.value },
             from: asked.step.and_then(|_| format_ns(count.from_ns)),
             records: count.records,
             occurrences: count.occurrences,
@@ -174,11 +181,6 @@ impl<H: History + Journal> Service<H> {
                 Err(HistoryError::Deadline(ms).into())
             }
         }
-    }
-
-    fn unreadable(&self, position: Position, error: &nodetap_wire::event::EventError) {
-        self.metrics.unreadable.inc();
-        tracing::warn!(position = position.0, %error, "a record of the history cannot be read");
     }
 }
 

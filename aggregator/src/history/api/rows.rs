@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::history::filter::time_ns;
 use crate::history::query::RecordKind;
 use crate::journal::Entry;
+use crate::journal::facets::{Facets, Test};
 
 /// What is written of a record.
 #[derive(Debug, Serialize)]
@@ -25,9 +26,15 @@ struct Row<'a> {
     event: &'a Face<'a>,
 }
 
-/// A record whose face was read.
-pub(super) fn json(entry: &Entry, face: &Face<'_>) -> Result<Vec<u8>, EventError> {
-    let ns = time_ns(entry, face);
+/// A record that a test lets through.
+pub(super) fn matching(entry: &Entry, cluster: &str, test: &Test) -> Result<Option<Vec<u8>>, EventError> {
+    test.matches(&Facets::of(entry)?).then(|| of(entry, cluster)).transpose()
+}
+
+/// A record.
+pub(super) fn of(entry: &Entry, cluster: &str) -> Result<Vec<u8>, EventError> {
+    let face = entry.face(cluster)?;
+    let ns = time_ns(entry, &face);
     let series = face.series.as_ref().map_or(0, |series| series.count);
     let first = [&face.first_timestamp, &face.event_time, &face.metadata.creation_timestamp];
     let first = first.into_iter().find_map(|text| time::parse_ns(text)).unwrap_or(ns);
@@ -38,12 +45,7 @@ pub(super) fn json(entry: &Entry, face: &Face<'_>) -> Result<Vec<u8>, EventError
         first_time: time::format_ns(first.min(ns)),
         last_time: time::format_ns(ns),
         count: u64::try_from(face.count.max(series)).unwrap_or(1).max(1),
-        event: face,
+        event: &face,
     };
     Ok(serde_json::to_vec(&row)?)
-}
-
-/// A record.
-pub(super) fn of(entry: &Entry, cluster: &str) -> Result<Vec<u8>, EventError> {
-    json(entry, &entry.face(cluster)?)
 }

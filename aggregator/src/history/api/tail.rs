@@ -1,14 +1,18 @@
 //! The live tail: records as they are journalled, as server-sent events (HTML Standard, 9.2).
 //!
 //! It reads the journal behind a position, as a sink does: whoever comes back with the last id misses nothing that is kept, and is
-//! told where retention has left a gap. A reader that takes nothing is cut, and told why.
+//! told where retention has left a gap. A reader that takes nothing is cut, and told why. One that is behind is judged, hears that
+//! it is still served and how far it has come, and goes when its reader does, as one that waits.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use nodetap_wire::time::now_ns;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Grant};
@@ -17,8 +21,8 @@ use super::metrics::{Cut, CutLabel, Metrics};
 use super::parameters::Asked;
 use super::{Limits, Service, place, rows};
 use crate::history::History;
-use crate::history::query::Filter;
-use crate::journal::{Journal, JournalError, Position};
+use crate::journal::facets::Test;
+use crate::journal::{Journal, Position};
 
 /// Entries of one read.
 const BATCH: usize = 256;
@@ -34,7 +38,7 @@ struct Tail<H> {
     history: H,
     head: watch::Receiver<Position>,
     /// None where it is of another cluster.
-    filter: Option<Filter>,
+    test: Option<Test>,
     position: Position,
     cluster: Arc<str>,
     limits: Limits,
@@ -70,6 +74,7 @@ impl<H: History + Journal> Service<H> {
                 Some(Position(position))
             }
         };
+        let test = self.is_asked(&asked).then(|| Test::new(asked.filter)).transpose()?;
         let place = place(&self.tails, "tails", self.limits.tails, 10)?;
         let (mut answer, chunks, farewell) = answer::chunks("text/event-stream");
         // Or a proxy would keep it until there is enough.
@@ -77,7 +82,7 @@ impl<H: History + Journal> Service<H> {
         let tail = Tail {
             history: self.history.clone(),
             head,
-            filter: self.is_asked(&asked).then_some(asked.filter),
+            test,
             position: after.unwrap_or(end),
             cluster: self.cluster.clone(),
             limits: self.limits,
@@ -107,7 +112,7 @@ impl<H: History + Journal> Tail<H> {
         let _ = farewell.set(Bytes::from(format!("event: end\ndata: {said}\n\n")));
     }
 
-    async fn follow(&mut self) -> Result<std::convert::Infallible, End> {
+    async fn follow(&mut self) -> Result<Infallible, End> {
         let end = *self.head.borrow_and_update();
         let mut said = format!("retry: 2000\nid: {}\n\n", self.position.0.min(end.0));
         if self.position > end {
@@ -116,40 +121,45 @@ impl<H: History + Journal> Tail<H> {
             self.position = end;
         }
         self.send(said.into()).await?;
-        let mut silence = Box::pin(tokio::time::sleep(self.limits.keep_alive));
+        let mut said_at = Instant::now();
         loop {
+            self.judge()?;
+            if said_at.elapsed() >= self.limits.keep_alive {
+                // With the id, so that who comes back does not ask for what no filter let through.
+                self.send(format!(": nothing new\nid: {}\n\n", self.position.0).into()).await?;
+                said_at = Instant::now();
+            }
             let end = *self.head.borrow_and_update();
             if self.position < end {
-                if self.read(end).await? {
-                    silence.as_mut().reset(tokio::time::Instant::now() + self.limits.keep_alive);
+                let (chunks, stop) = (self.chunks.clone(), self.stop.clone());
+                let has_sent = tokio::select! {
+                    read = self.read(end) => read?,
+                    why = ended(&chunks, &stop) => return Err(why),
+                };
+                if has_sent {
+                    said_at = Instant::now();
                 }
                 if self.position < end {
                     continue;
                 }
-                let stop = self.stop.clone();
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
-                    () = stop.cancelled() => return Err(End::Cut(Cut::stopping)),
+                    why = ended(&chunks, &stop) => return Err(why),
                 }
-                self.judge()?;
             }
             tokio::select! {
                 changed = self.head.changed() => changed.map_err(|_| End::Cut(Cut::journal))?,
-                () = self.chunks.closed() => return Err(End::Gone),
-                () = self.stop.cancelled() => return Err(End::Cut(Cut::stopping)),
-                () = silence.as_mut() => {
-                    silence.as_mut().reset(tokio::time::Instant::now() + self.limits.keep_alive);
-                    self.judge()?;
-                    // With the id, so that who comes back does not ask for what no filter let through.
-                    self.send(format!(": nothing new\nid: {}\n\n", self.position.0).into()).await?;
-                }
+                why = ended(&self.chunks, &self.stop) => return Err(why),
+                () = tokio::time::sleep_until(said_at + self.limits.keep_alive) => {}
             }
         }
     }
 
     /// Reads on towards `end`. Answers whether something was sent.
     async fn read(&mut self, end: Position) -> Result<bool, End> {
-        let entries = self.history.read_from(self.position, BATCH).await.map_err(|error| unread(&error))?;
+        let reading = self.history.read_from(self.position, BATCH);
+        let read = tokio::time::timeout(self.limits.deadline, reading).await;
+        let entries = read.map_err(|late| unread(&late))?.map_err(|error| unread(&error))?;
         let mut text: Vec<u8> = Vec::new();
         let mut has_sent = false;
         if entries.is_empty() {
@@ -161,11 +171,8 @@ impl<H: History + Journal> Tail<H> {
                 text.extend(gap(self.position, entry.position.0).into_bytes());
             }
             self.position = entry.position;
-            let Some(filter) = &self.filter else { continue };
-            let row = entry.face(&self.cluster).and_then(|face| {
-                filter.matches(&entry, &face).then(|| rows::json(&entry, &face)).transpose()
-            });
-            match row {
+            let Some(test) = &self.test else { continue };
+            match rows::matching(&entry, &self.cluster, test) {
                 Ok(None) => {}
                 Ok(Some(row)) => {
                     // JSON has no line ends.
@@ -175,8 +182,9 @@ impl<H: History + Journal> Tail<H> {
                     self.metrics.tailed.inc();
                 }
                 Err(error) => {
-                    self.metrics.unreadable.inc();
-                    tracing::warn!(position = entry.position.0, %error, "a record of the history cannot be read");
+                    self.metrics.leave_out_one(entry.position, &error);
+                    let before = Position(entry.position.0.saturating_sub(1));
+                    text.extend(gap(before, entry.position.0 + 1).into_bytes());
                 }
             }
             if text.len() >= CHUNK {
@@ -204,7 +212,18 @@ impl<H: History + Journal> Tail<H> {
     }
 
     fn judge(&self) -> Result<(), End> {
-        if self.access.still_grants(&self.grant) { Ok(()) } else { Err(End::Cut(Cut::access)) }
+        match self.access.still_grants(&self.grant, now_ns()) {
+            true => Ok(()),
+            false => Err(End::Cut(Cut::access)),
+        }
+    }
+}
+
+/// Until its reader has gone, or it is to stop.
+async fn ended(chunks: &mpsc::Sender<Result<Bytes, Broken>>, stop: &CancellationToken) -> End {
+    tokio::select! {
+        () = chunks.closed() => End::Gone,
+        () = stop.cancelled() => End::Cut(Cut::stopping),
     }
 }
 
@@ -213,7 +232,7 @@ fn gap(after: Position, next: u64) -> String {
     format!("event: gap\ndata: {{\"after\":{},\"next\":{next}}}\n\n", after.0)
 }
 
-fn unread(error: &JournalError) -> End {
+fn unread(error: &dyn std::fmt::Display) -> End {
     tracing::warn!(%error, "a live tail cannot read the journal");
     End::Cut(Cut::journal)
 }
@@ -227,7 +246,9 @@ impl Cut {
             Self::slow => {
                 ("slow", "nothing was taken for too long: come back with the last id, or filter for less")
             }
-            Self::access => ("access", "the token is no longer one that may read"),
+            Self::access => {
+                ("access", "the token is no longer one that may read, or the client certificate has expired")
+            }
             Self::journal => ("journal", "the journal cannot be read: come back later with the last id"),
             Self::stopping => ("stopping", "the aggregator stops: come back with the last id"),
         }

@@ -1,8 +1,8 @@
 //! Answers questions to the history, on threads and connections of its own: what is indexed by its index, the rest by a look at
 //! each record.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -149,8 +149,8 @@ impl Asker {
         let mut marks = top.into_marks();
         let has_more = marks.len() > limit;
         marks.truncate(limit);
-        let found = self.fetch(&marks, files, until, late)?;
-        Ok(Page { found, has_more, head: Position(head) })
+        let (found, unreadable) = self.fetch(&marks, files, until, late)?;
+        Ok(Page { found, last: marks.last().copied(), unreadable, has_more, head: Position(head) })
     }
 
     fn count(
@@ -171,16 +171,18 @@ impl Asker {
             self.in_file(files, *generation, *meta, late, |segment| {
                 count::count(segment, &plan, &mut scratch, &mut counts)
             })?;
-            counts.check().map_err(|TooMany| too_many())?;
+            counts.check().map_err(|TooMany| HistoryError::TooMany)?;
         }
         self.scratch = scratch;
         self.scan(files, &rest, until, late, |position, facets, occurrences| {
             let mark = Mark { time_ns: facets.time_ns, position: Position(position) };
             if plan.within.has(mark) && test.matches(facets) {
-                counts.add(&value(facets, by.field), facets.time_ns, occurrences);
+                for value in values(facets, by.field) {
+                    counts.add(&value, facets.time_ns, occurrences);
+                }
             }
         })?;
-        counts.check().map_err(|TooMany| too_many())?;
+        counts.check().map_err(|TooMany| HistoryError::TooMany)?;
         Ok(counts.into_counts())
     }
 
@@ -272,17 +274,19 @@ impl Asker {
         Ok(head)
     }
 
-    /// Reads the records of marks, in their order. What retention has taken meanwhile is left out.
+    /// Reads the records of marks, in their order, and counts those that are there and cannot be read. What retention has taken
+    /// meanwhile is left out.
     fn fetch(
         &mut self,
         marks: &[Mark],
         files: &[DayFile],
         until: Instant,
         late: &HistoryError,
-    ) -> Result<Vec<Found>, HistoryError> {
+    ) -> Result<(Vec<Found>, u64), HistoryError> {
         let mut by_position: Vec<_> = marks.iter().map(|mark| mark.position.0).collect();
         by_position.sort_unstable();
         let mut entries: HashMap<u64, Entry> = HashMap::with_capacity(marks.len());
+        let mut unreadable = 0;
         let mut wanted = by_position.as_slice();
         for file in files {
             let Some((first, _)) = wanted.split_first() else { break };
@@ -299,12 +303,19 @@ impl Asker {
                     }
                     let mut end = *first;
                     log::blocks(connection, first - 1, |block, packed| {
-                        end = end.max(block.first + block.records - 1);
-                        for stored in log::unpack(unpacker, block, packed).iter().flatten() {
-                            if these.binary_search(&stored.position).is_ok()
-                                && let Ok(entry) = stored.entry()
-                            {
-                                entries.insert(stored.position, entry);
+                        let last = block.first + block.records - 1;
+                        end = end.max(last);
+                        let Ok(records) = log::unpack(unpacker, block, packed) else {
+                            unreadable += these.partition_point(|position| *position <= last) as u64;
+                            return false;
+                        };
+                        for stored in records {
+                            if these.binary_search(&stored.position).is_err() {
+                                continue;
+                            }
+                            match stored.entry() {
+                                Ok(entry) => drop(entries.insert(stored.position, entry)),
+                                Err(_) => unreadable += 1,
                             }
                         }
                         false
@@ -318,7 +329,7 @@ impl Asker {
         let found = marks.iter().filter_map(|mark| {
             Some(Found { time_ns: mark.time_ns, entry: entries.remove(&mark.position.0)? })
         });
-        Ok(found.collect())
+        Ok((found.collect(), unreadable))
     }
 
     /// Asks a file. `None`: it is no longer there.
@@ -363,24 +374,27 @@ impl Asker {
     }
 }
 
-/// The value by which a record is counted.
-fn value(facets: &Facets<'_>, field: Option<Field>) -> String {
-    match field {
-        None => String::new(),
-        Some(Field::Record) => term::record(facets.record).to_owned(),
-        Some(Field::Namespace) => facets.namespace.to_string(),
-        Some(Field::ObjectKind) => facets.object_kind.to_string(),
-        Some(Field::Object) => facets.object.to_string(),
-        Some(Field::Node) => facets.node.to_string(),
-        Some(Field::Reason) => facets.reason.to_string(),
-        Some(Field::Type) => facets.r#type.to_string(),
-        Some(Field::Container) => facets.container.to_string(),
-        Some(Field::ExitCode) => facets.exit_code.map(|code| code.to_string()).unwrap_or_default(),
-    }
-}
-
-fn too_many() -> HistoryError {
-    HistoryError::Storage(
-        "more than a million counts: ask for a longer step or a shorter time range".to_owned(),
-    )
+/// The values by which a record is counted.
+fn values<'a>(facets: &'a Facets<'_>, field: Option<Field>) -> Vec<Cow<'a, str>> {
+    let value: &str = match field {
+        None => "",
+        Some(Field::Record) => term::record(facets.record),
+        Some(Field::Namespace) => &facets.namespace,
+        Some(Field::ObjectKind) => &facets.object_kind,
+        Some(Field::Object) => &facets.object,
+        Some(Field::Node) => &facets.node,
+        Some(Field::Reason) => &facets.reason,
+        Some(Field::Type) => &facets.r#type,
+        Some(Field::Owner) if !facets.owners.is_empty() => {
+            let names: BTreeSet<&str> = facets.owners.iter().map(AsRef::as_ref).collect();
+            return names.into_iter().map(Cow::Borrowed).collect();
+        }
+        Some(Field::Owner) => "",
+        Some(Field::Container) => &facets.container,
+        Some(Field::ExitCode) => {
+            let code = facets.exit_code.map(|code| Cow::Owned(code.to_string()));
+            return vec![code.unwrap_or_default()];
+        }
+    };
+    vec![Cow::Borrowed(value)]
 }

@@ -1,12 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod damage;
+mod fields;
 mod full;
 mod history;
 mod kill;
 mod ledgers;
 mod lost;
 mod pages;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::path::Path;

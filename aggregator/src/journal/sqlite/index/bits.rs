@@ -29,13 +29,15 @@ impl Bits {
         }
     }
 
-    /// Removes a record; whether it was there.
-    pub(in super::super) fn take(&mut self, offset: u16) -> bool {
-        let Some(word) = self.0.get_mut(usize::from(offset >> 6)) else { return false };
-        let bit = 1 << (offset & 63);
-        let was = *word & bit != 0;
-        *word &= !bit;
-        was
+    pub(in super::super) fn has(&self, offset: u16) -> bool {
+        self.0.get(usize::from(offset >> 6)).is_some_and(|word| word & (1 << (offset & 63)) != 0)
+    }
+
+    /// Removes what is in the other.
+    pub(in super::super) fn remove(&mut self, other: &Self) {
+        for (word, other) in self.0.iter_mut().zip(other.0.iter()) {
+            *word &= !other;
+        }
     }
 
     /// Keeps what is in both; whether anything is.

@@ -38,6 +38,7 @@ impl Facet {
             Field::Node => Self::Node,
             Field::Reason => Self::Reason,
             Field::Type => Self::Type,
+            Field::Owner => Self::Owner,
             Field::Container => Self::Container,
             Field::ExitCode => Self::ExitCode,
         }
