@@ -9,7 +9,6 @@ use nodetap_runtime::endpoint::{self, BindError, Endpoint};
 use nodetap_runtime::process::ProcessCollector;
 use nodetap_runtime::tasks::Tasks;
 use nodetap_wire::{Record, tls::Files};
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -93,7 +92,7 @@ pub enum StartError {
 }
 
 /// Counts what becomes durable.
-struct Counting(ClusterMetrics, Counter);
+struct Counting(ClusterMetrics);
 
 // === impl App ===
 
@@ -141,19 +140,9 @@ impl App {
         let cluster = ClusterMetrics::register(&mut self.registry, self.config.compatibility);
         let journal_metrics = JournalMetrics::default();
         journal_metrics.register(&mut self.registry);
-        let facts = Counter::default();
-        self.registry.register(
-            "nodetap_pod_facts_taken",
-            "Facts of pods, which are not journalled",
-            facts.clone(),
-        );
         let settings = self.journal_settings();
         let path = settings.path.clone();
-        let journal = SqliteJournal::open(
-            settings,
-            journal_metrics.clone(),
-            Box::new(Counting(cluster, facts.clone())),
-        )?;
+        let journal = SqliteJournal::open(settings, journal_metrics.clone(), Box::new(Counting(cluster)))?;
         sinks::warn_of_strangers(&journal, &self.config.receivers).await?;
         let assign = assign::metrics::Metrics::default();
         assign.register(&mut self.registry);
@@ -180,7 +169,7 @@ impl App {
             metrics,
             journal.clone(),
             (assigner, driver, follow),
-            (counters, journal_metrics, facts),
+            (counters, journal_metrics),
         );
         if let Some((api, listener)) = served {
             let stop = tasks.stop_token();
@@ -214,7 +203,7 @@ impl App {
         metrics: TcpListener,
         journal: SqliteJournal,
         (assigner, driver, follow): (Assigner, Driver<SqliteJournal>, Follow),
-        (mut counters, journal_metrics, facts): (EventExporterCounters, JournalMetrics, Counter),
+        (mut counters, journal_metrics): (EventExporterCounters, JournalMetrics),
     ) -> Tasks {
         let Self { config, credentials, sinks, mut registry, admit, .. } = self;
         let mut tasks = Tasks::default();
@@ -238,7 +227,6 @@ impl App {
         let sources = Sources {
             admit: admit.clone(),
             journal: journal_metrics,
-            facts,
             head: journal.head(),
             sinks: context.metrics.clone(),
         };
@@ -364,8 +352,4 @@ impl Observer for Counting {
     }
 
     fn duplicate(&mut self, _: &Record) {}
-
-    fn pod(&mut self, _: &Record) {
-        self.1.inc();
-    }
 }

@@ -257,9 +257,6 @@ pub trait Observer: Send + 'static {
 
     /// A record that the journal had already.
     fn duplicate(&mut self, record: &Record);
-
-    /// What is known of a pod, which is not journalled.
-    fn pod(&mut self, _record: &Record) {}
 }
 
 // === impl Ahead ===

@@ -1,10 +1,11 @@
 //! What became of everything since the process started: taken, journalled, duplicate, refused, dropped; and for each sink passed,
 //! delivered, dead, pending. `nodetap-aggregator reconcile` shows it.
 //!
-//! Each sink's account is changed and read as a whole. The intake is counted in two places, at the door and in the journal; the
-//! journal counts what is durable a moment before or after the agent is told, so those two agree when nothing is in flight.
+//! Each sink's account is changed and read as a whole. The intake is counted in two places, at the door and in the journal, which
+//! counts what is durable before anybody is told: at every look the journal has what was taken, and at most what is in flight beside.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{Ordering, fence};
 
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
@@ -26,8 +27,6 @@ pub struct Sources {
     pub admit: admit::metrics::Metrics,
     /// In the journal.
     pub journal: JournalMetrics,
-    /// Facts of pods, which are taken and not journalled.
-    pub facts: Counter,
     /// The journal's end.
     pub head: watch::Receiver<Position>,
     /// Of the sinks.
@@ -58,8 +57,14 @@ pub struct Report {
 pub struct Intake {
     /// Records left out at the door, by reason.
     pub refused: BTreeMap<String, u64>,
-    /// Records that were acknowledged: the sum of the four below, once nothing is in flight.
+    /// Records that were given to the journal: the sum of the three below.
+    pub given: u64,
+    /// Records that are durable, and acknowledged to agents that are still there.
     pub taken: u64,
+    /// Records that the journal could not keep; their agents send them again.
+    pub not_kept: u64,
+    /// Records of which the journal has not said yet what became of them.
+    pub in_flight: u64,
     /// New states of events, and deaths.
     pub journalled: u64,
     /// Records that the journal had already.
@@ -91,6 +96,9 @@ impl Sources {
         // The accounts first: what a sink has read is journalled.
         let accounts = self.sinks.accounts();
         let head = self.head.borrow().0;
+        // In this order, each after what it is at least as large as.
+        let taken = self.admit.records.get();
+        fence(Ordering::SeqCst);
         let sinks: BTreeMap<String, SinkReport> = accounts
             .into_iter()
             .map(|(name, account)| {
@@ -115,14 +123,22 @@ impl Sources {
             let counter: Counter = self.journal.dropped.get_or_create_owned(&DroppedLabel { reason });
             (name, counter.get())
         });
+        let pod_facts = self.journal.pod_facts.get();
+        let unknown = self.journal.unknown.get();
+        fence(Ordering::SeqCst);
+        let not_kept = self.admit.not_kept.get();
+        let given = self.admit.given.get();
         Report {
             intake: Intake {
                 refused: refused.collect(),
-                taken: self.admit.records.get(),
+                given,
+                taken,
+                not_kept,
+                in_flight: given.saturating_sub(taken + not_kept),
                 journalled: journalled.iter().sum(),
                 duplicates: duplicates.iter().sum(),
-                pod_facts: self.facts.get(),
-                unknown: self.journal.unknown.get(),
+                pod_facts,
+                unknown,
             },
             dropped: dropped.collect(),
             lost: self.journal.lost.get(),
@@ -136,9 +152,11 @@ impl Sources {
 // === impl Intake ===
 
 impl Intake {
-    /// Whether what was acknowledged is what the journal counted; to be asked when nothing is in flight.
+    /// Whether the journal has counted what was taken, and nothing but what is in flight beside.
     pub fn adds_up(&self) -> bool {
-        self.taken == self.journalled + self.duplicates + self.pod_facts + self.unknown
+        let counted = self.journalled + self.duplicates + self.pod_facts + self.unknown;
+        self.given == self.taken + self.not_kept + self.in_flight
+            && (self.taken..=self.taken + self.in_flight).contains(&counted)
     }
 }
 

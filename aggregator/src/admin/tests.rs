@@ -35,7 +35,6 @@ fn sources(journal: &Memory) -> Sources {
     Sources {
         admit: crate::admit::metrics::Metrics::default(),
         journal: crate::journal::metrics::JournalMetrics::default(),
-        facts: prometheus_client::metrics::counter::Counter::default(),
         head: journal.head(),
         sinks: crate::sinks::Metrics::register(&mut prometheus_client::registry::Registry::default()),
     }

@@ -72,7 +72,6 @@ async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_a
         let sources = Sources {
             admit: admit::metrics::Metrics::default(),
             journal: metrics,
-            facts: Counter::default(),
             head: journal.head(),
             sinks: sinks::Metrics::register(&mut Registry::default()),
         };
@@ -136,12 +135,20 @@ async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_a
 fn the_intake_adds_up_where_each_record_that_was_taken_is_counted_once() {
     let intake = Intake {
         refused: BTreeMap::new(),
+        given: 14,
         taken: 10,
+        not_kept: 1,
+        in_flight: 3,
         journalled: 5,
         duplicates: 3,
         pod_facts: 1,
         unknown: 1,
     };
     assert!(intake.adds_up());
-    assert!(!Intake { taken: 11, ..intake }.adds_up());
+    let with = |taken, in_flight| Intake { given: taken + 1 + in_flight, taken, in_flight, ..intake.clone() };
+    // What the journal has kept, and has not told the door.
+    assert!(with(8, 2).adds_up() && with(10, 0).adds_up());
+    assert!(!with(8, 1).adds_up(), "more than was given");
+    assert!(!with(11, 3).adds_up(), "taken, and not there");
+    assert!(!Intake { given: 15, ..intake }.adds_up());
 }
