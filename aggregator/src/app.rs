@@ -228,6 +228,7 @@ impl App {
             admit: admit.clone(),
             journal: journal_metrics,
             head: journal.head(),
+            gaps: journal.gaps(),
             sinks: context.metrics.clone(),
         };
         match admin::bind(&config.journal.path) {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::admit;
 use crate::admit::metrics::{RecordLabels, RecordReason};
 use crate::journal::Position;
+use crate::journal::gaps::Gaps;
 use crate::journal::metrics::{
     Dropped, DroppedLabel, DuplicateLabel, JournalMetrics, Kind, KindLabel, Known,
 };
@@ -29,6 +30,8 @@ pub struct Sources {
     pub journal: JournalMetrics,
     /// The journal's end.
     pub head: watch::Receiver<Position>,
+    /// Positions that it never gave.
+    pub gaps: Gaps,
     /// Of the sinks.
     pub sinks: sinks::Metrics,
 }
@@ -102,7 +105,8 @@ impl Sources {
         let sinks: BTreeMap<String, SinkReport> = accounts
             .into_iter()
             .map(|(name, account)| {
-                let unread = head.saturating_sub(account.read);
+                let never_given = self.gaps.within(Position(account.read), Position(head));
+                let unread = head.saturating_sub(account.read + never_given);
                 (name, SinkReport { account, unread, adds_up: account.adds_up() })
             })
             .collect();

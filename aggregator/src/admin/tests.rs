@@ -36,6 +36,7 @@ fn sources(journal: &Memory) -> Sources {
         admit: crate::admit::metrics::Metrics::default(),
         journal: crate::journal::metrics::JournalMetrics::default(),
         head: journal.head(),
+        gaps: journal.gaps(),
         sinks: crate::sinks::Metrics::register(&mut prometheus_client::registry::Registry::default()),
     }
 }

@@ -41,6 +41,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use nodetap_wire::{Checkpoint, Record, Shard, ledger, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::gaps::Gaps;
 use super::lost::{Losses, Lost};
 use super::metrics::JournalMetrics;
 use super::{
@@ -139,6 +140,7 @@ struct Shared {
     directory: Directory,
     recent: Recent,
     losses: Losses,
+    gaps: Gaps,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     /// Nodes of whose ledger something is remembered.
     ledgers: Arc<Mutex<HashSet<String>>>,
@@ -346,6 +348,10 @@ impl Journal for SqliteJournal {
 
     fn lost(&self) -> watch::Receiver<Lost> {
         self.shared.losses.subscribe()
+    }
+
+    fn gaps(&self) -> Gaps {
+        self.shared.gaps.clone()
     }
 
     fn promised(&self, last: Position) {

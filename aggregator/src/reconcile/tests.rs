@@ -73,6 +73,7 @@ async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_a
             admit: admit::metrics::Metrics::default(),
             journal: metrics,
             head: journal.head(),
+            gaps: journal.gaps(),
             sinks: sinks::Metrics::register(&mut Registry::default()),
         };
         let context = Context {
@@ -151,4 +152,82 @@ fn the_intake_adds_up_where_each_record_that_was_taken_is_counted_once() {
     assert!(!with(8, 1).adds_up(), "more than was given");
     assert!(!with(11, 3).adds_up(), "taken, and not there");
     assert!(!Intake { given: 15, ..intake }.adds_up());
+}
+
+#[tokio::test]
+async fn after_a_loss_found_at_start_a_sink_misses_what_is_lost_and_not_what_never_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let day = Arc::new(std::sync::atomic::AtomicI64::new(1_783_000_000_000_000_000));
+    let clock = Arc::clone(&day);
+    let settings = Settings {
+        clock: Arc::new(move || clock.load(std::sync::atomic::Ordering::Relaxed)),
+        ..Settings::new(folder.path())
+    };
+    let open = |metrics| SqliteJournal::open(settings.clone(), metrics, Box::new(())).unwrap();
+    let journal = open(JournalMetrics::default());
+    // Of 20 records the sink has had 4; those of the second day are lost with their file.
+    journal.append(taken(1..11)).await.unwrap();
+    day.fetch_add(86_400_000_000_000, std::sync::atomic::Ordering::Relaxed);
+    journal.append(taken(11..21)).await.unwrap();
+    journal.commit("sink/all", Position(4), Vec::new()).await.unwrap();
+    journal.close().await;
+    drop(journal);
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let newest = files.filter(|path| path.to_str().unwrap().ends_with(".sqlite"));
+    let newest = newest.filter(|path| path.to_str().unwrap().contains("journal-2")).max().unwrap();
+    std::fs::remove_file(newest).unwrap();
+    let server = Server::start(|_| Reply::Hang).await;
+    // A second start knows it no worse than the one that found it.
+    for new in [21..26, 26..31] {
+        let metrics = JournalMetrics::default();
+        let journal = open(metrics.clone());
+        let records = new.end - 21;
+        journal.append(taken(new)).await.unwrap();
+        let receivers = [Receiver {
+            name: "all".to_owned(),
+            body: ReceiverBody::Webhook(webhook(&server.url("/"))),
+            delivery: DeliveryConfig::default(),
+        }];
+        let rule = Match { receiver: Some("all".to_owned()), ..Match::default() };
+        let router = Router::new(&Route { r#match: vec![rule], ..Route::default() }, &["all"]);
+        let mut registry = Registry::default();
+        let sources = Sources {
+            admit: admit::metrics::Metrics::default(),
+            journal: metrics,
+            head: journal.head(),
+            gaps: journal.gaps(),
+            sinks: sinks::Metrics::register(&mut registry),
+        };
+        let context = Context {
+            journal: journal.clone(),
+            router: Arc::new(router),
+            cluster: "prod".into(),
+            metrics: sources.sinks.clone(),
+            stop: CancellationToken::new(),
+            drained: crate::sinks::tests::drained(),
+        };
+        let (tasks, orders) = spawn_all(Built::new(&receivers).unwrap(), &context);
+        let sink = loop {
+            tokio::task::yield_now().await;
+            let report = sources.report();
+            let sink = report.sinks.get("all").copied();
+            if let Some(sink) = sink.filter(|sink| sink.unread == 0 && sink.account.routed > 0) {
+                assert!(sink.adds_up && report.head > 1_000_000, "{report:#?}");
+                break sink.account;
+            }
+        };
+        assert_eq!((sink.routed, sink.missed), (6 + records, 10), "{sink:?}");
+        assert!(sink.never_given > 900_000);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("nodetap_sink_missed_total{sink=\"all\"} 10\n"), "{text}");
+        let lag = text.lines().find_map(|line| line.strip_prefix("nodetap_sink_lag_records{sink=\"all\"} "));
+        assert!(lag.unwrap().parse::<u64>().unwrap() <= 16 + records, "{lag:?}");
+        drop(orders);
+        for task in tasks {
+            task.handle.abort();
+            let _ = task.handle.await;
+        }
+        journal.close().await;
+    }
 }

@@ -26,6 +26,7 @@ use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::metrics::SinkMetrics;
 use super::{Delivery, Order, Outcome, Report, Sink};
+use crate::journal::gaps::Gaps;
 use crate::journal::had::Had;
 use crate::journal::{DeadLetter, Journal, JournalError, Letters, Position};
 
@@ -92,6 +93,7 @@ struct State {
     /// The last attempt was of what is new; of dead letters the next may be.
     after_new: bool,
     head: watch::Receiver<Position>,
+    gaps: Gaps,
     /// When the last entry that was read had been journalled; 0: none was read.
     read_ns: i64,
     /// Since the journal's last good answer.
@@ -234,6 +236,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             replays,
             after_new: false,
             head,
+            gaps: self.journal.gaps(),
             read_ns: 0,
             trouble,
             empty_reads: 0,

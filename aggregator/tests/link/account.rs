@@ -53,6 +53,7 @@ async fn the_intake_adds_up_at_every_look_though_streams_end_with_batches_in_fli
         admit: aggregator.metrics.clone(),
         journal: counts,
         head: journal.head(),
+        gaps: journal.gaps(),
         sinks: sinks::Metrics::register(&mut Registry::default()),
     };
     let looked = || -> Report {

@@ -178,21 +178,23 @@ impl<J: Journal> Reading<'_, J> {
         Ok(Looked { copies, object, delivery: Some(delivery) })
     }
 
-    /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
+    /// Counts positions after `after` and up to `last` of which the journal has nothing.
     fn missed(&self, state: &mut State, after: Position, last: Position) {
         if state.fresh {
             state.account.begin_later(last);
             return;
         }
         let had = state.lanes.had_within(after, last);
-        state.account.miss(last, had);
-        let records = last.0.saturating_sub(after.0).saturating_sub(had);
+        let records = state.account.miss(last, had, state.gaps.within(after, last));
+        if records == 0 {
+            return;
+        }
         self.metrics.missed.inc_by(records);
         tracing::error!(
             sink = self.name,
             records,
             after = after.0,
-            "the journal dropped records that the sink had not got"
+            "the journal dropped or lost records that the sink had not got"
         );
     }
 
@@ -210,7 +212,9 @@ impl<J: Journal> Reading<'_, J> {
 
 pub(super) fn tell_lag(metrics: &SinkMetrics, state: &State) {
     let head = *state.head.borrow();
-    let behind = head.0.saturating_sub(state.lanes.cursor().0).saturating_sub(state.lanes.had());
+    let cursor = state.lanes.cursor();
+    let not_there = state.lanes.had() + state.gaps.within(cursor, head);
+    let behind = head.0.saturating_sub(cursor.0).saturating_sub(not_there);
     metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
     let oldest = state
         .lanes
