@@ -13,6 +13,7 @@ use super::{CHUNK, EMPTY_READS, State, TELL_LAG, TURN};
 use crate::journal::{DeadLetter, Entry, Journal, JournalError, Position};
 use crate::sinks::Delivery;
 use crate::sinks::delivery::backoff::{Backoff, jitter};
+use crate::sinks::delivery::lag::Waiting;
 use crate::sinks::dispatch::Dispatcher;
 use crate::sinks::encode::Encoder;
 use crate::sinks::metrics::SinkMetrics;
@@ -120,7 +121,7 @@ impl<J: Journal> Reading<'_, J> {
             }
             expected = entry.position;
             state.fresh = false;
-            state.read_ns = entry.taken_ns;
+            state.lag.read(entry.taken_ns);
             if state.lanes.has_had(entry.position) {
                 state.account.skip(entry.position);
                 state.lanes.backlog().pass(entry.position);
@@ -210,18 +211,16 @@ impl<J: Journal> Reading<'_, J> {
     }
 }
 
-pub(super) fn tell_lag(metrics: &SinkMetrics, state: &State) {
+pub(super) fn tell_lag(metrics: &SinkMetrics, state: &mut State) {
     let head = *state.head.borrow();
     let cursor = state.lanes.cursor();
     let not_there = state.lanes.had() + state.gaps.within(cursor, head);
     let behind = head.0.saturating_sub(cursor.0).saturating_sub(not_there);
     metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-    let oldest = state
-        .lanes
-        .oldest_ns()
-        .or((head.0 > state.account.read && state.read_ns > 0).then_some(state.read_ns));
-    let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
-    metrics.lag_seconds.set(seconds);
+    let (backlog_ns, live_ns) = state.lanes.first_ns();
+    let is_unread = head.0 > state.account.read;
+    let waiting = Waiting { records: behind, is_unread, backlog_ns, live_ns };
+    metrics.lag_seconds.set(state.lag.seconds(waiting, time::now_ns()));
 }
 
 /// Waits a while after the journal failed; false: stopped.
