@@ -224,13 +224,7 @@ impl App {
         for task in sink_tasks {
             tasks.adopt(task.name, task.handle);
         }
-        let sources = Sources {
-            admit: admit.clone(),
-            journal: journal_metrics,
-            head: journal.head(),
-            gaps: journal.gaps(),
-            sinks: context.metrics.clone(),
-        };
+        let sources = Sources::new(admit.clone(), journal_metrics, &journal, context.metrics.clone());
         match admin::bind(&config.journal.path) {
             Ok(listener) => tasks.spawn(
                 "admin",

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use crate::admit;
 use crate::admit::metrics::{RecordLabels, RecordReason};
-use crate::journal::Position;
 use crate::journal::gaps::Gaps;
 use crate::journal::metrics::{
     Dropped, DroppedLabel, DuplicateLabel, JournalMetrics, Kind, KindLabel, Known,
 };
+use crate::journal::{Journal, Position};
 use crate::sinks;
 use crate::sinks::account::Account;
 
@@ -25,15 +25,17 @@ use crate::sinks::account::Account;
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// At the door.
-    pub admit: admit::metrics::Metrics,
+    admit: admit::metrics::Metrics,
     /// In the journal.
-    pub journal: JournalMetrics,
+    journal: JournalMetrics,
+    /// The journal's end, as it was found.
+    from: Position,
     /// The journal's end.
-    pub head: watch::Receiver<Position>,
+    head: watch::Receiver<Position>,
     /// Positions that it never gave.
-    pub gaps: Gaps,
+    gaps: Gaps,
     /// Of the sinks.
-    pub sinks: sinks::Metrics,
+    sinks: sinks::Metrics,
 }
 
 /// The report.
@@ -46,11 +48,13 @@ pub struct Report {
     pub dropped: BTreeMap<&'static str, u64>,
     /// Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known.
     pub lost: u64,
-    /// The journal's last position.
+    /// The journal's last position when it was opened.
+    pub from: u64,
+    /// The journal's last position: `from`, and a position for each record that was journalled.
     pub head: u64,
     /// By receiver.
     pub sinks: BTreeMap<String, SinkReport>,
-    /// Whether each sink's account adds up.
+    /// Whether all of it adds up: the intake, the journal's positions, and each sink's account.
     pub adds_up: bool,
 }
 
@@ -94,13 +98,26 @@ pub struct SinkReport {
 // === impl Sources ===
 
 impl Sources {
+    /// Of a journal that was opened with these metrics, and has taken nothing yet.
+    pub fn new(
+        admit: admit::metrics::Metrics,
+        metrics: JournalMetrics,
+        journal: &impl Journal,
+        sinks: sinks::Metrics,
+    ) -> Self {
+        let (head, gaps) = (journal.head(), journal.gaps());
+        let from = *head.borrow();
+        Self { admit, journal: metrics, from, head, gaps, sinks }
+    }
+
     /// The figures of this moment.
     pub fn report(&self) -> Report {
         // The accounts first: what a sink has read is journalled.
         let accounts = self.sinks.accounts();
-        let head = self.head.borrow().0;
-        // In this order, each after what it is at least as large as.
+        // In this order, each after what it is at least as large as: taken, made durable, counted, given.
         let taken = self.admit.records.get();
+        fence(Ordering::SeqCst);
+        let head = self.head.borrow().0;
         fence(Ordering::SeqCst);
         let sinks: BTreeMap<String, SinkReport> = accounts
             .into_iter()
@@ -132,23 +149,27 @@ impl Sources {
         fence(Ordering::SeqCst);
         let not_kept = self.admit.not_kept.get();
         let given = self.admit.given.get();
+        let intake = Intake {
+            refused: refused.collect(),
+            given,
+            taken,
+            not_kept,
+            in_flight: given.saturating_sub(taken + not_kept),
+            journalled: journalled.iter().sum(),
+            duplicates: duplicates.iter().sum(),
+            pod_facts,
+            unknown,
+        };
+        let adds_up =
+            intake.adds_up() && intake.reaches(self.from, head) && sinks.values().all(|sink| sink.adds_up);
         Report {
-            intake: Intake {
-                refused: refused.collect(),
-                given,
-                taken,
-                not_kept,
-                in_flight: given.saturating_sub(taken + not_kept),
-                journalled: journalled.iter().sum(),
-                duplicates: duplicates.iter().sum(),
-                pod_facts,
-                unknown,
-            },
+            intake,
             dropped: dropped.collect(),
             lost: self.journal.lost.get(),
+            from: self.from.0,
             head,
-            adds_up: sinks.values().all(|sink| sink.adds_up),
             sinks,
+            adds_up,
         }
     }
 }
@@ -161,6 +182,12 @@ impl Intake {
         let counted = self.journalled + self.duplicates + self.pod_facts + self.unknown;
         self.given == self.taken + self.not_kept + self.in_flight
             && (self.taken..=self.taken + self.in_flight).contains(&counted)
+    }
+
+    /// Whether the journal's end is where what was journalled ends, or what is in flight of it.
+    pub fn reaches(&self, from: Position, head: u64) -> bool {
+        let last = from.0 + self.journalled;
+        (last.saturating_sub(self.in_flight)..=last).contains(&head)
     }
 }
 

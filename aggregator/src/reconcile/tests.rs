@@ -69,13 +69,9 @@ async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_a
         let metrics = JournalMetrics::default();
         let settings = Settings::new(folder.path());
         let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
-        let sources = Sources {
-            admit: admit::metrics::Metrics::default(),
-            journal: metrics,
-            head: journal.head(),
-            gaps: journal.gaps(),
-            sinks: sinks::Metrics::register(&mut Registry::default()),
-        };
+        let door = admit::metrics::Metrics::default();
+        let sinks = sinks::Metrics::register(&mut Registry::default());
+        let sources = Sources::new(door.clone(), metrics, &journal, sinks);
         let context = Context {
             journal: journal.clone(),
             router: Arc::clone(&router),
@@ -88,7 +84,10 @@ async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_a
         let first = 1 + round * 40;
         // What was sent before, sent again: only half of it is new.
         for versions in [first.saturating_sub(20).max(1)..first, first..first + 20, first..first + 40] {
+            let given = door.give(versions.clone().count() as u64);
             let appended = journal.append(taken(versions.clone())).await.unwrap();
+            assert!(sources.report().adds_up, "before the door knows");
+            given.kept();
             assert_eq!(appended.new + appended.duplicates, versions.count());
         }
         let last = round + 1 == ROUNDS;
@@ -104,7 +103,10 @@ async fn defect_8_over_kills_refusals_and_repeats_no_record_is_missing_and_the_a
         }
         let report = sources.report();
         assert_eq!(report.intake.journalled, 40);
-        assert_eq!(report.intake.journalled + report.intake.duplicates, if round == 0 { 60 } else { 80 });
+        assert_eq!((report.from, report.head), (round * 40, (round + 1) * 40));
+        let taken = report.intake.taken;
+        assert_eq!((taken, report.intake.in_flight), (if round == 0 { 60 } else { 80 }, 0));
+        assert_eq!(report.intake.journalled + report.intake.duplicates, taken);
         if last {
             let all = report.sinks["all"].account;
             assert_eq!(all.deliveries, all.delivered + all.dead);
@@ -151,7 +153,9 @@ fn the_intake_adds_up_where_each_record_that_was_taken_is_counted_once() {
     assert!(with(8, 2).adds_up() && with(10, 0).adds_up());
     assert!(!with(8, 1).adds_up(), "more than was given");
     assert!(!with(11, 3).adds_up(), "taken, and not there");
-    assert!(!Intake { given: 15, ..intake }.adds_up());
+    assert!(!Intake { given: 15, ..intake.clone() }.adds_up());
+    let reaches = |head| intake.reaches(Position(100), head);
+    assert_eq!([101, 102, 105, 106].map(reaches), [false, true, true, false], "5 journalled, 3 in flight");
 }
 
 #[tokio::test]
@@ -191,13 +195,8 @@ async fn after_a_loss_found_at_start_a_sink_misses_what_is_lost_and_not_what_nev
         let rule = Match { receiver: Some("all".to_owned()), ..Match::default() };
         let router = Router::new(&Route { r#match: vec![rule], ..Route::default() }, &["all"]);
         let mut registry = Registry::default();
-        let sources = Sources {
-            admit: admit::metrics::Metrics::default(),
-            journal: metrics,
-            head: journal.head(),
-            gaps: journal.gaps(),
-            sinks: sinks::Metrics::register(&mut registry),
-        };
+        let sinks = sinks::Metrics::register(&mut registry);
+        let sources = Sources::new(admit::metrics::Metrics::default(), metrics, &journal, sinks);
         let context = Context {
             journal: journal.clone(),
             router: Arc::new(router),

@@ -49,16 +49,11 @@ async fn the_intake_adds_up_at_every_look_though_streams_end_with_batches_in_fli
     let identity = authority.server("nodetap-aggregator");
     let aggregator =
         Aggregator::start_on(identity, Limits::default(), journal.clone(), Losses::default()).await;
-    let sources = Sources {
-        admit: aggregator.metrics.clone(),
-        journal: counts,
-        head: journal.head(),
-        gaps: journal.gaps(),
-        sinks: sinks::Metrics::register(&mut Registry::default()),
-    };
+    let sinks = sinks::Metrics::register(&mut Registry::default());
+    let sources = Sources::new(aggregator.metrics.clone(), counts, &journal, sinks);
     let looked = || -> Report {
         let report = sources.report();
-        assert!(report.intake.adds_up(), "{report:#?}");
+        assert!(report.adds_up, "{report:#?}");
         report
     };
     let frames = || {
