@@ -248,6 +248,7 @@ impl App {
             stopped.run_until_cancelled(follow.run()).await;
         });
         let plan = assigner.clone();
+        let door = admit.clone();
         let serving = admit::run(
             agents,
             credentials,
@@ -266,7 +267,7 @@ impl App {
             drained.cancel();
             served
         });
-        let health = Arc::new(AggregatorHealth { journal, admits: admitting, stop: stop.clone() });
+        let health = Arc::new(AggregatorHealth { journal, admits: admitting, door, stop: stop.clone() });
         let readiness = Readiness::default();
         readiness.register(&mut registry);
         tasks.spawn("readiness", readiness.run(Arc::clone(&health), stop.clone()));

@@ -21,6 +21,10 @@ pub struct Metrics {
     pub queued: Gauge,
     /// Connections that shake hands.
     pub shaking: Gauge,
+    /// Times no connection could be accepted, as with too many open files.
+    pub accept_failures: Counter,
+    /// 1 since the last of them, until one is accepted or none waits. No family: a check of readiness asks it.
+    pub accept_failing: Gauge,
     /// Connections that did not come to a stream.
     pub refused_connections: Family<ConnectionLabels, Counter>,
     /// Streams that ended.
@@ -223,6 +227,11 @@ impl Metrics {
             "nodetap_agents_waiting",
             "Agents whose stream is not read until the journal has made room",
             self.waiting.clone(),
+        );
+        registry.register(
+            "nodetap_agent_accept_failures",
+            "Times no connection of an agent could be accepted, as with too many open files",
+            self.accept_failures.clone(),
         );
         registry.register(
             "nodetap_agent_connections_refused",
