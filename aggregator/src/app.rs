@@ -9,7 +9,6 @@ use nodetap_runtime::endpoint::{self, BindError, Endpoint};
 use nodetap_runtime::process::ProcessCollector;
 use nodetap_runtime::tasks::Tasks;
 use nodetap_wire::{Record, tls::Files};
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -93,7 +92,7 @@ pub enum StartError {
 }
 
 /// Counts what becomes durable.
-struct Counting(ClusterMetrics, Counter);
+struct Counting(ClusterMetrics);
 
 // === impl App ===
 
@@ -141,19 +140,9 @@ impl App {
         let cluster = ClusterMetrics::register(&mut self.registry, self.config.compatibility);
         let journal_metrics = JournalMetrics::default();
         journal_metrics.register(&mut self.registry);
-        let facts = Counter::default();
-        self.registry.register(
-            "nodetap_pod_facts_taken",
-            "Facts of pods, which are not journalled",
-            facts.clone(),
-        );
         let settings = self.journal_settings();
         let path = settings.path.clone();
-        let journal = SqliteJournal::open(
-            settings,
-            journal_metrics.clone(),
-            Box::new(Counting(cluster, facts.clone())),
-        )?;
+        let journal = SqliteJournal::open(settings, journal_metrics.clone(), Box::new(Counting(cluster)))?;
         if let Err(error) = sinks::warn_of_strangers(&journal, &self.config.receivers).await {
             // A disk that cannot be written to is no reason not to start. A sink asks for its cursor until it has it.
             tracing::warn!(%error, "cursors cannot be read: receivers that are no longer configured are not known");
@@ -183,7 +172,7 @@ impl App {
             metrics,
             journal.clone(),
             (assigner, driver, follow),
-            (counters, journal_metrics, facts),
+            (counters, journal_metrics),
         );
         if let Some((api, listener)) = served {
             let stop = tasks.stop_token();
@@ -217,7 +206,7 @@ impl App {
         metrics: TcpListener,
         journal: SqliteJournal,
         (assigner, driver, follow): (Assigner, Driver<SqliteJournal>, Follow),
-        (mut counters, journal_metrics, facts): (EventExporterCounters, JournalMetrics, Counter),
+        (mut counters, journal_metrics): (EventExporterCounters, JournalMetrics),
     ) -> Tasks {
         let Self { config, credentials, sinks, mut registry, admit, .. } = self;
         let mut tasks = Tasks::default();
@@ -238,13 +227,7 @@ impl App {
         for task in sink_tasks {
             tasks.adopt(task.name, task.handle);
         }
-        let sources = Sources {
-            admit: admit.clone(),
-            journal: journal_metrics,
-            facts,
-            head: journal.head(),
-            sinks: context.metrics.clone(),
-        };
+        let sources = Sources::new(admit.clone(), journal_metrics, &journal, context.metrics.clone());
         match admin::bind(&config.journal.path) {
             Ok(listener) => tasks.spawn(
                 "admin",
@@ -268,6 +251,7 @@ impl App {
             stopped.run_until_cancelled(follow.run()).await;
         });
         let plan = assigner.clone();
+        let door = admit.clone();
         let serving = admit::run(
             agents,
             credentials,
@@ -286,7 +270,7 @@ impl App {
             drained.cancel();
             served
         });
-        let health = Arc::new(AggregatorHealth { journal, admits: admitting, stop: stop.clone() });
+        let health = Arc::new(AggregatorHealth { journal, admits: admitting, door, stop: stop.clone() });
         let readiness = Readiness::default();
         readiness.register(&mut registry);
         tasks.spawn("readiness", readiness.run(Arc::clone(&health), stop.clone()));
@@ -367,8 +351,4 @@ impl Observer for Counting {
     }
 
     fn duplicate(&mut self, _: &Record) {}
-
-    fn pod(&mut self, _: &Record) {
-        self.1.inc();
-    }
 }

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::admit::metrics::Metrics;
 use crate::journal::sqlite::SqliteJournal;
 
 /// A commit takes milliseconds, and waits 5 s at most for another process that has the file: longer, and the disk hangs.
@@ -23,8 +24,11 @@ const LONGEST_COMMIT_NS: i64 = 10 * 1_000_000_000;
 pub struct AggregatorHealth {
     /// Whether it can keep what it takes.
     pub journal: SqliteJournal,
-    /// Whether agents are taken: set once the address is bound and the plan has read the journal.
+    /// Whether agents are taken. True from the first: nothing answers before the address is bound and the plan has read the journal.
+    /// False once the intake has ended.
     pub admits: watch::Receiver<bool>,
+    /// What the intake says of its connections and its certificate.
+    pub door: Metrics,
     /// It is on its way to its end.
     pub stop: CancellationToken,
 }
@@ -97,8 +101,25 @@ impl Health for AggregatorHealth {
         let hung = hung(self.journal.commit_since(), time::now_ns());
         vec![
             Check::new("journal", self.journal.failure().map(|failure| failure.to_string()).or(hung)),
-            Check::new("admit", (!admits).then(|| "agents are not taken".to_owned())),
+            Check::new("admit", shut(admits, &self.door, time::now_ns().div_euclid(1_000_000_000))),
         ]
+    }
+}
+
+/// Why no agent can connect, at a time in seconds since 1970.
+fn shut(admits: bool, door: &Metrics, now: i64) -> Option<String> {
+    let expires = door.certificate_expires.get();
+    if !admits {
+        Some("agents are not taken".to_owned())
+    } else if door.accept_failing.get() > 0 {
+        Some("connections of agents cannot be accepted: the log says why".to_owned())
+    } else if expires > 0 && expires < now {
+        let at = time::format_ns(expires.saturating_mul(1_000_000_000)).unwrap_or_default();
+        Some(format!(
+            "the certificate of tls.certFile expired at {at}: agents do not connect to it; renew it"
+        ))
+    } else {
+        None
     }
 }
 

@@ -3,6 +3,7 @@
 //! The trait is narrow on purpose (append, read from, commit), so that a replicated log can stand in for the embedded one.
 
 pub mod facets;
+pub mod gaps;
 pub mod had;
 pub mod lost;
 pub mod metrics;
@@ -19,6 +20,7 @@ use nodetap_wire::face::{Face, Object};
 use nodetap_wire::{Checkpoint, ContainerDied, LedgerEntry, Record, Shard};
 use tokio::sync::watch;
 
+use self::gaps::Gaps;
 use self::lost::Lost;
 
 /// Place of an entry in the journal: grows by one with each, from 1. 0 is before the first.
@@ -240,6 +242,11 @@ pub trait Journal: Clone + Send + Sync + 'static {
         watch::channel(Lost::default()).1
     }
 
+    /// Positions that were never given. A log that is kept elsewhere too has none.
+    fn gaps(&self) -> Gaps {
+        Gaps::default()
+    }
+
     /// Somebody was told, before this journal was opened, that it is durable up to here.
     fn promised(&self, _: Position) {}
 
@@ -257,9 +264,6 @@ pub trait Observer: Send + 'static {
 
     /// A record that the journal had already.
     fn duplicate(&mut self, record: &Record);
-
-    /// What is known of a pod, which is not journalled.
-    fn pod(&mut self, _record: &Record) {}
 }
 
 // === impl Ahead ===

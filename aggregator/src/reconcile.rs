@@ -1,10 +1,11 @@
 //! What became of everything since the process started: taken, journalled, duplicate, refused, dropped; and for each sink passed,
 //! delivered, dead, pending. `nodetap-aggregator reconcile` shows it.
 //!
-//! Each sink's account is changed and read as a whole. The intake is counted in two places, at the door and in the journal; the
-//! journal counts what is durable a moment before or after the agent is told, so those two agree when nothing is in flight.
+//! Each sink's account is changed and read as a whole. The intake is counted in two places, at the door and in the journal, which
+//! counts what is durable before anybody is told: at every look the journal has what was taken, and at most what is in flight beside.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{Ordering, fence};
 
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
@@ -12,10 +13,11 @@ use tokio::sync::watch;
 
 use crate::admit;
 use crate::admit::metrics::{RecordLabels, RecordReason};
-use crate::journal::Position;
+use crate::journal::gaps::Gaps;
 use crate::journal::metrics::{
     Dropped, DroppedLabel, DuplicateLabel, JournalMetrics, Kind, KindLabel, Known,
 };
+use crate::journal::{Journal, Position};
 use crate::sinks;
 use crate::sinks::account::Account;
 
@@ -23,15 +25,17 @@ use crate::sinks::account::Account;
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// At the door.
-    pub admit: admit::metrics::Metrics,
+    admit: admit::metrics::Metrics,
     /// In the journal.
-    pub journal: JournalMetrics,
-    /// Facts of pods, which are taken and not journalled.
-    pub facts: Counter,
+    journal: JournalMetrics,
+    /// The journal's end, as it was found.
+    from: Position,
     /// The journal's end.
-    pub head: watch::Receiver<Position>,
+    head: watch::Receiver<Position>,
+    /// Positions that it never gave.
+    gaps: Gaps,
     /// Of the sinks.
-    pub sinks: sinks::Metrics,
+    sinks: sinks::Metrics,
 }
 
 /// The report.
@@ -44,11 +48,13 @@ pub struct Report {
     pub dropped: BTreeMap<&'static str, u64>,
     /// Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known.
     pub lost: u64,
-    /// The journal's last position.
+    /// The journal's last position when it was opened.
+    pub from: u64,
+    /// The journal's last position: `from`, and a position for each record that was journalled.
     pub head: u64,
     /// By receiver.
     pub sinks: BTreeMap<String, SinkReport>,
-    /// Whether each sink's account adds up.
+    /// Whether all of it adds up: the intake, the journal's positions, and each sink's account.
     pub adds_up: bool,
 }
 
@@ -58,8 +64,14 @@ pub struct Report {
 pub struct Intake {
     /// Records left out at the door, by reason.
     pub refused: BTreeMap<String, u64>,
-    /// Records that were acknowledged: the sum of the four below, once nothing is in flight.
+    /// Records that were given to the journal: the sum of the three below.
+    pub given: u64,
+    /// Records that are durable, and acknowledged to agents that are still there.
     pub taken: u64,
+    /// Records that the journal could not keep; their agents send them again.
+    pub not_kept: u64,
+    /// Records of which the journal has not said yet what became of them.
+    pub in_flight: u64,
     /// New states of events, and deaths.
     pub journalled: u64,
     /// Records that the journal had already.
@@ -86,15 +98,32 @@ pub struct SinkReport {
 // === impl Sources ===
 
 impl Sources {
+    /// Of a journal that was opened with these metrics, and has taken nothing yet.
+    pub fn new(
+        admit: admit::metrics::Metrics,
+        metrics: JournalMetrics,
+        journal: &impl Journal,
+        sinks: sinks::Metrics,
+    ) -> Self {
+        let (head, gaps) = (journal.head(), journal.gaps());
+        let from = *head.borrow();
+        Self { admit, journal: metrics, from, head, gaps, sinks }
+    }
+
     /// The figures of this moment.
     pub fn report(&self) -> Report {
         // The accounts first: what a sink has read is journalled.
         let accounts = self.sinks.accounts();
+        // In this order, each after what it is at least as large as: taken, made durable, counted, given.
+        let taken = self.admit.records.get();
+        fence(Ordering::SeqCst);
         let head = self.head.borrow().0;
+        fence(Ordering::SeqCst);
         let sinks: BTreeMap<String, SinkReport> = accounts
             .into_iter()
             .map(|(name, account)| {
-                let unread = head.saturating_sub(account.read);
+                let never_given = self.gaps.within(Position(account.read), Position(head));
+                let unread = head.saturating_sub(account.read + never_given);
                 (name, SinkReport { account, unread, adds_up: account.adds_up() })
             })
             .collect();
@@ -115,20 +144,32 @@ impl Sources {
             let counter: Counter = self.journal.dropped.get_or_create_owned(&DroppedLabel { reason });
             (name, counter.get())
         });
+        let pod_facts = self.journal.pod_facts.get();
+        let unknown = self.journal.unknown.get();
+        fence(Ordering::SeqCst);
+        let not_kept = self.admit.not_kept.get();
+        let given = self.admit.given.get();
+        let intake = Intake {
+            refused: refused.collect(),
+            given,
+            taken,
+            not_kept,
+            in_flight: given.saturating_sub(taken + not_kept),
+            journalled: journalled.iter().sum(),
+            duplicates: duplicates.iter().sum(),
+            pod_facts,
+            unknown,
+        };
+        let adds_up =
+            intake.adds_up() && intake.reaches(self.from, head) && sinks.values().all(|sink| sink.adds_up);
         Report {
-            intake: Intake {
-                refused: refused.collect(),
-                taken: self.admit.records.get(),
-                journalled: journalled.iter().sum(),
-                duplicates: duplicates.iter().sum(),
-                pod_facts: self.facts.get(),
-                unknown: self.journal.unknown.get(),
-            },
+            intake,
             dropped: dropped.collect(),
             lost: self.journal.lost.get(),
+            from: self.from.0,
             head,
-            adds_up: sinks.values().all(|sink| sink.adds_up),
             sinks,
+            adds_up,
         }
     }
 }
@@ -136,9 +177,17 @@ impl Sources {
 // === impl Intake ===
 
 impl Intake {
-    /// Whether what was acknowledged is what the journal counted; to be asked when nothing is in flight.
+    /// Whether the journal has counted what was taken, and nothing but what is in flight beside.
     pub fn adds_up(&self) -> bool {
-        self.taken == self.journalled + self.duplicates + self.pod_facts + self.unknown
+        let counted = self.journalled + self.duplicates + self.pod_facts + self.unknown;
+        self.given == self.taken + self.not_kept + self.in_flight
+            && (self.taken..=self.taken + self.in_flight).contains(&counted)
+    }
+
+    /// Whether the journal's end is where what was journalled ends, or what is in flight of it.
+    pub fn reaches(&self, from: Position, head: u64) -> bool {
+        let last = from.0 + self.journalled;
+        (last.saturating_sub(self.in_flight)..=last).contains(&head)
     }
 }
 

@@ -78,14 +78,7 @@ pub(super) async fn accept(
     let places = Arc::new(Semaphore::new(limits.agents));
     let accepting = async move {
         loop {
-            let (tcp, address) = match listener.accept().await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let Some((tcp, address)) = next(&listener, &metrics).await else { continue };
             let refuse = move |metrics: &Metrics, refused: &Refused| {
                 metrics.refuse(refused.reason());
                 tracing::warn!(%address, error = %refused, "connection of an agent refused");
@@ -118,6 +111,49 @@ pub(super) async fn accept(
         }
     });
     connections
+}
+
+/// The next connection; none: there was none to be had.
+async fn next(listener: &TcpListener, metrics: &Metrics) -> Option<(TcpStream, SocketAddr)> {
+    let accepting = listener.accept();
+    let accepted = match metrics.accept_failing.get() {
+        0 => accepting.await,
+        _ => match tokio::time::timeout(ACCEPT_PAUSE, accepting).await {
+            Ok(accepted) => accepted,
+            // Nobody waits any more.
+            Err(_) => {
+                works(metrics);
+                return None;
+            }
+        },
+    };
+    match accepted {
+        Ok(connection) => {
+            works(metrics);
+            Some(connection)
+        }
+        Err(error) => {
+            failed(metrics, &error);
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// No connection could be accepted: said once, until one can.
+fn failed(metrics: &Metrics, error: &io::Error) {
+    metrics.accept_failures.inc();
+    // An agent that was gone before it was looked at.
+    let is_gone = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    if !is_gone && metrics.accept_failing.set(1) == 0 {
+        tracing::error!(%error, "connections of agents cannot be accepted");
+    }
+}
+
+fn works(metrics: &Metrics) {
+    if metrics.accept_failing.set(0) > 0 {
+        tracing::info!("connections of agents can be accepted again");
+    }
 }
 
 /// Waits for a turn to shake hands, first come first served. For one who has given up meanwhile nothing is calculated.
@@ -256,3 +292,6 @@ impl AsyncWrite for Connection {
         self.inner.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests;

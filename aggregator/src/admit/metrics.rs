@@ -1,5 +1,7 @@
 //! What admitting says of itself.
 
+use std::sync::atomic::{Ordering, fence};
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +21,10 @@ pub struct Metrics {
     pub queued: Gauge,
     /// Connections that shake hands.
     pub shaking: Gauge,
+    /// Times no connection could be accepted, as with too many open files.
+    pub accept_failures: Counter,
+    /// 1 since the last of them, until one is accepted or none waits. No family: a check of readiness asks it.
+    pub accept_failing: Gauge,
     /// Connections that did not come to a stream.
     pub refused_connections: Family<ConnectionLabels, Counter>,
     /// Streams that ended.
@@ -35,8 +41,12 @@ pub struct Metrics {
     pub ledgers_asked_again: Counter,
     /// Batches taken.
     pub batches: Counter,
+    /// Records given to the journal: each becomes one taken, or one that was not kept.
+    pub given: Counter,
     /// Records taken, those that the journal has already among them.
     pub records: Counter,
+    /// Records that the journal could not keep; their agents send them again.
+    pub not_kept: Counter,
     /// Payload bytes, compressed.
     pub bytes: Counter,
     /// When this aggregator's certificate ends, in seconds since 1970.
@@ -50,6 +60,21 @@ pub struct Metrics {
 /// A stream or connection that waits; dropped, it no longer does.
 #[derive(Debug)]
 pub(super) struct Waits(Gauge);
+
+/// A batch on its way to the journal; dropped before it was [`kept`](Given::kept), it was not.
+#[derive(Debug)]
+pub struct Given {
+    records: u64,
+    /// None: it is counted.
+    counts: Option<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    batches: Counter,
+    kept: Counter,
+    not_kept: Counter,
+}
 
 /// Label of [`Metrics::refused_connections`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -204,6 +229,11 @@ impl Metrics {
             self.waiting.clone(),
         );
         registry.register(
+            "nodetap_agent_accept_failures",
+            "Times no connection of an agent could be accepted, as with too many open files",
+            self.accept_failures.clone(),
+        );
+        registry.register(
             "nodetap_agent_connections_refused",
             "Connections of agents that did not come to a stream, by reason",
             self.refused_connections.clone(),
@@ -249,6 +279,11 @@ impl Metrics {
             self.records.clone(),
         );
         registry.register(
+            "nodetap_records_not_kept",
+            "Records that the journal could not keep; their agents send them again",
+            self.not_kept.clone(),
+        );
+        registry.register(
             "nodetap_payload_bytes_taken",
             "Bytes of batches received, compressed",
             self.bytes.clone(),
@@ -285,6 +320,13 @@ impl Metrics {
         Waits::among(&self.waiting)
     }
 
+    /// Counts the records of a batch that is given to the journal, and what becomes of them.
+    pub fn give(&self, records: u64) -> Given {
+        self.given.inc_by(records);
+        let (batches, kept) = (self.batches.clone(), self.records.clone());
+        Given { records, counts: Some(Counts { batches, kept, not_kept: self.not_kept.clone() }) }
+    }
+
     /// Counts a stream's end.
     pub fn end(&self, reason: EndReason) {
         self.ended.get_or_create_owned(&EndLabels { reason }).inc();
@@ -304,6 +346,27 @@ impl Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+// === impl Given ===
+
+impl Given {
+    /// It is durable.
+    pub fn kept(mut self) {
+        let Some(counts) = self.counts.take() else { return };
+        counts.batches.inc();
+        // Whoever sees it taken sees it journalled.
+        fence(Ordering::SeqCst);
+        counts.kept.inc_by(self.records);
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if let Some(counts) = self.counts.take() {
+            counts.not_kept.inc_by(self.records);
+        }
     }
 }
 

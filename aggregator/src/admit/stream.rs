@@ -103,7 +103,6 @@ struct End {
 /// What became of a batch.
 struct Appended {
     sequence: u64,
-    records: u64,
     /// As the journal has it.
     result: Result<Journalled, JournalError>,
 }
@@ -455,15 +454,18 @@ impl<J: Journal> Session<J> {
         for (node, is_cordoned) in taken.records.iter().filter_map(cordoned) {
             self.member.hint(Said::Cordoned(node.to_owned(), is_cordoned));
         }
-        let records = taken.records.len() as u64;
-        appends.push_back(Box::pin(async move {
+        let given = self.metrics.give(taken.records.len() as u64);
+        appends.push_back(whole(sequence, async move {
             let nothing = taken.records.is_empty() && taken.checkpoints.is_empty() && taken.ledger.is_none();
             let result = match nothing {
                 true => Ok(Journalled::default()),
                 false => journal.append(taken).await,
             };
+            if result.is_ok() {
+                given.kept();
+            }
             drop(room);
-            Appended { sequence, records, result }
+            Appended { sequence, result }
         }));
         Ok(())
     }
@@ -492,8 +494,6 @@ impl<J: Journal> Session<J> {
     fn appended(&mut self, appended: Appended) -> Result<(u64, Position, bool), End> {
         match appended.result {
             Ok(Journalled { head, ledger: LedgerKept { without_base, refused }, .. }) => {
-                self.metrics.batches.inc();
-                self.metrics.records.inc_by(appended.records);
                 if refused > 0 {
                     self.metrics.ledger_entries_refused.inc_by(refused as u64);
                     tracing::warn!(
@@ -518,6 +518,22 @@ impl<J: Journal> Session<J> {
             }
         }
     }
+}
+
+/// Begins an append, in its order among the node's, and sees it to its end in a task of its own: the journal keeps and counts what it
+/// was given though the stream ends before it says so. As many of these as there is room for go on at a time.
+fn whole(
+    sequence: u64,
+    append: impl Future<Output = Appended> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = Appended> + Send>> {
+    let mut append = Box::pin(append);
+    if let Some(appended) = append.as_mut().now_or_never() {
+        return Box::pin(std::future::ready(appended));
+    }
+    let ending = tokio::spawn(append);
+    // An error: the aggregator ends.
+    let stopped = move |_| Appended { sequence, result: Err(JournalError::Stopped) };
+    Box::pin(ending.map(move |ended| ended.unwrap_or_else(stopped)))
 }
 
 /// What is remembered of a ledger as frames, of which the last says that it is.

@@ -20,6 +20,8 @@ pub struct JournalMetrics {
     pub records: Family<KindLabel, Counter>,
     /// Records that were there already.
     pub duplicates: Family<DuplicateLabel, Counter>,
+    /// Facts of pods, which are taken and not journalled.
+    pub pod_facts: Counter,
     /// Facts of pods that a node sent of which another had announced the pod.
     pub pods_refused: Counter,
     /// Nodes of whose agent's ledger something is remembered.
@@ -160,6 +162,11 @@ label_values! {
 impl JournalMetrics {
     /// Adds the families to a registry.
     pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "nodetap_pod_facts_taken",
+            "Facts of pods, which are not journalled",
+            self.pod_facts.clone(),
+        );
         let registry = registry.sub_registry_with_prefix("nodetap_journal");
         registry.register("commits", "Groups of batches made durable", self.commits.clone());
         registry.register_with_unit(
@@ -233,6 +240,7 @@ impl Default for JournalMetrics {
             commit_duration: Histogram::new(buckets),
             records: Family::default(),
             duplicates: Family::default(),
+            pod_facts: Counter::default(),
             pods_refused: Counter::default(),
             ledgers: Gauge::default(),
             ledger_bytes: Gauge::default(),

@@ -42,6 +42,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use nodetap_wire::{Checkpoint, Record, Shard, ledger, record, time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::gaps::Gaps;
 use super::lost::{Losses, Lost};
 use super::metrics::JournalMetrics;
 use super::{
@@ -140,6 +141,7 @@ struct Shared {
     directory: Directory,
     recent: Recent,
     losses: Losses,
+    gaps: Gaps,
     checkpoints: Arc<Mutex<Vec<Checkpoint>>>,
     /// Nodes of whose ledger something is remembered.
     ledgers: Arc<Mutex<HashSet<String>>>,
@@ -349,6 +351,10 @@ impl Journal for SqliteJournal {
 
     fn lost(&self) -> watch::Receiver<Lost> {
         self.shared.losses.subscribe()
+    }
+
+    fn gaps(&self) -> Gaps {
+        self.shared.gaps.clone()
     }
 
     fn promised(&self, last: Position) {

@@ -15,8 +15,10 @@ pub struct Account {
     pub read: u64,
     /// Records that are not for it.
     pub passed: u64,
-    /// Records that the journal dropped before it had read them.
+    /// Records that the journal dropped or lost before it had read them.
     pub missed: u64,
+    /// Positions that the journal never gave, because it went on above them after a loss.
+    pub never_given: u64,
     /// Records that are for it.
     pub routed: u64,
     /// Deliveries that those are.
@@ -75,11 +77,15 @@ impl Account {
         self.settle(0, 1);
     }
 
-    /// Positions up to this one that the journal no longer has, of which so many were settled ahead.
-    pub fn miss(&mut self, last: Position, had: u64) {
-        self.missed += last.0.saturating_sub(self.read).saturating_sub(had);
+    /// Positions up to this one that the journal does not have, of which so many were settled ahead, and so many never given. How many
+    /// records are missing.
+    pub fn miss(&mut self, last: Position, had: u64, never_given: u64) -> u64 {
+        let missed = last.0.saturating_sub(self.read).saturating_sub(had + never_given);
+        self.missed += missed;
+        self.never_given += never_given;
         self.ahead = self.ahead.saturating_sub(had);
         self.read = self.read.max(last.0);
+        missed
     }
 
     /// Positions up to this one that were gone before it began.
@@ -100,7 +106,8 @@ impl Account {
 
     /// Whether nothing is unaccounted for.
     pub fn adds_up(&self) -> bool {
-        self.read - self.from + self.ahead == self.passed + self.missed + self.routed + self.earlier
+        self.read - self.from + self.ahead
+            == self.passed + self.missed + self.never_given + self.routed + self.earlier
             && self.deliveries == self.delivered + self.dead + self.pending
     }
 }

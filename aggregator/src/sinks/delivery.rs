@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::{Backoff, jitter};
+use self::lag::Lag;
 use self::lanes::{Commit, Lane, Lanes, Settings};
 use self::reading::{Looked, Reading, rest, tell_lag};
 use self::replays::Replays;
@@ -26,12 +27,14 @@ use super::dispatch::Dispatcher;
 use super::encode::Encoder;
 use super::metrics::SinkMetrics;
 use super::{Delivery, Order, Outcome, Report, Sink};
+use crate::journal::gaps::Gaps;
 use crate::journal::had::Had;
 use crate::journal::{DeadLetter, Journal, JournalError, Letters, Position};
 
 pub mod backoff;
 pub mod behind;
 pub mod doubt;
+pub mod lag;
 pub mod lanes;
 pub mod queue;
 mod reading;
@@ -92,8 +95,8 @@ struct State {
     /// The last attempt was of what is new; of dead letters the next may be.
     after_new: bool,
     head: watch::Receiver<Position>,
-    /// When the last entry that was read had been journalled; 0: none was read.
-    read_ns: i64,
+    gaps: Gaps,
+    lag: Lag,
     /// Since the journal's last good answer.
     trouble: Backoff,
     empty_reads: u32,
@@ -123,7 +126,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             if stopping {
                 state.end.get_or_insert_with(|| Instant::now() + self.stop_within);
             }
-            self.tell_lag(&state);
+            self.tell_lag(&mut state);
             if let Some(commit) = state.lanes.commit(now, stopping)
                 && !self.commit(&mut state, commit, &stop).await?
                 && !stopping
@@ -234,7 +237,8 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             replays,
             after_new: false,
             head,
-            read_ns: 0,
+            gaps: self.journal.gaps(),
+            lag: Lag::begin(time::now_ns()),
             trouble,
             empty_reads: 0,
             fresh,
@@ -531,7 +535,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         Reading { name, journal, dispatcher, receiver: *receiver, encoder, metrics }
     }
 
-    fn tell_lag(&self, state: &State) {
+    fn tell_lag(&self, state: &mut State) {
         tell_lag(&self.metrics, state);
     }
 }

@@ -53,7 +53,7 @@ pub struct SinkMetrics {
     pub retried: Counter,
     /// Dead letters that the sink took when they were delivered again.
     pub replayed: Counter,
-    /// Records that the journal dropped before the sink had them.
+    /// Records that the journal dropped or lost before the sink had them.
     pub missed: Counter,
     /// Records between the cursor and the journal's head.
     pub lag_records: Gauge,
@@ -140,7 +140,7 @@ impl Metrics {
         );
         registry.register(
             "nodetap_sink_missed",
-            "Records that the journal dropped before the sink had them",
+            "Records that the journal dropped or lost before the sink had them",
             m.missed.clone(),
         );
         registry.register(

@@ -44,16 +44,19 @@ async fn an_agent_without_a_ledger_is_given_what_became_durable_with_the_deaths_
     assert_eq!(answer.await.unwrap(), remembered(vec![]));
     told((&first, &aggregator), true, vec![], vec![entry("", "node"), entry("p", "lives")]).await;
     told((&first, &aggregator), false, vec![death("node-1", 1)], vec![entry("p", "died once")]).await;
-    // This one does not become durable before the agent is killed.
+    // This one is under way when the agent is killed, and does not become durable.
     aggregator.journal.hold(true);
     let begun = aggregator.journal.begun();
     tell(&first, false, vec![death("node-1", 2)], vec![entry("p", "died twice")]).await;
     eventually(|| aggregator.journal.begun() > begun).await;
     first.kill().await;
+    aggregator.journal.fail(true);
+    aggregator.journal.hold(false);
+    eventually(|| aggregator.metrics.not_kept.get() > 0).await;
+    aggregator.journal.fail(false);
     let (second, answer, _) = Agent::start_asking(&authority, "node-1", aggregator.address);
     assert_eq!(answer.await.unwrap(), remembered(vec![entry("", "node"), entry("p", "died once")]));
-    aggregator.journal.hold(false);
-    // What the first had under way has gone with its stream: the second tells that death again.
+    // The second tells again the death that was not kept.
     told((&second, &aggregator), true, vec![], vec![entry("", "node"), entry("p", "died once")]).await;
     told((&second, &aggregator), false, vec![death("node-1", 2)], vec![entry("p", "died twice")]).await;
     assert_eq!(numbers(aggregator.journal.records()), [1, 2]);

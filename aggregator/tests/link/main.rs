@@ -1,6 +1,7 @@
 //! The way from agent to aggregator, whole: both sides as they are, mutual TLS on loopback, a journal in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod account;
 mod certificates;
 mod journal;
 mod ledger;

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::certificates::{Authority, Identity};
 use crate::journal::Memory;
 
-pub struct Aggregator {
-    pub journal: Memory,
+pub struct Aggregator<J = Memory> {
+    pub journal: J,
     pub identity: Identity,
     pub credentials: admit::tls::Credentials,
     pub address: SocketAddr,
@@ -67,12 +67,18 @@ impl Aggregator {
     }
 
     pub async fn start_with(identity: Identity, limits: Limits, journal: Memory) -> Self {
+        let losses = journal.losses.clone();
+        Self::start_on(identity, limits, journal, losses).await
+    }
+}
+
+impl<J: Journal> Aggregator<J> {
+    pub async fn start_on(identity: Identity, limits: Limits, journal: J, losses: Losses) -> Self {
         let metrics = admit::metrics::Metrics::default();
         let credentials = admit::tls::Credentials::load(identity.files(), metrics.clone()).unwrap();
         let plan = Plan::cluster(Instant::now(), Patience::default());
         let assigning = assign::metrics::Metrics::default();
         let (wishes, wished) = watch::channel(Wish::default());
-        let losses = journal.losses.clone();
         let settings = assign::Settings { wishes: wished, lost: journal.lost() };
         let assigned = assign::assign(plan, journal.clone(), settings, assigning.clone()).await;
         let (assigner, driver) = assigned.unwrap();

@@ -4,6 +4,7 @@
 #[path = "../link/certificates.rs"]
 #[allow(dead_code, reason = "the tests of the link use more of it")]
 mod certificates;
+mod defects;
 mod full;
 mod kill;
 #[path = "../link/raw.rs"]

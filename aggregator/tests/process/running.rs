@@ -11,6 +11,7 @@ use nodetap_aggregator::journal::sqlite::{Settings, SqliteJournal};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
 use crate::certificates::{Authority, Identity};
 use crate::within;
@@ -26,7 +27,9 @@ pub struct Home {
 pub struct Running {
     child: Child,
     pub agents: SocketAddr,
-    metrics: SocketAddr,
+    pub metrics: SocketAddr,
+    /// Its log, from when it ran.
+    pub said: watch::Receiver<Vec<String>>,
 }
 
 impl Home {
@@ -63,7 +66,7 @@ impl Home {
         self.folder.path().join("journal")
     }
 
-    fn configuration(&self) -> PathBuf {
+    pub fn configuration(&self) -> PathBuf {
         self.folder.path().join("config.yaml")
     }
 
@@ -103,8 +106,22 @@ impl Home {
             said.push(line);
         };
         // A full pipe would hold it up.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Running { child, agents, metrics }
+        let (say, said) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                say.send_modify(|said| said.push(line));
+            }
+        });
+        Running { child, agents, metrics, said }
+    }
+
+    /// Another process of it with a command, such as one that asks the one that runs: how it ended, and what it printed.
+    pub async fn command(&self, command: &[&str]) -> (Option<i32>, String) {
+        let mut asking = Command::new(env!("CARGO_BIN_EXE_nodetap-aggregator"));
+        asking.env_clear().arg("--config").arg(self.configuration()).args(command).kill_on_drop(true);
+        let output = within(asking.output()).await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
     }
 }
 
@@ -125,6 +142,16 @@ impl Running {
     /// SIGKILL, and until it is gone.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// What it answers at its metrics' address.
+    pub async fn get(&self, path: &str) -> String {
+        let mut stream = within(TcpStream::connect(self.metrics)).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        within(stream.read_to_end(&mut answer)).await.unwrap();
+        String::from_utf8(answer).unwrap()
     }
 
     /// SIGTERM.

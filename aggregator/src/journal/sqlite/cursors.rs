@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS head (
     reserved INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO head VALUES (1, 0, 0);
+CREATE TABLE IF NOT EXISTS gap (after INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS loss (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER NOT NULL);
 ";
 
@@ -148,6 +149,28 @@ impl Cursors {
             Ok(KnownHead { committed: given, losses, ..head })
         };
         read().map_err(Failure::at(&self.path))
+    }
+
+    /// Positions that were never given: after one, and up to another. A table that cannot be read says nothing.
+    pub(super) fn read_gaps(&self) -> Vec<(u64, u64)> {
+        let read = || -> Result<Vec<_>, rusqlite::Error> {
+            let (connection, _) = folder::open_to_read(&self.path)?;
+            let mut statement = connection.prepare("SELECT after, last FROM gap")?;
+            let rows = statement.query_map([], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))?;
+            rows.collect()
+        };
+        read().unwrap_or_default()
+    }
+
+    /// Notes positions that were never given, and forgets those before the first that there is.
+    pub(super) fn write_gap(&self, (after, last): (u64, u64), first: u64) -> Result<(), Failure> {
+        self.with(|connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute("DELETE FROM gap WHERE last < ?1", [signed(first)])?;
+            transaction
+                .execute("INSERT OR REPLACE INTO gap VALUES (?1, ?2)", [signed(after), signed(last)])?;
+            transaction.commit()
+        })
     }
 
     pub(super) fn write_head(&self, head: KnownHead) -> Result<(), Failure> {

@@ -455,6 +455,7 @@ impl Writer {
             let entries = Arc::new(entries);
             self.shared.recent.push(entries.clone(), bytes);
             self.metrics.pods_refused.inc_by(refused);
+            self.count(&taken, &entries, &duplicates, &forgotten);
             told.push((taken, entries, duplicates, forgotten));
             answers.push((appended, answer, place));
         }
@@ -476,17 +477,10 @@ impl Writer {
         }
     }
 
-    fn tell(&mut self, taken: &Taken, entries: &[(usize, Entry)], duplicates: &[usize], forgotten: &[usize]) {
-        let (mut events, mut deaths) = (0, 0);
-        for (index, entry) in entries {
-            match &entry.body {
-                Body::Event(_) => events += 1,
-                Body::Death(_) => deaths += 1,
-            }
-            if let Some(record) = taken.records.get(*index) {
-                self.observer.appended(entry, record);
-            }
-        }
+    /// Counts what became of a batch. Before anybody is told: what was taken is never more than what is counted here.
+    fn count(&self, taken: &Taken, entries: &[(usize, Entry)], duplicates: &[usize], forgotten: &[usize]) {
+        let deaths = entries.iter().filter(|(_, entry)| matches!(entry.body, Body::Death(_))).count() as u64;
+        let events = entries.len() as u64 - deaths;
         self.metrics.records.get_or_create(&KindLabel { kind: Kind::Event }).inc_by(events);
         self.metrics.records.get_or_create(&KindLabel { kind: Kind::Death }).inc_by(deaths);
         for (indexes, reason) in [(duplicates, Known::Identity), (forgotten, Known::Retention)] {
@@ -496,17 +490,29 @@ impl Writer {
                     _ => Kind::Event,
                 };
                 self.metrics.duplicates.get_or_create(&DuplicateLabel { kind, reason }).inc();
-                self.observer.duplicate(record);
             }
         }
         for record in &taken.records {
             match record.kind {
-                Some(record::Kind::Pod(_)) => self.observer.pod(record),
+                Some(record::Kind::Pod(_)) => {
+                    self.metrics.pod_facts.inc();
+                }
                 None => {
                     self.metrics.unknown.inc();
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn tell(&mut self, taken: &Taken, entries: &[(usize, Entry)], duplicates: &[usize], forgotten: &[usize]) {
+        for (index, entry) in entries {
+            if let Some(record) = taken.records.get(*index) {
+                self.observer.appended(entry, record);
+            }
+        }
+        for record in duplicates.iter().chain(forgotten).filter_map(|index| taken.records.get(*index)) {
+            self.observer.duplicate(record);
         }
     }
 

@@ -323,7 +323,13 @@ impl Lanes {
 
     /// Since when, in nanoseconds since 1970, the oldest record waits here; none: nothing does.
     pub fn oldest_ns(&self) -> Option<i64> {
-        self.backlog.oldest_ns().or_else(|| self.live.as_ref()?.queue.oldest_ns())
+        let (backlog, live) = self.first_ns();
+        backlog.or(live)
+    }
+
+    /// Since when the first of each lane waits here: of the backlog, and of what is live.
+    pub fn first_ns(&self) -> (Option<i64>, Option<i64>) {
+        (self.backlog.oldest_ns(), self.live.as_ref().and_then(|live| live.queue.oldest_ns()))
     }
 }
 

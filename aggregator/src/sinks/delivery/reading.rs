@@ -13,6 +13,7 @@ use super::{CHUNK, EMPTY_READS, State, TELL_LAG, TURN};
 use crate::journal::{DeadLetter, Entry, Journal, JournalError, Position};
 use crate::sinks::Delivery;
 use crate::sinks::delivery::backoff::{Backoff, jitter};
+use crate::sinks::delivery::lag::Waiting;
 use crate::sinks::dispatch::Dispatcher;
 use crate::sinks::encode::Encoder;
 use crate::sinks::metrics::SinkMetrics;
@@ -120,7 +121,7 @@ impl<J: Journal> Reading<'_, J> {
             }
             expected = entry.position;
             state.fresh = false;
-            state.read_ns = entry.taken_ns;
+            state.lag.read(entry.taken_ns);
             if state.lanes.has_had(entry.position) {
                 state.account.skip(entry.position);
                 state.lanes.backlog().pass(entry.position);
@@ -178,21 +179,23 @@ impl<J: Journal> Reading<'_, J> {
         Ok(Looked { copies, object, delivery: Some(delivery) })
     }
 
-    /// Counts positions after `after` and up to `last` of which the journal has nothing any more.
+    /// Counts positions after `after` and up to `last` of which the journal has nothing.
     fn missed(&self, state: &mut State, after: Position, last: Position) {
         if state.fresh {
             state.account.begin_later(last);
             return;
         }
         let had = state.lanes.had_within(after, last);
-        state.account.miss(last, had);
-        let records = last.0.saturating_sub(after.0).saturating_sub(had);
+        let records = state.account.miss(last, had, state.gaps.within(after, last));
+        if records == 0 {
+            return;
+        }
         self.metrics.missed.inc_by(records);
         tracing::error!(
             sink = self.name,
             records,
             after = after.0,
-            "the journal dropped records that the sink had not got"
+            "the journal dropped or lost records that the sink had not got"
         );
     }
 
@@ -208,16 +211,16 @@ impl<J: Journal> Reading<'_, J> {
     }
 }
 
-pub(super) fn tell_lag(metrics: &SinkMetrics, state: &State) {
+pub(super) fn tell_lag(metrics: &SinkMetrics, state: &mut State) {
     let head = *state.head.borrow();
-    let behind = head.0.saturating_sub(state.lanes.cursor().0).saturating_sub(state.lanes.had());
+    let cursor = state.lanes.cursor();
+    let not_there = state.lanes.had() + state.gaps.within(cursor, head);
+    let behind = head.0.saturating_sub(cursor.0).saturating_sub(not_there);
     metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-    let oldest = state
-        .lanes
-        .oldest_ns()
-        .or((head.0 > state.account.read && state.read_ns > 0).then_some(state.read_ns));
-    let seconds = oldest.map_or(0.0, |ns| time::now_ns().saturating_sub(ns).max(0) as f64 / 1e9);
-    metrics.lag_seconds.set(seconds);
+    let (backlog_ns, live_ns) = state.lanes.first_ns();
+    let is_unread = head.0 > state.account.read;
+    let waiting = Waiting { records: behind, is_unread, backlog_ns, live_ns };
+    metrics.lag_seconds.set(state.lag.seconds(waiting, time::now_ns()));
 }
 
 /// Waits a while after the journal failed; false: stopped.

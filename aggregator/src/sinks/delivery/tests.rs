@@ -337,6 +337,39 @@ async fn while_a_sink_is_down_its_lag_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_lag_in_seconds_is_the_age_of_the_oldest_record_and_of_none_it_is_nothing() {
+    const HOUR: i64 = 3_600 * 1_000_000_000;
+    let journal = Memory::new();
+    journal.event("a", "an hour ago");
+    journal.age(HOUR);
+    journal.event("a", "now");
+    journal.fail_reads(true);
+    let taken = Arc::new(Mutex::new(false));
+    let takes = Arc::clone(&taken);
+    let (sink, _) = scripted(move |_| if *takes.lock().unwrap() { Some(Outcome::Delivered) } else { down() });
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    let told = async |so: fn(f64) -> bool| {
+        while !so(metrics.lag_seconds.get()) {
+            tokio::time::sleep(TELL_LAG).await;
+        }
+    };
+    // Nothing was read, so its age is not known: it waits since this began.
+    told(|lag| lag > 0.0 && lag < 3_600.0).await;
+    journal.fail_reads(false);
+    told(|lag| (3_600.0..7_200.0).contains(&lag)).await;
+    *taken.lock().unwrap() = true;
+    journal.reached("s", 2).await;
+    told(|lag| lag == 0.0).await;
+    // What comes after all was had is as old as it is, and not as the one before it.
+    journal.age(HOUR);
+    journal.fail_reads(true);
+    journal.event("a", "now");
+    told(|lag| lag > 0.0).await;
+    assert!(metrics.lag_seconds.get() < 3_600.0);
+    assert_eq!(metrics.lag_records.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_is_answered_500_for_ever_becomes_a_dead_letter_and_the_rest_is_delivered_in_order() {
     let journal = Memory::new();
     for object in ["a", "poison", "poison", "a", "b", "a"] {

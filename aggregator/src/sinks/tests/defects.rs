@@ -39,6 +39,22 @@ fn run(receiver: &Receiver, journal: &Memory) -> (tokio::task::JoinHandle<()>, m
     (tokio::spawn(async move { delivering.run(stop).await.unwrap() }), metrics)
 }
 
+/// A file in a folder, to which everything goes.
+fn to_a_file(folder: &std::path::Path) -> ([Receiver; 1], Arc<Router>, std::path::PathBuf) {
+    let path = folder.join("events.json");
+    let file = FileConfig {
+        path: path.clone(),
+        layout: None,
+        max_bytes: 1 << 30,
+        max_age: None,
+        max_backups: None,
+        de_dot: false,
+    };
+    let rule = Match { receiver: Some("file".to_owned()), ..Match::default() };
+    let router = Arc::new(Router::new(&Route { r#match: vec![rule], ..Route::default() }, &["file"]));
+    ([receiver("file", ReceiverBody::File(file))], router, path)
+}
+
 /// Defect 1, mustafaakin/kubernetes-event-exporter#196: "Event discarded as being older then maxEventAgeSeconds".
 #[tokio::test(start_paused = true)]
 async fn defect_1_events_of_the_last_hour_are_all_delivered_however_old_they_are() {
@@ -60,10 +76,20 @@ async fn defect_1_events_of_the_last_hour_are_all_delivered_however_old_they_are
 
 /// Defect 3, mustafaakin/kubernetes-event-exporter#51: an event that is counted up is not exported again.
 #[tokio::test]
-async fn defect_3_an_event_that_is_counted_to_fifty_is_told_of_fifty_times() {
+async fn defect_3_an_event_that_is_counted_to_fifty_is_told_of_fifty_times_in_the_history_and_by_a_sink() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings::new(folder.path());
+    let (receivers, router, path) = to_a_file(folder.path());
+    let settings = Settings::new(folder.path().join("journal"));
     let journal = SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())).unwrap();
+    let context = Context {
+        journal: journal.clone(),
+        router,
+        cluster: "prod".into(),
+        metrics: Metrics::register(&mut Registry::default()),
+        stop: CancellationToken::new(),
+        drained: crate::sinks::tests::drained(),
+    };
+    let (tasks, _orders) = spawn_all(Built::new(&receivers).unwrap(), &context);
     let state = |count: u64| {
         let json = format!(
             r#"{{"metadata":{{"name":"web.1","namespace":"shop","uid":"u1","resourceVersion":"{}"}},"involvedObject":{{"kind":"Pod","namespace":"shop","name":"web"}},"reason":"BackOff","count":{count}}}"#,
@@ -80,7 +106,20 @@ async fn defect_3_an_event_that_is_counted_to_fifty_is_told_of_fifty_times() {
     let entries = journal.read_from(Position(0), 100).await.unwrap();
     assert_eq!(entries.len(), 50);
     assert_eq!(entries.iter().map(|entry| entry.occurrences).sum::<u64>(), 50);
+    while journal.cursor("sink/file").await.unwrap() != Some(Position(50)) {
+        tokio::task::yield_now().await;
+    }
+    context.stop.cancel();
+    for task in tasks {
+        task.handle.await.unwrap().unwrap();
+    }
     journal.close().await;
+    let written = std::fs::read_to_string(&path).unwrap();
+    let told: Vec<serde_json::Value> =
+        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let counts: Vec<u64> = told.iter().map(|told| told["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts, (1..=50).collect::<Vec<_>>());
+    assert_eq!(told.iter().map(|told| told["occurrences"].as_u64().unwrap()).sum::<u64>(), 50);
 }
 
 /// Defect 5, opsgenie/kubernetes-event-exporter#194: a zero timestamp makes Loki reject the whole push.
@@ -250,18 +289,7 @@ fn listed(versions: std::ops::Range<u64>, change: Change) -> Taken {
 #[tokio::test]
 async fn defect_16_and_17_twenty_restarts_and_lists_journal_and_deliver_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("events.json");
-    let file = FileConfig {
-        path: path.clone(),
-        layout: None,
-        max_bytes: 1 << 30,
-        max_age: None,
-        max_backups: None,
-        de_dot: false,
-    };
-    let receivers = [receiver("file", ReceiverBody::File(file))];
-    let rule = Match { receiver: Some("file".to_owned()), ..Match::default() };
-    let router = Arc::new(Router::new(&Route { r#match: vec![rule], ..Route::default() }, &["file"]));
+    let (receivers, router, path) = to_a_file(folder.path());
     for round in 0..20 {
         let settings = Settings::new(folder.path().join("journal"));
         let journal = SqliteJournal::open(settings, JournalMetrics::default(), Box::new(())).unwrap();

@@ -31,6 +31,7 @@ struct State {
     dead: Vec<(String, DeadLetter)>,
     failing_commits: usize,
     dropped: u64,
+    fails_reads: bool,
 }
 
 impl Memory {
@@ -71,6 +72,16 @@ impl Memory {
 
     pub fn fail_commits(&self, times: usize) {
         self.0.state.lock().unwrap().failing_commits = times;
+    }
+
+    /// While it does, nothing can be read.
+    pub fn fail_reads(&self, fails: bool) {
+        self.0.state.lock().unwrap().fails_reads = fails;
+    }
+
+    /// Has all that it has journalled earlier by so much.
+    pub fn age(&self, ns: i64) {
+        self.0.state.lock().unwrap().entries.iter_mut().for_each(|entry| entry.taken_ns -= ns);
     }
 
     /// Retention: everything up to here is gone.
@@ -115,6 +126,9 @@ impl Journal for Memory {
 
     async fn read_from(&self, after: Position, limit: usize) -> Result<Vec<Entry>, JournalError> {
         let state = self.0.state.lock().unwrap();
+        if state.fails_reads {
+            return Err(JournalError::Storage("input/output error".to_owned()));
+        }
         let after = after.0.max(state.dropped) as usize;
         let entries: Vec<Entry> = state.entries.iter().skip(after).take(limit).cloned().collect();
         if let Some(last) = entries.last() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::Writer;
+use crate::journal::gaps::Gaps;
 use crate::journal::lost::What;
 use crate::journal::metrics::{ErrorLabel, Failed};
 use crate::journal::sqlite::folder::{self, DayFile, Failure, Piece};
@@ -254,6 +255,9 @@ impl Writer {
             }
         }
         found.reverse();
+        for (after, last) in self.cursors.read_gaps() {
+            self.shared.gaps.add(Position(after), Position(last));
+        }
         let last = found.iter().map(|found| found.extent.last).max().unwrap_or(0);
         let told = self.told.read();
         self.known.committed = self.known.committed.max(told.unwrap_or(0));
@@ -269,7 +273,7 @@ impl Writer {
                 _ if is_hole => What::Hole,
                 _ => What::Old,
             };
-            self.shared.losses.lose(between(&found, newer), what);
+            self.shared.losses.lose(between(&found, newer, &self.shared.gaps), what);
         }
         if is_lost {
             // The file that was put aside says nothing of it at another start.
@@ -289,6 +293,14 @@ impl Writer {
         let head = self.memory.head;
         if head > last {
             self.raised = head;
+            let gap = (last.max(self.known.committed), head);
+            self.shared.gaps.add(Position(gap.0), Position(gap.1));
+            let first = found.first().map_or(0, |oldest| oldest.extent.first);
+            if let Err(failure) = self.cursors.write_gap(gap, first) {
+                // Known until the next start, which counts it among what is missing.
+                let error = self.failed(failure);
+                tracing::warn!(%error, "which positions were never given could not be noted");
+            }
             match is_lost {
                 true => tracing::warn!(
                     last,
@@ -379,7 +391,9 @@ impl Writer {
 
     /// A file is gone. The watches that run now list again, so that what was lost is taken again where it still is.
     fn lose(&mut self, file: &DayFile) {
-        let records = file.last.min(self.memory.head).saturating_add(1).saturating_sub(file.first);
+        let (before, last) = (file.first.saturating_sub(1), file.last.min(self.memory.head));
+        let never = self.shared.gaps.within(Position(before), Position(last));
+        let records = last.saturating_sub(before).saturating_sub(never);
         let is_recent = self.is_recent(&file.piece);
         if is_recent {
             self.list_again();
@@ -592,10 +606,13 @@ impl Writer {
 }
 
 /// How many records are missing before the newest so many files; those before the oldest file are not known.
-fn between(found: &[Found], newest: usize) -> u64 {
+fn between(found: &[Found], newest: usize, gaps: &Gaps) -> u64 {
     let Some(index) = found.len().checked_sub(newest).filter(|index| *index > 0) else { return 0 };
     match (found.get(index - 1), found.get(index)) {
-        (Some(before), Some(after)) => after.extent.first.saturating_sub(before.extent.last + 1),
+        (Some(before), Some(after)) => {
+            let (before, after) = (before.extent.last, after.extent.first.saturating_sub(1));
+            after.saturating_sub(before + gaps.within(Position(before), Position(after)))
+        }
         _ => 0,
     }
 }
