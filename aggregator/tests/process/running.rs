@@ -144,16 +144,6 @@ impl Running {
         self.child.kill().await.unwrap();
     }
 
-    /// What it answers at its metrics' address.
-    pub async fn get(&self, path: &str) -> String {
-        let mut stream = within(TcpStream::connect(self.metrics)).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        within(stream.read_to_end(&mut answer)).await.unwrap();
-        String::from_utf8(answer).unwrap()
-    }
-
     /// SIGTERM.
     pub fn tell_to_end(&self) {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
