@@ -1,5 +1,12 @@
 //! The aggregator's own process, with an agent's end of the stream before it and a webhook behind it: killed, and told to end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
 
 #[path = "../link/certificates.rs"]
 #[allow(dead_code, reason = "the tests of the link use more of it")]

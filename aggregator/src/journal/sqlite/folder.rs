@@ -272,8 +272,15 @@ pub(super) fn free_bytes(path: &Path) -> Option<u64> {
     Some(filesystem.blocks_available().saturating_mul(filesystem.fragment_size()))
 }
 
+/// Whether nothing can be written to the filesystem of a path.
+fn is_read_only(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path)
+        .is_ok_and(|filesystem| filesystem.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+}
+
 /// Opens a database that is there, for reading. Where SQLite lacks the room for its shared memory, a file that has no log
-/// beside it is read as it lies: `true` then, and what is written to it later is not seen.
+/// beside it is read as it lies: `true` then, and what is written to it later is not seen. `true` of a filesystem that is read-only
+/// too: SQLite shares that memory among the connections of a process, and while one is left that may only read it, none writes.
 pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -285,7 +292,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::
         Ok(connection)
     };
     let uri = uri(path);
-    open(&uri).map(|connection| (connection, false)).or_else(|error: rusqlite::Error| {
+    open(&uri).map(|connection| (connection, is_read_only(path))).or_else(|error: rusqlite::Error| {
         let is_corrupt =
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
         let has_log = with_suffix(path, "-wal").metadata().is_ok_and(|data| data.len() > 0);

@@ -308,3 +308,37 @@ async fn a_journal_on_a_read_only_disk_serves_what_it_has_and_goes_on_when_it_ma
     questions_find(&journal, 2).await;
     assert!(journal.failure().is_none());
 }
+
+#[tokio::test]
+async fn what_a_kill_left_on_a_disk_that_is_read_only_then_is_written_to_again_when_that_ends() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let at = disk.0.display().to_string();
+    let running = tempfile::tempdir().unwrap();
+    let settings = TestClock::new().settings(running.path());
+    let journal = open(&settings);
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    journal.commit("file", Position(1), vec![]).await.unwrap();
+    // With SQLite's shared memory, which who may only read shares with all others of its process.
+    for entry in fs::read_dir(running.path()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, disk.0.join(path.file_name().unwrap())).unwrap();
+    }
+    journal.close().await;
+    drop(journal);
+
+    assert!(run("mount", &["-o", "remount,ro", &at]));
+    let journal = open(&Settings { path: disk.0.clone(), ..settings });
+    assert!(journal.failure().is_some());
+    questions_find(&journal, 1).await;
+    assert_eq!(all(&journal).await.len(), 1);
+    assert!(run("mount", &["-o", "remount,rw", &at]));
+    let mut again = journal.append(taken(vec![event("b", 2, 1)])).await;
+    for _ in 0..20 {
+        if again.is_ok() {
+            break;
+        }
+        again = journal.append(taken(vec![event("b", 2, 1)])).await;
+    }
+    assert_eq!(again.unwrap().new, 1);
+    questions_find(&journal, 2).await;
+}
