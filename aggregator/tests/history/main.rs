@@ -7,6 +7,7 @@ mod client;
 mod document;
 mod hostile;
 mod limits;
+mod real;
 mod refusals;
 mod store;
 mod streams;

@@ -218,6 +218,13 @@ impl Default for Metrics {
     }
 }
 
+// === impl Cut ===
+
+impl Cut {
+    /// All there are.
+    pub(super) const ALL: [Self; 4] = [Self::slow, Self::access, Self::journal, Self::stopping];
+}
+
 // === impl Class ===
 
 impl Class {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::metrics::{Cut, RouteValue};
 use super::parameters::{Kind, MAX_TEXT, Parameter};
 use super::routes::{ENDPOINTS, Endpoint};
 
@@ -45,15 +46,17 @@ fn operation(endpoint: &Endpoint) -> Value {
             "schema": {"type": "integer", "minimum": 1}, "example": 1})
     });
     let query = endpoint.parameters().into_iter().map(parameter);
-    let parameters: Vec<Value> = path.into_iter().chain(query).collect();
+    let header = (endpoint.route == RouteValue::tail).then(|| {
+        json!({"name": "Last-Event-ID", "in": "header", "required": false,
+            "description": "The id of the last event that came: start behind it. It counts for more than after.",
+            "schema": {"type": "integer", "minimum": 0}, "example": 1})
+    });
+    let parameters: Vec<Value> = path.into_iter().chain(query).chain(header).collect();
     let is_open = !endpoint.path.starts_with("/api/");
-    let mut content = json!({"schema": schema_of(endpoint)});
-    if endpoint.kind != "application/json" {
-        content = json!({"schema": {"type": "string"}});
-    }
+    let content = content_of(endpoint);
     let mut responses = json!({"200": {"description": endpoint.about, "content": {endpoint.kind: content}}});
     let refusals: &[&str] = match is_open {
-        true => &["405"],
+        true => &["405", "414"],
         false if path_has_argument(endpoint) => {
             &["400", "401", "403", "404", "405", "414", "429", "500", "503"]
         }
@@ -81,14 +84,25 @@ fn path_has_argument(endpoint: &Endpoint) -> bool {
     endpoint.path.contains('{')
 }
 
-fn schema_of(endpoint: &Endpoint) -> Value {
-    let name = match endpoint.path {
-        "/api/v1/records" => "Records",
-        "/api/v1/counts" => "Counts",
-        "/api/v1/records/{position}" => "Record",
-        _ => return json!({"type": "object"}),
-    };
-    json!({"$ref": format!("#/components/schemas/{name}")})
+/// What comes, and of a stream what each of its pieces is, for which OpenAPI 3.1 has no word of its own.
+fn content_of(endpoint: &Endpoint) -> Value {
+    let schema = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    match endpoint.route {
+        RouteValue::records => json!({"schema": schema("Records")}),
+        RouteValue::counts => json!({"schema": schema("Counts")}),
+        RouteValue::record => json!({"schema": schema("Record")}),
+        RouteValue::tail => json!({
+            "schema": {"type": "string", "description":
+                "Server-sent events: x-events has the data of each by its name. One without a name has an id alone."},
+            "x-events": {"record": schema("Record"), "gap": schema("Gap"), "end": schema("End")},
+        }),
+        RouteValue::export => json!({
+            "schema": {"type": "string", "description": "A line each of one of x-lines."},
+            "x-lines": {"oneOf": [schema("Record"), schema("GapLine"), schema("UnreadableLine")]},
+        }),
+        RouteValue::openapi => json!({"schema": {"type": "object"}}),
+        RouteValue::page | RouteValue::other => json!({"schema": {"type": "string"}}),
+    }
 }
 
 fn parameter(parameter: &Parameter) -> Value {
@@ -135,10 +149,32 @@ fn schemas() -> Value {
                 "firstTime": time,
                 "lastTime": time,
                 "count": number,
-                "event": {"type": "object", "description":
-                    "As kubernetes-event-exporter shows an event; for a death with one more object, container."},
+                "event": {"$ref": "#/components/schemas/Event"},
             }),
             &["position", "time", "record", "firstTime", "lastTime", "count", "event"],
+        ),
+        "Event": event(&object),
+        "Gap": object(
+            json!({
+                "after": {"type": "integer", "minimum": 0, "description": "The last position before."},
+                "next": {"type": "integer", "minimum": 0, "description":
+                    "The first position behind: of those between, the journal has none any more."},
+            }),
+            &["after", "next"],
+        ),
+        "GapLine": object(json!({"gap": {"$ref": "#/components/schemas/Gap"}}), &["gap"]),
+        "UnreadableLine": object(
+            json!({"unreadable": {"type": "integer", "minimum": 0, "description":
+                "The last line: so many records are in the journal, cannot be read any more, and are not in the export."}}),
+            &["unreadable"],
+        ),
+        "End": object(
+            json!({
+                "reason": {"type": "string", "enum": Cut::ALL.map(|cut| cut.said().0)},
+                "message": text,
+                "position": number,
+            }),
+            &["reason", "message", "position"],
         ),
         "Records": object(
             json!({
@@ -171,4 +207,104 @@ fn schemas() -> Value {
             &["error"],
         ),
     })
+}
+
+/// The face of a record: `nodetap_wire::face`.
+fn event(object: &dyn Fn(Value, &[&str]) -> Value) -> Value {
+    let text = json!({"type": "string"});
+    let time = json!({"type": ["string", "null"], "format": "date-time"});
+    let whole = json!({"type": "integer"});
+    let pairs = json!({"type": "object", "additionalProperties": text});
+    let mut reference = json!({"kind": text, "namespace": text, "name": text, "uid": text,
+        "apiVersion": text, "resourceVersion": text, "fieldPath": text});
+    let related = object(reference.clone(), &[]);
+    let owner = object(
+        json!({"apiVersion": text, "kind": text, "name": text, "uid": text, "controller": {"type": "boolean"}}),
+        &["apiVersion", "kind", "name", "uid"],
+    );
+    reference["labels"] = pairs.clone();
+    reference["annotations"] = pairs.clone();
+    reference["ownerReferences"] = json!({"type": "array", "items": owner});
+    reference["deleted"] = json!({"type": "boolean"});
+    let container = object(
+        json!({
+            "name": text,
+            "kind": {"type": "string", "enum": ["app", "init", "sidecar", "ephemeral", "unknown"]},
+            "ordinal": {"type": "integer", "minimum": 0},
+            "containerId": text,
+            "image": text,
+            "imageID": text,
+            "exitCode": {"type": ["integer", "null"]},
+            "signal": whole,
+            "reason": text,
+            "message": text,
+            "startedAt": time,
+            "finishedAt": time,
+            "runSeconds": {"type": ["number", "null"]},
+            "backOff": text,
+            "lastLines": {"type": "array", "items": text},
+            "linesFrom": text,
+            "seenBy": text,
+            "seenAt": time,
+            "missedBefore": {"type": "integer", "minimum": 0},
+            "explanation": text,
+        }),
+        &[
+            "name",
+            "kind",
+            "ordinal",
+            "exitCode",
+            "startedAt",
+            "finishedAt",
+            "runSeconds",
+            "lastLines",
+            "seenBy",
+            "seenAt",
+            "missedBefore",
+            "explanation",
+        ],
+    );
+    let mut event = object(
+        json!({
+            "metadata": object(
+                json!({"name": text, "namespace": text, "uid": text, "resourceVersion": text,
+                    "creationTimestamp": time, "labels": pairs, "annotations": pairs}),
+                &["creationTimestamp"],
+            ),
+            "reason": text,
+            "message": text,
+            "source": object(json!({"component": text, "host": text}), &[]),
+            "firstTimestamp": time,
+            "lastTimestamp": time,
+            "count": whole,
+            "type": text,
+            "eventTime": time,
+            "series": object(json!({"count": whole, "lastObservedTime": time}), &["lastObservedTime"]),
+            "action": text,
+            "related": related,
+            "reportingComponent": text,
+            "reportingInstance": text,
+            "clusterName": text,
+            "involvedObject": object(reference, &["deleted"]),
+            "container": container,
+            "id": text,
+            "occurrences": {"type": "integer", "minimum": 0},
+        }),
+        &[
+            "metadata",
+            "source",
+            "firstTimestamp",
+            "lastTimestamp",
+            "eventTime",
+            "reportingComponent",
+            "reportingInstance",
+            "clusterName",
+            "involvedObject",
+            "id",
+            "occurrences",
+        ],
+    );
+    event["description"] =
+        json!("As kubernetes-event-exporter shows an event; a death has one more object, container.");
+    event
 }

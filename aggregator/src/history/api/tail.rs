@@ -241,7 +241,7 @@ fn unread(error: &dyn std::fmt::Display) -> End {
 
 impl Cut {
     /// To its reader.
-    fn said(self) -> (&'static str, &'static str) {
+    pub(super) fn said(self) -> (&'static str, &'static str) {
         match self {
             Self::slow => {
                 ("slow", "nothing was taken for too long: come back with the last id, or filter for less")
