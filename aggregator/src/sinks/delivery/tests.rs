@@ -436,3 +436,35 @@ async fn a_loop_that_is_to_stop_ends_when_its_time_is_up_or_its_sink_fails() {
         assert_eq!(journal.cursor_of("s"), Some(Position(19)));
     }
 }
+
+/// Defect 22, grafana/agent#6516: it cannot start with a huge backlog, and what is new waits behind it.
+#[tokio::test(start_paused = true)]
+async fn defect_22_with_fifty_thousand_records_before_it_what_is_new_goes_first_and_all_of_them_follow() {
+    const BACKLOG: u64 = 50_000;
+    let journal = Memory::new();
+    for number in 0..BACKLOG {
+        journal.event(&format!("old-{}", number % 500), "x");
+    }
+    journal.age(3_600 * 1_000_000_000);
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    // Until it knows whom its backlog is about, which takes a look at all of it.
+    while metrics.catching_up.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let before = took.lock().unwrap().len();
+    assert!(before < 5_000, "{before} were delivered before it was ready for what is new");
+    let new = journal.event("new", "x");
+    journal.reached("s", BACKLOG + 1).await;
+    let took = took.lock().unwrap();
+    let place = took.iter().position(|(position, _)| *position == new.0).unwrap();
+    assert!(place < before + 1_000, "{} of the backlog went before it", place - before);
+    let mut of: HashMap<&str, Vec<u64>> = HashMap::new();
+    took.iter().for_each(|(position, object)| of.entry(object).or_default().push(*position));
+    assert!(of.values().all(|positions| positions.is_sorted()), "each object's in order");
+    assert_eq!((took.len() as u64, metrics.delivered.get()), (BACKLOG + 1, BACKLOG + 1));
+    assert_eq!(
+        took.iter().map(|(position, _)| *position).collect::<std::collections::HashSet<_>>().len(),
+        took.len()
+    );
+}
