@@ -2,6 +2,7 @@
 //! commit does not wait for records.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Receiver;
@@ -100,6 +101,10 @@ pub(super) struct Cursors {
     synchronous: Synchronous,
     metrics: JournalMetrics,
     clock: super::Clock,
+    /// Who has a cursor from the first on in a database that is begun anew, and so misses nothing by its being new.
+    required: Arc<[String]>,
+    /// Begun anew after the one before it was put aside; what those cursors are is not told yet.
+    anew: Arc<AtomicBool>,
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
@@ -123,6 +128,8 @@ impl Cursors {
             synchronous: settings.synchronous,
             metrics,
             clock: settings.clock.clone(),
+            required: settings.required.clone().into(),
+            anew: Arc::default(),
             connection: Arc::default(),
         }
     }
@@ -201,7 +208,8 @@ impl Cursors {
             Ok(aside) => {
                 self.metrics.set_aside.inc();
                 let (path, aside) = (self.path.display(), aside.display());
-                tracing::error!(%path, %aside, error = %failure.error, "cursors cannot be read: put aside, sinks begin with the oldest record");
+                tracing::error!(%path, %aside, error = %failure.error, "cursors cannot be read: put aside with the dead letters beside them; sinks begin with the oldest record");
+                self.anew.store(true, Ordering::Relaxed);
                 attempt().map_err(Failure::at(&self.path))
             }
             Err(error) => {
@@ -212,12 +220,32 @@ impl Cursors {
     }
 
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
-        let connection = Connection::open(&self.path)?;
+        let mut connection = Connection::open(&self.path)?;
         connection.busy_timeout(super::BUSY_TIMEOUT)?;
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", self.synchronous.name())?;
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+        if self.anew.load(Ordering::Relaxed) {
+            let transaction = connection.transaction()?;
+            for consumer in &*self.required {
+                transaction.execute("INSERT OR IGNORE INTO cursor VALUES (?1, 0)", [consumer])?;
+            }
+            transaction.commit()?;
+        }
         Ok(connection)
+    }
+
+    /// Puts cursors that were begun anew before the oldest record that there is: what is gone by now may have been delivered.
+    pub(super) fn begin_after(&self, dropped: u64) -> Result<(), Failure> {
+        if self.anew.load(Ordering::Relaxed) {
+            self.with(|connection| {
+                connection
+                    .execute("UPDATE cursor SET position = ?1 WHERE position < ?1", [signed(dropped)])
+                    .map(drop)
+            })?;
+            self.anew.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn cursor(&self, consumer: &str) -> Result<Option<Position>, Failure> {

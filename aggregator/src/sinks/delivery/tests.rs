@@ -93,7 +93,7 @@ async fn a_sink_that_is_down_for_ten_minutes_gets_everything_in_order_and_holds_
     assert!(began.elapsed() < Duration::from_secs(1), "the sink that is well waited {:?}", began.elapsed());
     assert_eq!(soon.lock().unwrap().len(), 50);
     assert!(late.lock().unwrap().is_empty());
-    assert_eq!(journal.cursor_of("sick"), None);
+    assert_eq!(journal.cursor_of("sick"), Some(Position(0)));
 
     journal.reached("sick", 50).await;
     assert!(began.elapsed() < Duration::from_secs(600 + 61));
@@ -163,11 +163,12 @@ async fn nothing_more_is_delivered_until_the_cursor_of_what_was_is_durable() {
     for _ in 0..16 {
         journal.event("a", "x");
     }
+    journal.set_cursor("s", 0);
     journal.fail_commits(3);
     let early = Arc::new(Mutex::new(0));
     let (counted, cursor) = (Arc::clone(&early), journal.clone());
     let (sink, took) = scripted(move |_| {
-        *counted.lock().unwrap() += usize::from(cursor.cursor_of("s").is_none());
+        *counted.lock().unwrap() += usize::from(cursor.cursor_of("s") == Some(Position(0)));
         Some(Outcome::Delivered)
     });
     let (_stop, _task, _) = run("s", &journal, sink);
@@ -263,6 +264,47 @@ async fn a_sink_that_starts_now_gets_only_what_is_new() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_that_began_with_an_empty_journal_and_never_delivered_goes_on_from_there_after_a_restart() {
+    let journal = Memory::new();
+    let (sink, _) = scripted(|_| down());
+    let (stop, task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 0).await;
+    journal.event("a", "the first");
+    while metrics.retried.get() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+    journal.event("a", "while it was away");
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    delivering.start = Position(2);
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 2).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 2]);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_takes_from_a_sink_that_never_delivered_is_missed_after_a_restart_too() {
+    let journal = Memory::new();
+    for _ in 0..10 {
+        journal.event("a", "x");
+    }
+    journal.drop_up_to(2);
+    let (sink, _) = scripted(|_| down());
+    let (stop, task, _) = run("s", &journal, sink);
+    journal.reached("s", 2).await;
+    stop.cancel();
+    task.await.unwrap();
+    journal.drop_up_to(6);
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 10).await;
+    assert_eq!((took.lock().unwrap().len(), metrics.missed.get()), (4, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
     let journal = Memory::new();
     for _ in 0..5000 {
@@ -274,7 +316,7 @@ async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
     let task = tokio::spawn(delivering.run(CancellationToken::new()));
     journal.reached("s", 5000).await;
     assert!(took.lock().unwrap().is_empty());
-    assert_eq!(journal.commits(), 1);
+    assert_eq!(journal.commits(), 2, "its start, and its end");
     task.abort();
 }
 
@@ -315,7 +357,7 @@ async fn while_the_sink_has_a_batch_the_next_one_is_read_and_not_delivered() {
     };
     tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
     let account = metrics.account();
-    assert_eq!((account.read, account.delivered, journal.cursor_of("s")), (2, 0, None));
+    assert_eq!((account.read, account.delivered, journal.cursor_of("s")), (2, 0, Some(Position(0))));
     assert!(!task.is_finished());
 }
 
