@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::at;
 use super::repair::{Known, TAIL, cut_torn_line, tail};
 use super::rotate::{Rotation, backup_name, backups};
-use crate::sinks::lines::{Line, WriteLines};
+use crate::sinks::lines::{Failed, Line, WriteLines};
 
 /// Lines after which what was in the file before it was opened cannot come again: more than two batches.
 const REMEMBER: usize = 8192;
@@ -195,11 +195,11 @@ impl FileWriter {
 }
 
 impl WriteLines for FileWriter {
-    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+    fn write(&mut self, lines: &[Line]) -> Result<(), Failed> {
         self.append(lines).map_err(|error| {
             // Whatever of the batch is in the file is found there when it is opened again.
             self.open = None;
-            at(&self.path, &error)
+            at(&self.path, &error).into()
         })
     }
 }
