@@ -46,7 +46,7 @@ pub struct Lanes {
 pub struct Settings {
     /// When a batch is sent.
     pub limits: Limits,
-    /// Failures in a row of one record before it is in doubt.
+    /// Failures in a row of one record before it is in doubt; 0: never, as with the journal's order.
     pub tolerance: u32,
     /// What may overtake what.
     pub order: Order,
@@ -82,6 +82,9 @@ pub struct Commit {
 impl Lanes {
     /// Begins with one, after a cursor.
     pub fn new(settings: Settings, cursor: Position, had: Had, now: Instant) -> Self {
+        // Whether a record is at fault shows only where another is tried before it, and nothing is to overtake it.
+        let tolerance = if settings.order == Order::Journal { 0 } else { settings.tolerance };
+        let settings = Settings { tolerance, ..settings };
         let backlog = Queue::new(settings.limits, cursor, settings.tolerance, now);
         Self { settings, backlog, live: None, had, turns: 0 }
     }

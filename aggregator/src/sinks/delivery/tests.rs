@@ -399,6 +399,26 @@ async fn a_record_that_is_answered_500_for_ever_becomes_a_dead_letter_and_the_re
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_the_journals_order_nothing_overtakes_a_record_however_often_the_sink_fails_on_it() {
+    let journal = Memory::new();
+    for object in ["a", "b", "c"] {
+        journal.event(object, "x");
+    }
+    let mut failures = 0;
+    let (sink, took) = scripted(move |delivery| {
+        failures += usize::from(delivery.position == Position(1));
+        if delivery.position == Position(1) && failures <= 30 { down() } else { Some(Outcome::Delivered) }
+    });
+    let (mut delivering, metrics) = looping("s", &journal, Encoder::default(), sink);
+    delivering.order = Order::Journal;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 3).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(metrics.dead_letters.get(), 0);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_loop_that_is_to_stop_delivers_what_is_journalled_until_nothing_more_comes() {
     let journal = Memory::new();
     for _ in 0..30 {
