@@ -362,6 +362,20 @@ async fn while_the_sink_has_a_batch_the_next_one_is_read_and_not_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_an_attempt_hangs_no_more_dead_letters_are_read_than_there_is_room_for() {
+    let journal = Memory::new();
+    journal.event("a", "in the sink's hands");
+    for _ in 0..10_000 {
+        journal.raw("{not json");
+    }
+    let (sink, _) = scripted(|_| None);
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let read = metrics.account().read;
+    assert!((1..=2 * CHUNK as u64).contains(&read), "{read}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_a_sink_is_down_its_lag_is_told() {
     let journal = Memory::new();
     for _ in 0..20 {
