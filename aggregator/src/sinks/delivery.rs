@@ -480,7 +480,11 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             return Ok(());
         }
         let outcomes = self.attempt(state, &batch, stop).await;
-        let settled = state.replays.settle(outcomes, Instant::now().into_std(), jitter());
+        let now = Instant::now().into_std();
+        let settled = state.replays.settle(outcomes, now, jitter());
+        if let Some(wait) = settled.asked {
+            state.lanes.hold(now + wait);
+        }
         self.metrics.replayed.inc_by(settled.delivered.len() as u64);
         let (delivered, refused) = (settled.delivered.len(), settled.refused.len());
         tracing::info!(sink = self.name, delivered, refused, "dead letters delivered again");

@@ -32,6 +32,8 @@ pub struct Settled {
     pub delivered: Vec<Position>,
     /// What stays one, and why.
     pub refused: Vec<DeadLetter>,
+    /// How long the sink asked to be left alone.
+    pub asked: Option<Duration>,
 }
 
 // === impl Replays ===
@@ -92,7 +94,7 @@ impl Replays {
     /// Takes what became of the first of them.
     pub fn settle(&mut self, outcomes: Vec<Option<Outcome>>, now: Instant, jitter: f64) -> Settled {
         let mut settled = Settled::default();
-        let mut failure = None;
+        let mut failure: Option<Failure> = None;
         let rest = self.found.split_off(outcomes.len().min(self.found.len()));
         let tried = std::mem::replace(&mut self.found, VecDeque::with_capacity(rest.len()));
         for (delivery, outcome) in tried.into_iter().zip(outcomes) {
@@ -101,7 +103,10 @@ impl Replays {
                 Some(Outcome::Delivered) => settled.delivered.push(position),
                 Some(Outcome::Refused(reason)) => settled.refused.push(DeadLetter { position, reason }),
                 Some(Outcome::Retry(why)) => {
-                    failure.get_or_insert(why);
+                    match &mut failure {
+                        None => failure = Some(why),
+                        Some(first) => first.after = first.after.max(why.after),
+                    }
                     self.found.push_back(delivery);
                 }
                 None => self.found.push_back(delivery),
@@ -117,6 +122,7 @@ impl Replays {
         if let Some(Failure { reason, after, .. }) = failure {
             let wait: Duration = self.backoff.next(after, jitter);
             self.not_before = Some(now + wait);
+            settled.asked = after.map(|_| wait);
             if self.backoff.failures() >= TRIES
                 && let Some(first) = self.found.pop_front()
             {

@@ -479,3 +479,37 @@ async fn a_loop_that_is_to_stop_ends_when_its_time_is_up_or_its_sink_fails() {
         assert_eq!(journal.cursor_of("s"), Some(Position(19)));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_asks_to_be_left_alone_when_it_gets_dead_letters_again_is_left_alone_with_what_is_new() {
+    let journal = Memory::new();
+    journal.event("a", "refused");
+    let (tried, mut tries) = tokio::sync::watch::channel(0);
+    let (sink, took) = scripted(move |_| {
+        tried.send_modify(|tries| *tries += 1);
+        let after = Some(Duration::from_secs(600));
+        match *tried.borrow() {
+            1 => Some(Outcome::Refused("no".to_owned())),
+            2 => Some(Outcome::Retry(Failure {
+                class: FailureClass::Throttled,
+                reason: "429".to_owned(),
+                after,
+            })),
+            _ => Some(Outcome::Delivered),
+        }
+    });
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    let (order, replays) = mpsc::channel(1);
+    delivering.replays = replays;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 1).await;
+    // Orders are of letters refused before they are given.
+    order.send(Letters::default()).await.unwrap();
+    tries.wait_for(|tries| *tries == 2).await.unwrap();
+    let asked = Instant::now();
+    journal.event("b", "new");
+    journal.reached("s", 2).await;
+    assert!(asked.elapsed().as_secs() >= 599, "{:?}", asked.elapsed());
+    assert!(took.lock().unwrap().iter().any(|(position, _)| *position == 2));
+    task.abort();
+}
