@@ -488,6 +488,14 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         self.metrics.replayed.inc_by(settled.delivered.len() as u64);
         let (delivered, refused) = (settled.delivered.len(), settled.refused.len());
         tracing::info!(sink = self.name, delivered, refused, "dead letters delivered again");
+        if let Some(DeadLetter { position, reason }) = settled.put_back {
+            tracing::warn!(
+                sink = self.name,
+                position = position.0,
+                reason,
+                "a dead letter could not be delivered again: it stays as it is"
+            );
+        }
         for letter in settled.refused {
             state.lanes.backlog().refused_again(letter);
         }

@@ -10,7 +10,7 @@ use super::backoff::Backoff;
 use crate::journal::{DeadLetter, Letters, Position};
 use crate::sinks::{Delivery, Failure, Limits, Outcome};
 
-/// Failures in a row after which a letter goes back to the others.
+/// Failures in a row after which a letter goes back to the others, as it is: why it was refused says more than that the sink was down.
 const TRIES: u32 = 3;
 
 /// What was asked for and is not settled.
@@ -32,6 +32,8 @@ pub struct Settled {
     pub delivered: Vec<Position>,
     /// What stays one, and why.
     pub refused: Vec<DeadLetter>,
+    /// What stays one as it is, since the sink fails; and how it does.
+    pub put_back: Option<DeadLetter>,
     /// How long the sink asked to be left alone.
     pub asked: Option<Duration>,
 }
@@ -127,7 +129,7 @@ impl Replays {
                 && let Some(first) = self.found.pop_front()
             {
                 self.backoff.reset();
-                settled.refused.push(DeadLetter { position: first.position, reason });
+                settled.put_back = Some(DeadLetter { position: first.position, reason });
             }
         }
         settled

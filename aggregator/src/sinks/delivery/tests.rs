@@ -513,3 +513,29 @@ async fn a_sink_that_asks_to_be_left_alone_when_it_gets_dead_letters_again_is_le
     assert!(took.lock().unwrap().iter().any(|(position, _)| *position == 2));
     task.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_keeps_why_it_was_refused_where_the_sink_is_down_when_it_is_delivered_again() {
+    let journal = Memory::new();
+    journal.event("a", "refused");
+    let (tried, mut tries) = tokio::sync::watch::channel(0);
+    let (sink, _) = scripted(move |_| {
+        tried.send_modify(|tries| *tries += 1);
+        if *tried.borrow() == 1 {
+            Some(Outcome::Refused("answered 400: no such field".to_owned()))
+        } else {
+            down()
+        }
+    });
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    let (order, replays) = mpsc::channel(1);
+    delivering.replays = replays;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 1).await;
+    order.send(Letters::default()).await.unwrap();
+    tries.wait_for(|tries| *tries == 4).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(*tries.borrow(), 4, "after three failures it goes back to the others");
+    assert_eq!(journal.dead("s"), [(1, "answered 400: no such field".to_owned())]);
+    task.abort();
+}
