@@ -438,6 +438,7 @@ impl Writer {
                 retention::removed(path, folder::remove(path));
             }
         }
+        self.cursors.gone_up_to(self.files.first().map_or(0, |file| file.first.saturating_sub(1)));
         self.keep().measure(&self.files);
     }
 
