@@ -25,7 +25,8 @@ pub struct Receiver {
 pub struct DeliveryConfig {
     /// `start`
     pub start: Start,
-    /// `deadLetterAfter`: failures in a row of one record after which it is found out whether the record is at fault; 0: never.
+    /// `deadLetterAfter`: failures in a row of one record after which it is found out whether the record is at fault; 0: never, as
+    /// with `order: journal`, where nothing is tried before it.
     pub dead_letter_after: u32,
     /// `order`; none: as its kind has it.
     pub order: Option<Order>,

@@ -48,6 +48,8 @@ pub struct JournalMetrics {
     pub dropped: Family<DroppedLabel, Counter>,
     /// Of those, the ones that a consumer had not had yet.
     pub undelivered: Family<ConsumerLabel, Counter>,
+    /// Dead letters that nobody can deliver again: retention dropped their records, or they were put aside with what was damaged.
+    pub letters_forgotten: Family<ConsumerLabel, Counter>,
     /// Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known.
     pub lost: Counter,
     /// What failed.
@@ -111,7 +113,7 @@ pub enum Dropped {
 pub struct ConsumerLabel {
     /// Its name.
     pub consumer: String,
-    /// Always `retention`.
+    /// `retention`; of dead letters also `damaged`.
     pub reason: &'static str,
 }
 
@@ -224,6 +226,11 @@ impl JournalMetrics {
             self.undelivered.clone(),
         );
         registry.register(
+            "dead_letters_forgotten",
+            "Dead letters that nobody can deliver again: their records are dropped, or they are put aside with damaged cursors",
+            self.letters_forgotten.clone(),
+        );
+        registry.register(
             "lost_records",
             "Records that were durable and are gone with what was cut off, damaged or taken away, as far as is known",
             self.lost.clone(),
@@ -254,6 +261,7 @@ impl Default for JournalMetrics {
             set_aside: Counter::default(),
             dropped: Family::default(),
             undelivered: Family::default(),
+            letters_forgotten: Family::default(),
             lost: Counter::default(),
             errors: Family::default(),
         }

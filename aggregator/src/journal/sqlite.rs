@@ -331,18 +331,36 @@ impl Journal for SqliteJournal {
         answered.await.map_err(|_| JournalError::Stopped)?
     }
 
-    async fn dead_letters(&self, letters: Letters, limit: usize) -> Result<Vec<KeptLetter>, JournalError> {
-        let place = place(&self.cursor_places, 1).await?;
-        let (answer, answered) = oneshot::channel();
-        send(&self.cursors, Request::Letters { letters, limit, answer, place })?;
-        answered.await.map_err(|_| JournalError::Stopped)?
+    async fn dead_letters(
+        &self,
+        mut letters: Letters,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, JournalError> {
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let place = place(&self.cursor_places, 1).await?;
+            let (answer, answered) = oneshot::channel();
+            let (step, limit) = (letters.clone(), limit - found.len());
+            send(&self.cursors, Request::Letters { letters: step, limit, answer, place })?;
+            let step = answered.await.map_err(|_| JournalError::Stopped)??;
+            found.extend(step.found);
+            let Some(next) = step.next else { break };
+            letters.after = Some(next);
+        }
+        Ok(found)
     }
 
-    async fn forget_dead_letters(&self, letters: Letters) -> Result<usize, JournalError> {
-        let place = place(&self.cursor_places, 1).await?;
-        let (answer, answered) = oneshot::channel();
-        send(&self.cursors, Request::Forget { letters, answer, place })?;
-        answered.await.map_err(|_| JournalError::Stopped)?
+    async fn forget_dead_letters(&self, mut letters: Letters) -> Result<usize, JournalError> {
+        let mut forgotten = 0;
+        loop {
+            let place = place(&self.cursor_places, 1).await?;
+            let (answer, answered) = oneshot::channel();
+            send(&self.cursors, Request::Forget { letters: letters.clone(), answer, place })?;
+            let step = answered.await.map_err(|_| JournalError::Stopped)??;
+            forgotten += step.found;
+            let Some(next) = step.next else { return Ok(forgotten) };
+            letters.after = Some(next);
+        }
     }
 
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, JournalError> {

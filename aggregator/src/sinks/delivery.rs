@@ -71,7 +71,8 @@ pub struct Loop<J: Journal, S> {
     pub sink: S,
     /// Counts.
     pub metrics: SinkMetrics,
-    /// After which position to start without a cursor; that becomes its cursor at once.
+    /// After which position to start without a cursor, or after what the journal has dropped where that is later; it becomes the
+    /// cursor before anything is read.
     pub start: Position,
     /// Failures in a row after which a record is in doubt; 0: never.
     pub tolerance: u32,
@@ -100,7 +101,7 @@ struct State {
     /// Since the journal's last good answer.
     trouble: Backoff,
     empty_reads: u32,
-    /// Nothing was committed for this consumer yet: what lies before the first entry is not missed.
+    /// It begins with the oldest record that the journal keeps, which is not known yet: what lies before that is not missed.
     fresh: bool,
     /// When it is to end at the latest; none: nobody told it to stop.
     end: Option<Instant>,
@@ -203,25 +204,24 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         };
         let head = self.journal.head();
         let last = *head.borrow();
+        let foreign = cursor.is_some_and(|cursor| cursor > last);
         let from = match cursor {
-            Some(cursor) if cursor > last => {
+            Some(cursor) if foreign => {
                 tracing::error!(
                     sink = self.name,
                     cursor = cursor.0,
                     head = last.0,
                     "the journal ends before the sink's cursor: it is not the journal that the sink read; starting over"
                 );
-                Position(0)
+                self.claim(Position(0), &mut trouble, stop).await?
             }
-            Some(cursor) => cursor,
-            None => {
-                self.claim(&mut trouble, stop).await?;
-                self.start
-            }
+            Some(cursor) => Some(cursor),
+            None => self.claim(self.start, &mut trouble, stop).await?,
         };
+        let Some(from) = from else { return Ok(None) };
         let mut had = Had::load(ahead, from);
         // Of another journal, as the cursor may be.
-        if had.last().is_some_and(|had| had > last) || cursor.is_some_and(|cursor| cursor > last) {
+        if had.last().is_some_and(|had| had > last) || foreign {
             had.clear();
         }
         tracing::info!(sink = self.name, after = from.0, ahead = had.count(), head = last.0, "delivering");
@@ -230,7 +230,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         let settings = Settings { limits: self.sink.limits(), tolerance, order, live_after };
         let lanes = Lanes::new(settings, from, had, Instant::now().into_std());
         let replays = Replays::new(consumer(&self.name));
-        let fresh = from == Position(0);
+        let fresh = from == Position(0) && (cursor.is_none() || foreign);
         Ok(Some(State {
             account,
             lanes,
@@ -246,19 +246,29 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         }))
     }
 
-    /// Makes the start durable: after the next start of the process it is no other.
-    async fn claim(&mut self, trouble: &mut Backoff, stop: &CancellationToken) -> Result<(), JournalError> {
-        if self.start == Position(0) {
-            return Ok(());
-        }
+    /// Makes the start durable before anything is read: the next start of the process goes on from there, and what retention drops
+    /// meanwhile is known to be undelivered. None: stopped before it was.
+    async fn claim(
+        &mut self,
+        start: Position,
+        trouble: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Result<Option<Position>, JournalError> {
         loop {
-            match self.journal.commit(&consumer(&self.name), self.start, Vec::new()).await {
-                Ok(()) => return Ok(()),
+            let claimed = async {
+                let oldest = self.journal.read_from(start, 1).await?;
+                // What is gone by now was never this sink's.
+                let start =
+                    oldest.first().map_or(start, |entry| Position(entry.position.0.saturating_sub(1)));
+                self.journal.commit(&consumer(&self.name), start, Vec::new()).await.map(|()| start)
+            };
+            match claimed.await {
+                Ok(start) => return Ok(Some(start)),
                 Err(JournalError::Stopped) => return Err(JournalError::Stopped),
                 Err(error) => {
                     tracing::warn!(sink = self.name, %error, "cannot write the sink's first cursor");
                     if !rest(trouble, stop).await {
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
             }
@@ -474,10 +484,22 @@ impl<J: Journal, S: Sink> Loop<J, S> {
             return Ok(());
         }
         let outcomes = self.attempt(state, &batch, stop).await;
-        let settled = state.replays.settle(outcomes, Instant::now().into_std(), jitter());
+        let now = Instant::now().into_std();
+        let settled = state.replays.settle(outcomes, now, jitter());
+        if let Some(wait) = settled.asked {
+            state.lanes.hold(now + wait);
+        }
         self.metrics.replayed.inc_by(settled.delivered.len() as u64);
         let (delivered, refused) = (settled.delivered.len(), settled.refused.len());
         tracing::info!(sink = self.name, delivered, refused, "dead letters delivered again");
+        if let Some(DeadLetter { position, reason }) = settled.put_back {
+            tracing::warn!(
+                sink = self.name,
+                position = position.0,
+                reason,
+                "a dead letter could not be delivered again: it stays as it is"
+            );
+        }
         for letter in settled.refused {
             state.lanes.backlog().refused_again(letter);
         }

@@ -24,12 +24,23 @@ pub struct Line {
 
 /// Where lines go.
 pub trait WriteLines: Send + 'static {
-    /// Writes all of the lines, to where they survive what this sink promises to survive; or fails, and is asked again with
-    /// the same lines.
+    /// Writes all of the lines, to where they survive what this sink promises to survive; or fails, and is asked for the rest again,
+    /// perhaps after others.
     ///
     /// # Errors
     /// As the disk or pipe does.
-    fn write(&mut self, lines: &[Line]) -> io::Result<()>;
+    fn write(&mut self, lines: &[Line]) -> Result<(), Failed>;
+}
+
+/// A write that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// So many of the lines, from the first on, are where they belong all the same.
+    pub written: usize,
+    /// Why the others are not.
+    #[source]
+    pub error: io::Error,
 }
 
 /// Hands lines to a writer on a thread of its own.
@@ -41,7 +52,7 @@ pub struct LineSink {
 
 struct Job {
     lines: Vec<Line>,
-    done: oneshot::Sender<io::Result<()>>,
+    done: oneshot::Sender<Result<(), Failed>>,
 }
 
 // === impl LineSink ===
@@ -56,6 +67,13 @@ impl LineSink {
         let (jobs, todo) = bounded(1);
         thread::Builder::new().name(format!("sink {name}")).spawn(move || work(writer, &todo))?;
         Ok(Self { limits, jobs })
+    }
+}
+
+impl From<io::Error> for Failed {
+    /// Of which no line is where it belongs.
+    fn from(error: io::Error) -> Self {
+        Self { written: 0, error }
     }
 }
 
@@ -79,19 +97,18 @@ impl Sink for LineSink {
         let (done, written) = oneshot::channel();
         let sent = self.jobs.try_send(Job { lines, done });
         let result = match sent {
-            Ok(()) => {
-                written.await.unwrap_or_else(|_| Err(io::Error::other("the writer's thread has ended")))
-            }
-            Err(error) => Err(io::Error::other(error.to_string())),
+            Ok(()) => written
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the writer's thread has ended").into())),
+            Err(error) => Err(io::Error::other(error.to_string()).into()),
         };
-        let outcome = match result {
-            Ok(()) => Outcome::Delivered,
-            Err(error) => {
-                Outcome::Retry(Failure { class: FailureClass::Write, reason: error.to_string(), after: None })
-            }
-        };
+        let written = result.as_ref().map_or_else(|failed| failed.written, |()| batch.len());
+        let failure = result.err().map(|Failed { error, .. }| {
+            Outcome::Retry(Failure { class: FailureClass::Write, reason: error.to_string(), after: None })
+        });
         for index in 0..batch.len() {
-            report.set(index, outcome.clone());
+            let failed = failure.clone().filter(|_| index >= written);
+            report.set(index, failed.unwrap_or(Outcome::Delivered));
         }
     }
 }

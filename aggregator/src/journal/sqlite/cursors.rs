@@ -1,18 +1,21 @@
 //! Cursors and dead letters: a database of their own, which outlives the days' files, on a thread of its own, so that a sink's
 //! commit does not wait for records.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::day::{signed, unsigned};
+use super::dead_letters::Step;
 use super::folder::Failure;
 use super::{Settings, Synchronous, dead_letters, folder};
 use crate::journal::had::Had;
-use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
+use crate::journal::metrics::{ConsumerLabel, ErrorLabel, Failed, JournalMetrics};
 use crate::journal::{Ahead, DeadLetter, JournalError, KeptLetter, Letters, Position};
 
 const SCHEMA: &str = "
@@ -42,6 +45,9 @@ CREATE TABLE IF NOT EXISTS loss (id INTEGER PRIMARY KEY CHECK (id = 1), times IN
 
 /// Most commits in one transaction: there is one a sink at a time.
 const GROUP: usize = 256;
+
+/// How often it is looked whether records of dead letters are gone, while nobody asks for anything.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a consumer asks.
 #[derive(Debug)]
@@ -73,13 +79,13 @@ pub(super) enum Request {
     Letters {
         letters: Letters,
         limit: usize,
-        answer: oneshot::Sender<Result<Vec<KeptLetter>, JournalError>>,
+        answer: oneshot::Sender<Result<Step<Vec<KeptLetter>>, JournalError>>,
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
     },
     Forget {
         letters: Letters,
-        answer: oneshot::Sender<Result<usize, JournalError>>,
+        answer: oneshot::Sender<Result<Step<usize>, JournalError>>,
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
     },
@@ -101,6 +107,12 @@ pub(super) struct Cursors {
     synchronous: Synchronous,
     metrics: JournalMetrics,
     clock: super::Clock,
+    /// Who has a cursor from the first on in a database that is begun anew, and so misses nothing by its being new.
+    required: Arc<[String]>,
+    /// Begun anew after the one before it was put aside; what those cursors are is not told yet.
+    anew: Arc<AtomicBool>,
+    /// Up to where the journal has no record any more.
+    gone: Arc<AtomicU64>,
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
@@ -124,6 +136,9 @@ impl Cursors {
             synchronous: settings.synchronous,
             metrics,
             clock: settings.clock.clone(),
+            required: settings.required.clone().into(),
+            anew: Arc::default(),
+            gone: Arc::default(),
             connection: Arc::default(),
         }
     }
@@ -223,8 +238,10 @@ impl Cursors {
         match folder::set_aside(&self.path, (self.clock)()) {
             Ok(aside) => {
                 self.metrics.set_aside.inc();
-                let (path, aside) = (self.path.display(), aside.display());
-                tracing::error!(%path, %aside, error = %failure.error, "cursors cannot be read: put aside, sinks begin with the oldest record");
+                let path = self.path.display();
+                tracing::error!(%path, aside = %aside.display(), error = %failure.error, "cursors cannot be read: put aside with the dead letters beside them; sinks begin with the oldest record");
+                self.anew.store(true, Ordering::Relaxed);
+                self.count_lost_letters(&aside);
                 attempt().map_err(Failure::at(&self.path))
             }
             Err(error) => {
@@ -235,12 +252,75 @@ impl Cursors {
     }
 
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
-        let connection = Connection::open(&self.path)?;
+        let mut connection = Connection::open(&self.path)?;
         connection.busy_timeout(super::BUSY_TIMEOUT)?;
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", self.synchronous.name())?;
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+        if self.anew.load(Ordering::Relaxed) {
+            let transaction = connection.transaction()?;
+            for consumer in &*self.required {
+                transaction.execute("INSERT OR IGNORE INTO cursor VALUES (?1, 0)", [consumer])?;
+            }
+            transaction.commit()?;
+        }
         Ok(connection)
+    }
+
+    /// Counts dead letters that are put aside, as far as they can be read.
+    fn count_lost_letters(&self, aside: &Path) {
+        let letters =
+            folder::open_to_read(aside).and_then(|(connection, _)| dead_letters::count(&connection));
+        for (consumer, number) in letters.unwrap_or_default() {
+            tracing::error!(consumer, letters = number, "dead letters are put aside with the cursors");
+            let label = ConsumerLabel { consumer, reason: "damaged" };
+            self.metrics.letters_forgotten.get_or_create(&label).inc_by(number);
+        }
+    }
+
+    /// The journal has no record up to here any more, so that nobody can deliver a dead letter of one.
+    pub(super) fn gone_up_to(&self, position: u64) {
+        self.gone.fetch_max(position, Ordering::Relaxed);
+    }
+
+    /// Forgets some of the dead letters whose records are gone; false: there are no more, or it failed.
+    fn forget_gone(&self, position: u64) -> bool {
+        let forgotten = match self.with(|connection| {
+            let transaction = connection.transaction()?;
+            let forgotten = dead_letters::forget_up_to(&transaction, position)?;
+            transaction.commit()?;
+            Ok(forgotten)
+        }) {
+            Ok(forgotten) => forgotten,
+            Err(failure) => {
+                let error = self.failed(failure);
+                tracing::warn!(%error, "dead letters whose records are gone cannot be forgotten");
+                return false;
+            }
+        };
+        for (consumer, letters) in &forgotten {
+            tracing::warn!(
+                consumer,
+                letters,
+                "dead letters are forgotten: the journal dropped their records"
+            );
+            let label = ConsumerLabel { consumer: consumer.clone(), reason: "retention" };
+            self.metrics.letters_forgotten.get_or_create(&label).inc_by(*letters as u64);
+        }
+        !forgotten.is_empty()
+    }
+
+    /// Puts cursors that were begun anew before the oldest record that there is: what is gone by now may have been delivered.
+    pub(super) fn begin_after(&self, dropped: u64) -> Result<(), Failure> {
+        if self.anew.load(Ordering::Relaxed) {
+            self.with(|connection| {
+                connection
+                    .execute("UPDATE cursor SET position = ?1 WHERE position < ?1", [signed(dropped)])
+                    .map(drop)
+            })?;
+            self.anew.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn cursor(&self, consumer: &str) -> Result<Option<Position>, Failure> {
@@ -299,7 +379,21 @@ impl Cursors {
 
     /// Serves consumers until the last handle of the journal is gone.
     pub(super) fn run(self, requests: &Receiver<Request>) {
-        while let Ok(request) = requests.recv() {
+        // Up to where dead letters are forgotten.
+        let mut forgotten = 0;
+        loop {
+            let gone = self.gone.load(Ordering::Relaxed);
+            let patience = if gone > forgotten { Duration::ZERO } else { LOOK_EVERY };
+            let request = match requests.recv_timeout(patience) {
+                Ok(request) => request,
+                Err(RecvTimeoutError::Timeout) => {
+                    if gone > forgotten && !self.forget_gone(gone) {
+                        forgotten = gone;
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let mut group = Vec::new();
             let mut answers = Vec::new();
             let mut next = Some(request);

@@ -759,3 +759,58 @@ async fn dead_letters_are_found_and_forgotten_by_whose_they_are_which_record_and
     let cursors = journal.cursors().await.unwrap();
     assert_eq!(cursors, [("sink/a".to_owned(), Position(2)), ("sink/b".to_owned(), Position(1))]);
 }
+
+#[tokio::test]
+async fn dead_letters_whose_records_retention_dropped_are_forgotten_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let settings = Settings { max_age: Duration::from_secs(86_400), ..clock.settings(folder.path()) };
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+    let records = (1..=600).map(|version| event(&format!("u{version}"), version, 1)).collect();
+    let last = journal.append(taken(records)).await.unwrap().head;
+    let letter = |position| DeadLetter { position: Position(position), reason: "no".to_owned() };
+    journal.commit("sink/a", last, (1..=last.0).map(letter).collect()).await.unwrap();
+    clock.advance(3 * DAY);
+    let kept = journal.append(taken(vec![event("later", 700, 1)])).await.unwrap().head;
+    journal.commit("sink/a", kept, vec![letter(kept.0)]).await.unwrap();
+    journal.commit("sink/b", kept, vec![letter(last.0), letter(kept.0)]).await.unwrap();
+    // Retention looks at what is there when a journal is opened.
+    journal.close().await;
+    drop(journal);
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    let found = async || journal.dead_letters(Letters::default(), 1_000).await.unwrap();
+    while found().await.len() > 2 {
+        tokio::task::yield_now().await;
+    }
+    let positions: Vec<_> = found().await.iter().map(|kept| kept.letter.position).collect();
+    assert_eq!(positions, [kept, kept]);
+    let forgotten = |consumer: &str| {
+        let label = ConsumerLabel { consumer: consumer.into(), reason: "retention" };
+        metrics.letters_forgotten.get_or_create(&label).get()
+    };
+    assert_eq!((forgotten("sink/a"), forgotten("sink/b")), (last.0, 1));
+}
+
+#[tokio::test]
+async fn more_dead_letters_than_a_step_looks_at_are_found_and_forgotten_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    let step = dead_letters::STEP as u64;
+    let letter = |position| DeadLetter {
+        position: Position(position),
+        reason: if position % step == 0 { "rare" } else { "common" }.to_owned(),
+    };
+    for consumer in ["sink/a", "sink/b", "sink/c"] {
+        journal.commit(consumer, Position(0), (1..=3 * step).map(letter).collect()).await.unwrap();
+    }
+    let of_b = Letters { consumer: Some("sink/b".to_owned()), ..Letters::default() };
+    let rare = Letters { reason: Some("rare".to_owned()), ..of_b.clone() };
+    let found = journal.dead_letters(rare.clone(), 2).await.unwrap();
+    let positions: Vec<_> = found.iter().map(|kept| kept.letter.position.0).collect();
+    assert_eq!(positions, [step, 2 * step]);
+    assert_eq!(journal.forget_dead_letters(rare).await.unwrap(), 3);
+    assert_eq!(journal.forget_dead_letters(of_b.clone()).await.unwrap(), 3 * dead_letters::STEP - 3);
+    assert_eq!(journal.dead_letters(of_b, 9).await.unwrap(), []);
+    assert_eq!(journal.forget_dead_letters(Letters::default()).await.unwrap(), 6 * dead_letters::STEP);
+}

@@ -14,7 +14,7 @@ use super::behind::Behind;
 use super::queue::{Queue, Settled};
 use crate::journal::had::Had;
 use crate::journal::{Ahead, DeadLetter, Position};
-use crate::sinks::{Delivery, Limits, Order, Outcome};
+use crate::sinks::{Delivery, Failure, Limits, Order, Outcome};
 
 /// Batches of what is live after which one of the backlog goes, however much is live: it must get on.
 const LIVE_TURNS: u32 = 4;
@@ -39,6 +39,8 @@ pub struct Lanes {
     had: Had,
     /// Batches of what is live in a row.
     turns: u32,
+    /// Until when the sink asked to be left alone, whichever lane it told.
+    held: Option<Instant>,
 }
 
 /// How a sink's records are ordered and batched.
@@ -46,7 +48,7 @@ pub struct Lanes {
 pub struct Settings {
     /// When a batch is sent.
     pub limits: Limits,
-    /// Failures in a row of one record before it is in doubt.
+    /// Failures in a row of one record before it is in doubt; 0: never, as with the journal's order.
     pub tolerance: u32,
     /// What may overtake what.
     pub order: Order,
@@ -82,8 +84,11 @@ pub struct Commit {
 impl Lanes {
     /// Begins with one, after a cursor.
     pub fn new(settings: Settings, cursor: Position, had: Had, now: Instant) -> Self {
+        // Whether a record is at fault shows only where another is tried before it, and nothing is to overtake it.
+        let tolerance = if settings.order == Order::Journal { 0 } else { settings.tolerance };
+        let settings = Settings { tolerance, ..settings };
         let backlog = Queue::new(settings.limits, cursor, settings.tolerance, now);
-        Self { settings, backlog, live: None, had, turns: 0 }
+        Self { settings, backlog, live: None, had, turns: 0, held: None }
     }
 
     /// The lane of the oldest.
@@ -234,8 +239,16 @@ impl Lanes {
         }
     }
 
+    /// Sends nothing before this time.
+    pub fn hold(&mut self, until: Instant) {
+        self.held = self.held.max(Some(until));
+    }
+
     /// What to send now. What is live goes first, but not for ever.
     pub fn ready(&self, now: Instant, last: bool) -> Option<(Lane, Range<usize>)> {
+        if self.held.is_some_and(|at| now < at) {
+            return None;
+        }
         let live = self.live.as_ref().map_or(0..0, |live| live.queue.ready(now, last));
         let backlog = self.backlog.ready(now, last);
         if !live.is_empty() && (backlog.is_empty() || self.turns < LIVE_TURNS) {
@@ -279,6 +292,9 @@ impl Lanes {
             // It is the same sink.
             other.hold(now + *wait);
         }
+        if let Some((Failure { after: Some(_), .. }, wait)) = &settled.failure {
+            self.hold(now + *wait);
+        }
         if lane == Lane::Backlog
             && let Some(behind) = self.live.as_mut().and_then(|live| live.behind.as_mut())
         {
@@ -318,7 +334,8 @@ impl Lanes {
     /// When something may be due that no input announces; none: only an input helps.
     pub fn wake(&self, now: Instant) -> Option<Instant> {
         let live = self.live.as_ref().and_then(|live| live.queue.wake(now));
-        [self.backlog.wake(now), live].into_iter().flatten().min()
+        let wake = [self.backlog.wake(now), live].into_iter().flatten().min();
+        wake.map(|at| self.held.map_or(at, |held| at.max(held)))
     }
 
     /// Since when, in nanoseconds since 1970, the oldest record waits here; none: nothing does.

@@ -33,7 +33,7 @@ pub struct Queue {
     committed_at: Instant,
     /// Whether something was settled since the last commit, so that the next one does not wait.
     settled: bool,
-    /// Not committed yet; bounded, since a commit follows every batch.
+    /// Not committed yet; bounded by `wants`, as what waits is, and by what one attempt or one look at dead letters brings.
     dead: Vec<DeadLetter>,
     backoff: Backoff,
     not_before: Option<Instant>,
@@ -89,14 +89,14 @@ impl Queue {
         self.read
     }
 
-    /// How many more entries it has room for: 0 while two batches wait.
+    /// How many more entries it has room for: 0 while two batches wait, to be delivered or to be kept as dead letters.
     pub fn wants(&self) -> usize {
         let searching = self.doubt.step() == Step::Other && self.other().is_none();
         let batches = if searching { 2 * SEARCH } else { 2 };
         if self.bytes >= self.limits.bytes.saturating_mul(batches) {
             return 0;
         }
-        self.limits.records.saturating_mul(batches).saturating_sub(self.waiting.len())
+        self.limits.records.saturating_mul(batches).saturating_sub(self.waiting.len() + self.dead.len())
     }
 
     /// The first delivery of another object than the first one's.

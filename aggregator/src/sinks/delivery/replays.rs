@@ -10,7 +10,7 @@ use super::backoff::Backoff;
 use crate::journal::{DeadLetter, Letters, Position};
 use crate::sinks::{Delivery, Failure, Limits, Outcome};
 
-/// Failures in a row after which a letter goes back to the others.
+/// Failures in a row after which a letter goes back to the others, as it is: why it was refused says more than that the sink was down.
 const TRIES: u32 = 3;
 
 /// What was asked for and is not settled.
@@ -32,6 +32,10 @@ pub struct Settled {
     pub delivered: Vec<Position>,
     /// What stays one, and why.
     pub refused: Vec<DeadLetter>,
+    /// What stays one as it is, since the sink fails; and how it does.
+    pub put_back: Option<DeadLetter>,
+    /// How long the sink asked to be left alone.
+    pub asked: Option<Duration>,
 }
 
 // === impl Replays ===
@@ -92,7 +96,7 @@ impl Replays {
     /// Takes what became of the first of them.
     pub fn settle(&mut self, outcomes: Vec<Option<Outcome>>, now: Instant, jitter: f64) -> Settled {
         let mut settled = Settled::default();
-        let mut failure = None;
+        let mut failure: Option<Failure> = None;
         let rest = self.found.split_off(outcomes.len().min(self.found.len()));
         let tried = std::mem::replace(&mut self.found, VecDeque::with_capacity(rest.len()));
         for (delivery, outcome) in tried.into_iter().zip(outcomes) {
@@ -101,7 +105,10 @@ impl Replays {
                 Some(Outcome::Delivered) => settled.delivered.push(position),
                 Some(Outcome::Refused(reason)) => settled.refused.push(DeadLetter { position, reason }),
                 Some(Outcome::Retry(why)) => {
-                    failure.get_or_insert(why);
+                    match &mut failure {
+                        None => failure = Some(why),
+                        Some(first) => first.after = first.after.max(why.after),
+                    }
                     self.found.push_back(delivery);
                 }
                 None => self.found.push_back(delivery),
@@ -117,11 +124,12 @@ impl Replays {
         if let Some(Failure { reason, after, .. }) = failure {
             let wait: Duration = self.backoff.next(after, jitter);
             self.not_before = Some(now + wait);
+            settled.asked = after.map(|_| wait);
             if self.backoff.failures() >= TRIES
                 && let Some(first) = self.found.pop_front()
             {
                 self.backoff.reset();
-                settled.refused.push(DeadLetter { position: first.position, reason });
+                settled.put_back = Some(DeadLetter { position: first.position, reason });
             }
         }
         settled

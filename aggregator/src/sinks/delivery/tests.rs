@@ -93,7 +93,7 @@ async fn a_sink_that_is_down_for_ten_minutes_gets_everything_in_order_and_holds_
     assert!(began.elapsed() < Duration::from_secs(1), "the sink that is well waited {:?}", began.elapsed());
     assert_eq!(soon.lock().unwrap().len(), 50);
     assert!(late.lock().unwrap().is_empty());
-    assert_eq!(journal.cursor_of("sick"), None);
+    assert_eq!(journal.cursor_of("sick"), Some(Position(0)));
 
     journal.reached("sick", 50).await;
     assert!(began.elapsed() < Duration::from_secs(600 + 61));
@@ -163,11 +163,12 @@ async fn nothing_more_is_delivered_until_the_cursor_of_what_was_is_durable() {
     for _ in 0..16 {
         journal.event("a", "x");
     }
+    journal.set_cursor("s", 0);
     journal.fail_commits(3);
     let early = Arc::new(Mutex::new(0));
     let (counted, cursor) = (Arc::clone(&early), journal.clone());
     let (sink, took) = scripted(move |_| {
-        *counted.lock().unwrap() += usize::from(cursor.cursor_of("s").is_none());
+        *counted.lock().unwrap() += usize::from(cursor.cursor_of("s") == Some(Position(0)));
         Some(Outcome::Delivered)
     });
     let (_stop, _task, _) = run("s", &journal, sink);
@@ -263,6 +264,47 @@ async fn a_sink_that_starts_now_gets_only_what_is_new() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_that_began_with_an_empty_journal_and_never_delivered_goes_on_from_there_after_a_restart() {
+    let journal = Memory::new();
+    let (sink, _) = scripted(|_| down());
+    let (stop, task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 0).await;
+    journal.event("a", "the first");
+    while metrics.retried.get() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+    journal.event("a", "while it was away");
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    delivering.start = Position(2);
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 2).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 2]);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_takes_from_a_sink_that_never_delivered_is_missed_after_a_restart_too() {
+    let journal = Memory::new();
+    for _ in 0..10 {
+        journal.event("a", "x");
+    }
+    journal.drop_up_to(2);
+    let (sink, _) = scripted(|_| down());
+    let (stop, task, _) = run("s", &journal, sink);
+    journal.reached("s", 2).await;
+    stop.cancel();
+    task.await.unwrap();
+    journal.drop_up_to(6);
+    let (sink, took) = scripted(|_| Some(Outcome::Delivered));
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    journal.reached("s", 10).await;
+    assert_eq!((took.lock().unwrap().len(), metrics.missed.get()), (4, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
     let journal = Memory::new();
     for _ in 0..5000 {
@@ -274,7 +316,7 @@ async fn what_is_not_for_the_sink_moves_its_cursor_with_few_commits() {
     let task = tokio::spawn(delivering.run(CancellationToken::new()));
     journal.reached("s", 5000).await;
     assert!(took.lock().unwrap().is_empty());
-    assert_eq!(journal.commits(), 1);
+    assert_eq!(journal.commits(), 2, "its start, and its end");
     task.abort();
 }
 
@@ -315,8 +357,22 @@ async fn while_the_sink_has_a_batch_the_next_one_is_read_and_not_delivered() {
     };
     tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
     let account = metrics.account();
-    assert_eq!((account.read, account.delivered, journal.cursor_of("s")), (2, 0, None));
+    assert_eq!((account.read, account.delivered, journal.cursor_of("s")), (2, 0, Some(Position(0))));
     assert!(!task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_an_attempt_hangs_no_more_dead_letters_are_read_than_there_is_room_for() {
+    let journal = Memory::new();
+    journal.event("a", "in the sink's hands");
+    for _ in 0..10_000 {
+        journal.raw("{not json");
+    }
+    let (sink, _) = scripted(|_| None);
+    let (_stop, _task, metrics) = run("s", &journal, sink);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let read = metrics.account().read;
+    assert!((1..=2 * CHUNK as u64).contains(&read), "{read}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -387,6 +443,26 @@ async fn a_record_that_is_answered_500_for_ever_becomes_a_dead_letter_and_the_re
     let dead = journal.dead("s");
     assert_eq!(dead, [(2, "down; time and again, while other records were taken".to_owned())]);
     assert_eq!((metrics.dead_letters.get(), metrics.delivered.get()), (1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_journals_order_nothing_overtakes_a_record_however_often_the_sink_fails_on_it() {
+    let journal = Memory::new();
+    for object in ["a", "b", "c"] {
+        journal.event(object, "x");
+    }
+    let mut failures = 0;
+    let (sink, took) = scripted(move |delivery| {
+        failures += usize::from(delivery.position == Position(1));
+        if delivery.position == Position(1) && failures <= 30 { down() } else { Some(Outcome::Delivered) }
+    });
+    let (mut delivering, metrics) = looping("s", &journal, Encoder::default(), sink);
+    delivering.order = Order::Journal;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 3).await;
+    assert_eq!(took.lock().unwrap().iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(metrics.dead_letters.get(), 0);
+    task.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -467,4 +543,64 @@ async fn defect_22_with_fifty_thousand_records_before_it_what_is_new_goes_first_
         took.iter().map(|(position, _)| *position).collect::<std::collections::HashSet<_>>().len(),
         took.len()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_asks_to_be_left_alone_when_it_gets_dead_letters_again_is_left_alone_with_what_is_new() {
+    let journal = Memory::new();
+    journal.event("a", "refused");
+    let (tried, mut tries) = tokio::sync::watch::channel(0);
+    let (sink, took) = scripted(move |_| {
+        tried.send_modify(|tries| *tries += 1);
+        let after = Some(Duration::from_secs(600));
+        match *tried.borrow() {
+            1 => Some(Outcome::Refused("no".to_owned())),
+            2 => Some(Outcome::Retry(Failure {
+                class: FailureClass::Throttled,
+                reason: "429".to_owned(),
+                after,
+            })),
+            _ => Some(Outcome::Delivered),
+        }
+    });
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    let (order, replays) = mpsc::channel(1);
+    delivering.replays = replays;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 1).await;
+    // Orders are of letters refused before they are given.
+    order.send(Letters::default()).await.unwrap();
+    tries.wait_for(|tries| *tries == 2).await.unwrap();
+    let asked = Instant::now();
+    journal.event("b", "new");
+    journal.reached("s", 2).await;
+    assert!(asked.elapsed().as_secs() >= 599, "{:?}", asked.elapsed());
+    assert!(took.lock().unwrap().iter().any(|(position, _)| *position == 2));
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_keeps_why_it_was_refused_where_the_sink_is_down_when_it_is_delivered_again() {
+    let journal = Memory::new();
+    journal.event("a", "refused");
+    let (tried, mut tries) = tokio::sync::watch::channel(0);
+    let (sink, _) = scripted(move |_| {
+        tried.send_modify(|tries| *tries += 1);
+        if *tried.borrow() == 1 {
+            Some(Outcome::Refused("answered 400: no such field".to_owned()))
+        } else {
+            down()
+        }
+    });
+    let (mut delivering, _) = looping("s", &journal, Encoder::default(), sink);
+    let (order, replays) = mpsc::channel(1);
+    delivering.replays = replays;
+    let task = tokio::spawn(delivering.run(CancellationToken::new()));
+    journal.reached("s", 1).await;
+    order.send(Letters::default()).await.unwrap();
+    tries.wait_for(|tries| *tries == 4).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(*tries.borrow(), 4, "after three failures it goes back to the others");
+    assert_eq!(journal.dead("s"), [(1, "answered 400: no such field".to_owned())]);
+    task.abort();
 }

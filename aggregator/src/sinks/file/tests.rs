@@ -210,6 +210,7 @@ async fn killed_before_its_cursor_was_committed_the_file_still_has_every_record_
     for _ in 0..300 {
         journal.event("a", "x");
     }
+    journal.set_cursor("f", 0);
     for commits_that_fail in [1000, 0] {
         journal.fail_commits(commits_that_fail);
         let sink = LineSink::new("f", LIMITS, writer(&path, ROTATION)).unwrap();

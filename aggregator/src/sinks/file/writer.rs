@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::at;
 use super::repair::{Known, TAIL, cut_torn_line, tail};
 use super::rotate::{Rotation, backup_name, backups};
-use crate::sinks::lines::{Line, WriteLines};
+use crate::sinks::lines::{Failed, Line, WriteLines};
 
 /// Lines after which what was in the file before it was opened cannot come again: more than two batches.
 const REMEMBER: usize = 8192;
@@ -27,6 +27,17 @@ pub(super) struct FileWriter {
     known: Known,
     /// Lines asked for since `known` was read.
     asked: usize,
+    /// Which file is to be cut to which length before a line in it is believed: its sync failed, and it could not be cut then.
+    doubtful: Option<Doubtful>,
+    /// Makes what was written durable.
+    sync: fn(&File) -> io::Result<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Doubtful {
+    device: u64,
+    inode: u64,
+    length: u64,
 }
 
 struct Open {
@@ -56,10 +67,12 @@ impl FileWriter {
             open: None,
             known: Known::default(),
             asked: 0,
+            doubtful: None,
+            sync: File::sync_data,
         }
     }
 
-    /// Opens the path, cuts off a torn line, and reads which records are there already.
+    /// Opens the path, cuts off a torn line, makes durable what is there, and reads which records that is.
     fn open(&mut self) -> io::Result<Open> {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
@@ -73,17 +86,30 @@ impl FileWriter {
         if metadata.len() == 0 {
             self.sync_folder()?;
         }
-        let (torn, length) = cut_torn_line(&file, metadata.len())?;
+        let synced = self
+            .doubtful
+            .filter(|doubtful| doubtful.device == metadata.dev() && doubtful.inode == metadata.ino())
+            .filter(|doubtful| doubtful.length < metadata.len());
+        if let Some(Doubtful { length, .. }) = synced {
+            // A sync that failed once may succeed later without having written what the first did not.
+            file.set_len(length)?;
+        }
+        self.doubtful = None;
+        let length = synced.map_or(metadata.len(), |doubtful| doubtful.length);
+        let (torn, length) = cut_torn_line(&file, length)?;
         if torn > 0 {
             tracing::warn!(sink = self.name, path = %self.path.display(), bytes = torn, "cut off a line that was not whole");
         }
         self.known = Known::default();
         self.asked = 0;
+        // A process that was killed before its sync left lines that are in memory alone.
+        (self.sync)(&file)?;
         self.known.add(&tail(&file, length, TAIL)?);
         if length < TAIL
             && let Some((_, newest)) = backups(&self.path)?.first()
         {
             let file = File::open(newest)?;
+            (self.sync)(&file)?;
             self.known.add(&tail(&file, file.metadata()?.len(), TAIL - length)?);
         }
         self.clean();
@@ -148,24 +174,32 @@ impl FileWriter {
         if regular.unsynced == 0 {
             return Ok(());
         }
-        let synced = file.sync_data();
-        regular.ended(file, &synced);
+        let synced = (self.sync)(file);
+        if synced.is_ok() {
+            regular.length += regular.unsynced;
+            regular.unsynced = 0;
+        }
         synced
     }
 
-    /// Writes what is to be synced with what follows. Where it fails, the file is left as long as it was when it was last synced, as
-    /// far as the disk lets us.
+    /// Writes what is to be synced with what follows.
     fn write_on(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
         let Some(open) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(()) };
         let written = open.file.write_all(text);
         if let Some(regular) = &mut open.regular {
-            match &written {
-                Ok(()) => regular.unsynced += text.len() as u64,
-                Err(_) => regular.ended(&open.file, &written),
-            }
+            regular.unsynced += text.len() as u64;
         }
         text.clear();
         written
+    }
+
+    /// After a failure: closes the file, as long as it was when it was last synced; if that fails too, it is cut before it is read.
+    fn give_up(&mut self) {
+        let Some(Open { file, regular: Some(regular) }) = self.open.take() else { return };
+        if regular.unsynced > 0 && file.set_len(regular.length).is_err() {
+            let Regular { device, inode, length, .. } = regular;
+            self.doubtful = Some(Doubtful { device, inode, length });
+        }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -195,11 +229,10 @@ impl FileWriter {
 }
 
 impl WriteLines for FileWriter {
-    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+    fn write(&mut self, lines: &[Line]) -> Result<(), Failed> {
         self.append(lines).map_err(|error| {
-            // Whatever of the batch is in the file is found there when it is opened again.
-            self.open = None;
-            at(&self.path, &error)
+            self.give_up();
+            at(&self.path, &error).into()
         })
     }
 }
@@ -216,16 +249,6 @@ impl Regular {
             mode: metadata.permissions().mode() & 0o777,
         }
     }
-
-    /// What was written is synced, or not to be had.
-    fn ended(&mut self, file: &File, result: &io::Result<()>) {
-        match result {
-            Ok(()) => self.length += self.unsynced,
-            // Opened again next time, which cuts off what is left of a line.
-            Err(_) => drop(file.set_len(self.length)),
-        }
-        self.unsynced = 0;
-    }
 }
 
 fn options(mode: u32) -> OpenOptions {
@@ -233,3 +256,6 @@ fn options(mode: u32) -> OpenOptions {
     options.append(true).mode(mode);
     options
 }
+
+#[cfg(test)]
+mod tests;

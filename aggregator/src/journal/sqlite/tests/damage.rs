@@ -142,6 +142,22 @@ async fn damaged_cursors_are_put_aside_and_begun_anew() {
 }
 
 #[tokio::test]
+async fn sinks_begin_with_the_oldest_record_where_cursors_were_put_aside_and_nobody_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    fs::remove_file(folder.path().join("journal-2026-07-01.sqlite")).unwrap();
+    // With its log, from which it would be whole again.
+    let cursors = folder.path().join("cursors.sqlite");
+    folder::remove(&cursors).unwrap();
+    fs::write(&cursors, vec![0xa5; 4096]).unwrap();
+    let settings = Settings { required: vec!["sink/now".to_owned()], ..settings };
+    let journal = open(&settings);
+    let oldest = all(&journal).await[0].position;
+    assert_eq!(journal.cursor("sink/now").await.unwrap(), Some(Position(oldest.0 - 1)));
+    assert_eq!(journal.cursor("sink/other").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_checkpoint_of_a_shard_that_is_not_known_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let (_clock, settings) = three_days(folder.path()).await;

@@ -450,6 +450,11 @@ impl Writer {
 
     /// Applies retention and measures what is left.
     pub(super) fn upkeep(&mut self) {
+        let oldest = self.files.first().map_or(0, |file| file.first.saturating_sub(1));
+        if let Err(failure) = self.cursors.begin_after(oldest) {
+            let error = self.failed(failure);
+            tracing::warn!(%error, "cursors that were begun anew could not be put before the oldest record");
+        }
         let keep =
             retention::Keep { settings: &self.settings, metrics: &self.metrics, now_ns: self.now_ns() };
         let dropped = keep.apply(&self.files, &self.cursors);
@@ -461,6 +466,7 @@ impl Writer {
                 retention::removed(path, folder::remove(path));
             }
         }
+        self.cursors.gone_up_to(self.files.first().map_or(0, |file| file.first.saturating_sub(1)));
         self.keep().measure(&self.files);
     }
 

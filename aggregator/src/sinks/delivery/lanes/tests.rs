@@ -13,7 +13,7 @@ use super::*;
 use crate::sinks::encode::Encoder;
 use crate::sinks::metrics::SinkMetrics;
 use crate::sinks::tests::journal::Memory;
-use crate::sinks::tests::looping;
+use crate::sinks::tests::{delivery, looping};
 use crate::sinks::{Failure, FailureClass, Report, Sink};
 
 const LIMITS: Limits = Limits { records: 8, bytes: 1 << 20, wait: Duration::ZERO };
@@ -203,4 +203,31 @@ async fn what_retention_takes_of_a_backlog_is_missed_and_what_went_ahead_of_it_i
     assert!(took.contains(&new.0));
     assert_eq!(metrics.missed.get(), 3_003 - took.len() as u64);
     assert!(metrics.account().adds_up(), "{:?}", metrics.account());
+}
+
+#[test]
+fn a_sink_that_took_some_and_asked_to_be_left_alone_is_left_alone_by_both_lanes() {
+    let now = Instant::now();
+    let limits = Limits { records: 3, ..LIMITS };
+    let settings = Settings { limits, tolerance: 10, order: Order::Object, live_after: Duration::ZERO };
+    let mut lanes = Lanes::new(settings, Position(0), Had::load(Vec::new(), Position(0)), now);
+    for position in 1..=6 {
+        lanes.backlog().take(Position(position), [delivery(position, "old")], now);
+    }
+    assert!(lanes.begin_live(Position(10), Some(Duration::ZERO), now));
+    lanes.leave(Position(8), "old", 1);
+    lanes.caught(Position(8));
+    for (position, object) in [(9, "new"), (10, "newer")] {
+        assert!(lanes.may_overtake(object));
+        lanes.overtake(Position(position), [delivery(position, object)], now);
+    }
+    let (lane, range) = lanes.ready(now, true).unwrap();
+    assert_eq!((lane, range.clone()), (Lane::Live, 0..2));
+    let after = Some(Duration::from_secs(600));
+    let throttled = Failure { class: FailureClass::Throttled, reason: "429".to_owned(), after };
+    let outcomes = vec![Some(Outcome::Delivered), Some(Outcome::Retry(throttled))];
+    lanes.settle(lane, range, outcomes, now, 1.0);
+    assert_eq!(lanes.ready(now + Duration::from_secs(599), true), None);
+    assert_eq!(lanes.wake(now), Some(now + Duration::from_secs(600)));
+    assert!(lanes.ready(now + Duration::from_secs(600), true).is_some());
 }

@@ -124,6 +124,19 @@ fn no_more_is_read_while_two_batches_wait() {
 }
 
 #[test]
+fn no_more_is_read_while_two_batches_of_dead_letters_are_not_durable() {
+    let now = Instant::now();
+    let mut queue = Queue::new(LIMITS, Position(0), 3, now);
+    for position in 1..=6 {
+        queue.take_dead(DeadLetter { position: Position(position), reason: "no template".to_owned() });
+    }
+    assert_eq!(queue.wants(), 0);
+    let (cursor, dead) = queue.commit(now, false).unwrap();
+    queue.committed(cursor, dead.len(), now);
+    assert_eq!(queue.wants(), 6);
+}
+
+#[test]
 fn of_a_record_that_goes_twice_the_cursor_passes_only_when_both_are_there() {
     let now = Instant::now();
     let mut queue = Queue::new(LIMITS, Position(0), 3, now);
