@@ -219,10 +219,11 @@ impl<J: Journal> Session<J> {
         self.metrics.agents.inc();
         let stop = self.stop.clone();
         let begun = stop.run_until_cancelled(self.begin(ledger, &outgoing)).await;
+        let mut appends = Appends::new();
         let end = match begun {
             Some(Err(end)) => end,
             // Where it stops, it says so.
-            Some(Ok(())) | None => self.serve(&mut incoming, &outgoing).await,
+            Some(Ok(())) | None => self.serve(&mut incoming, &outgoing, &mut appends).await,
         };
         self.metrics.agents.dec();
         self.metrics.end(end.reason);
@@ -232,6 +233,12 @@ impl<J: Journal> Session<J> {
             // The agent may not be reading; then the connection's keep-alive ends it.
             let _ = outgoing.try_send(Err(status));
         }
+        let Self { member, turn, .. } = self;
+        drop((incoming, outgoing, member));
+        // The journal keeps what it was given though nobody is told, and so it is seen to its end, in its order, and before what the
+        // node's next stream asks for. Behind one that failed nothing is kept, and nothing may begin.
+        while appends.next().await.is_some_and(|appended| appended.result.is_ok()) {}
+        drop((appends, turn));
     }
 
     /// Tells what is remembered of the agent's ledger to one that has none, and forgets it of one that tells nothing of its own.
@@ -282,8 +289,8 @@ impl<J: Journal> Session<J> {
         &mut self,
         incoming: &mut Incoming<Body>,
         outgoing: &mpsc::Sender<Result<ToAgent, Status>>,
+        appends: &mut Appends,
     ) -> End {
-        let mut appends = Appends::new();
         let mut waiting: Option<Waiting> = None;
         let mut acknowledge: Option<u64> = None;
         let mut assign: Option<Assignment> = Some(self.member.assignments.borrow_and_update().clone());
@@ -346,14 +353,17 @@ impl<J: Journal> Session<J> {
                                 durable = durable.max(head);
                                 remember_again |= again;
                             }
-                            Err(end) => return end,
+                            Err(end) => {
+                                appends.clear();
+                                return end;
+                            }
                         }
                         next = appends.next().now_or_never().flatten();
                     }
                 }
                 // Beside the appends, and not in their way: the room that is waited for may be this stream's own.
                 room = room(&mut waiting) => if let Some((batch, room)) = room {
-                    let taken = self.take_batch(&batch, room, &mut appends);
+                    let taken = self.take_batch(&batch, room, appends);
                     drop(batch);
                     incoming.leave();
                     if let Err(end) = taken {
@@ -455,7 +465,7 @@ impl<J: Journal> Session<J> {
             self.member.hint(Said::Cordoned(node.to_owned(), is_cordoned));
         }
         let given = self.metrics.give(taken.records.len() as u64);
-        appends.push_back(whole(sequence, async move {
+        appends.push_back(Box::pin(async move {
             let nothing = taken.records.is_empty() && taken.checkpoints.is_empty() && taken.ledger.is_none();
             let result = match nothing {
                 true => Ok(Journalled::default()),
@@ -518,22 +528,6 @@ impl<J: Journal> Session<J> {
             }
         }
     }
-}
-
-/// Begins an append, in its order among the node's, and sees it to its end in a task of its own: the journal keeps and counts what it
-/// was given though the stream ends before it says so. As many of these as there is room for go on at a time.
-fn whole(
-    sequence: u64,
-    append: impl Future<Output = Appended> + Send + 'static,
-) -> Pin<Box<dyn Future<Output = Appended> + Send>> {
-    let mut append = Box::pin(append);
-    if let Some(appended) = append.as_mut().now_or_never() {
-        return Box::pin(std::future::ready(appended));
-    }
-    let ending = tokio::spawn(append);
-    // An error: the aggregator ends.
-    let stopped = move |_| Appended { sequence, result: Err(JournalError::Stopped) };
-    Box::pin(ending.map(move |ended| ended.unwrap_or_else(stopped)))
 }
 
 /// What is remembered of a ledger as frames, of which the last says that it is.
