@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::{Backoff, jitter};
-use self::lag::Lag;
+use self::lag::{Lag, Waiting};
 use self::lanes::{Commit, Lane, Lanes, Settings};
 use self::reading::{Looked, Reading, rest, tell_lag};
 use self::replays::Replays;
@@ -254,6 +254,7 @@ impl<J: Journal, S: Sink> Loop<J, S> {
         trouble: &mut Backoff,
         stop: &CancellationToken,
     ) -> Result<Option<Position>, JournalError> {
+        let mut lag = Lag::begin(time::now_ns());
         loop {
             let claimed = async {
                 let oldest = self.journal.read_from(start, 1).await?;
@@ -267,6 +268,10 @@ impl<J: Journal, S: Sink> Loop<J, S> {
                 Err(JournalError::Stopped) => return Err(JournalError::Stopped),
                 Err(error) => {
                     tracing::warn!(sink = self.name, %error, "cannot write the sink's first cursor");
+                    let records = self.journal.head().borrow().0.saturating_sub(start.0);
+                    let waiting = Waiting { records, is_unread: true, ..Waiting::default() };
+                    self.metrics.lag_records.set(i64::try_from(records).unwrap_or(i64::MAX));
+                    self.metrics.lag_seconds.set(lag.seconds(waiting, time::now_ns()));
                     if !rest(trouble, stop).await {
                         return Ok(None);
                     }

@@ -30,6 +30,9 @@ use nodetap_wire::tls::node_of;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use tokio::task::JoinHandle;
+use tonic::Status;
+
 use certificates::{Authority, Identity, Life};
 use proxy::Proxy;
 use sides::{Agent, Aggregator};
@@ -283,6 +286,18 @@ fn heavy(node: &str) -> Vec<FromAgent> {
     std::iter::once(raw::hello(node)).chain(batches.map(framed)).collect()
 }
 
+/// Until there is no room before the journal, which is held: 32 MiB, more than two agents' batches take only together.
+async fn fill(authority: &Authority, aggregator: &Aggregator) -> Vec<JoinHandle<Status>> {
+    aggregator.journal.hold(true);
+    let streams = ["node-1", "node-2"].map(|node| {
+        let (identity, address, frames) = (authority.agent(node), aggregator.address, heavy(node));
+        tokio::spawn(async move { raw::stream(&identity, address, frames).await })
+    });
+    eventually(|| aggregator.journal.begun() >= 5 && aggregator.metrics.waiting.get() > 0).await;
+    assert_eq!(aggregator.journal.begun(), 5, "32 MiB hold five");
+    streams.into()
+}
+
 fn dying(node: &str, number: usize, message: &str) -> Record {
     match death(node, number).kind {
         Some(record::Kind::Death(death)) => {
@@ -305,15 +320,7 @@ fn framed(batch: Batch) -> FromAgent {
 async fn batches_before_the_journal_share_one_bound_and_a_stream_without_room_waits() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
-    aggregator.journal.hold(true);
-    let mut streams = Vec::new();
-    // More than 32 MiB only together.
-    for node in ["node-1", "node-2"] {
-        let (identity, address, frames) = (authority.agent(node), aggregator.address, heavy(node));
-        streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
-    }
-    eventually(|| aggregator.journal.begun() >= 5 && aggregator.metrics.waiting.get() > 0).await;
-    assert_eq!(aggregator.journal.begun(), 5, "32 MiB hold five");
+    let streams = fill(&authority, &aggregator).await;
     aggregator.journal.hold(false);
     aggregator.journal.holds(8 * 1024).await;
     eventually(|| aggregator.metrics.waiting.get() == 0).await;
@@ -324,13 +331,7 @@ async fn batches_before_the_journal_share_one_bound_and_a_stream_without_room_wa
 async fn what_many_agents_have_to_tell_stays_with_them_until_there_is_room() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
-    aggregator.journal.hold(true);
-    let mut streams = Vec::new();
-    for node in ["node-1", "node-2"] {
-        let (identity, address, frames) = (authority.agent(node), aggregator.address, heavy(node));
-        streams.push(tokio::spawn(async move { raw::stream(&identity, address, frames).await }));
-    }
-    eventually(|| aggregator.journal.begun() == 5 && aggregator.metrics.waiting.get() > 0).await;
+    let mut streams = fill(&authority, &aggregator).await;
 
     // Each batch is several windows long, and HTTP/2 asks for one more than it can send: who is asked for the third has sent the first.
     let begun = Arc::new(AtomicUsize::new(0));
