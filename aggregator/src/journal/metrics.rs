@@ -120,7 +120,7 @@ pub struct ConsumerLabel {
 /// Label: what failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabel {
-    /// `full`, `corrupt`, `record`, `index` or `io`.
+    /// `full`, `corrupt`, `record`, `index`, `segment` or `io`.
     pub reason: Failed,
 }
 
@@ -135,6 +135,8 @@ pub enum Failed {
     Record,
     /// The index is too far behind.
     Index,
+    /// A part of the index that cannot be read; it is made anew from the records.
+    Segment,
     /// Any other failure of the disk or the database.
     Io,
 }
@@ -155,7 +157,7 @@ macro_rules! label_values {
 label_values! {
     Kind: Event = "event", Death = "death";
     Dropped: Age = "age", Bytes = "bytes", Full = "full";
-    Failed: Full = "full", Corrupt = "corrupt", Record = "record", Index = "index", Io = "io";
+    Failed: Full = "full", Corrupt = "corrupt", Record = "record", Index = "index", Segment = "segment", Io = "io";
     Known: Identity = "identity", Retention = "retention";
 }
 

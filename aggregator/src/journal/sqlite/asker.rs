@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::block::Unpacker;
 use super::folder::{self, DayFile, Failure, Files};
 use super::index::count::{self, Counts, TooMany};
-use super::index::directory::Directory;
+use super::index::directory::{Directory, Span};
 use super::index::plan::Plan;
 use super::index::search::{self, Interrupted, Scratch, Top};
-use super::index::stored::{Meta, Stored};
+use super::index::stored::{self, Meta, Stored};
 use super::log;
 use super::writer::Command;
 use crate::history::query::{Count, CountBy, Field, Filter, Found, Mark, Search};
@@ -67,12 +67,31 @@ struct Rest {
     covered: HashMap<u64, u64>,
     /// The segments in files.
     stored: Vec<(u64, Meta)>,
+    /// Where one cannot be read.
+    damaged: Vec<Span>,
 }
 
 /// One file's failure, or too late.
 enum Missed {
     Late,
     File(Failure),
+}
+
+/// Why there is no answer yet.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Error(#[from] HistoryError),
+    #[error("a segment cannot be read, and is not asked again")]
+    Again,
+}
+
+// === impl Unanswered ===
+
+impl From<TooMany> for Unanswered {
+    fn from(TooMany: TooMany) -> Self {
+        Self::Error(HistoryError::TooMany)
+    }
 }
 
 // === impl Asker ===
@@ -99,12 +118,12 @@ impl Asker {
             // Who asked may have gone.
             match asked {
                 Asked::Search(search, answer) if !answer.is_closed() => {
-                    let found = self.search(*search, &files, until, &late);
+                    let found = self.answer(|asker| asker.search(&search, &files, until, &late));
                     drop(place);
                     let _ = answer.send(found);
                 }
                 Asked::Count(filter, by, answer) if !answer.is_closed() => {
-                    let counted = self.count(*filter, &by, &files, until, &late);
+                    let counted = self.answer(|asker| asker.count(&filter, &by, &files, until, &late));
                     drop(place);
                     let _ = answer.send(counted);
                 }
@@ -113,14 +132,28 @@ impl Asker {
         }
     }
 
+    /// Asks until no segment is in the way: each time there is one fewer.
+    fn answer<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut Self) -> Result<T, Unanswered>,
+    ) -> Result<T, HistoryError> {
+        loop {
+            match ask(self) {
+                Ok(answer) => return Ok(answer),
+                Err(Unanswered::Error(error)) => return Err(error),
+                Err(Unanswered::Again) => {}
+            }
+        }
+    }
+
     fn search(
         &mut self,
-        search: Search,
+        search: &Search,
         files: &[DayFile],
         until: Instant,
         late: &HistoryError,
-    ) -> Result<Page, HistoryError> {
-        let Search { filter, after, limit, deadline: _ } = search;
+    ) -> Result<Page, Unanswered> {
+        let Search { filter, after, limit, deadline: _ } = search.clone();
         let limit = limit.min(MOST_FOUND);
         let test = Test::new(filter)?;
         let plan = Plan::new(&test, after, until);
@@ -155,13 +188,13 @@ impl Asker {
 
     fn count(
         &mut self,
-        filter: Filter,
+        filter: &Filter,
         by: &CountBy,
         files: &[DayFile],
         until: Instant,
         late: &HistoryError,
-    ) -> Result<Vec<Count>, HistoryError> {
-        let test = Test::new(filter)?;
+    ) -> Result<Vec<Count>, Unanswered> {
+        let test = Test::new(filter.clone())?;
         let plan = Plan::new(&test, None, until);
         let mut counts = Counts::new(by);
         let mut scratch = std::mem::replace(&mut self.scratch, Scratch::new());
@@ -171,7 +204,7 @@ impl Asker {
             self.in_file(files, *generation, *meta, late, |segment| {
                 count::count(segment, &plan, &mut scratch, &mut counts)
             })?;
-            counts.check().map_err(|TooMany| HistoryError::TooMany)?;
+            counts.check()?;
         }
         self.scratch = scratch;
         self.scan(files, &rest, until, late, |position, facets, occurrences| {
@@ -182,7 +215,7 @@ impl Asker {
                 }
             }
         })?;
-        counts.check().map_err(|TooMany| HistoryError::TooMany)?;
+        counts.check()?;
         Ok(counts.into_counts())
     }
 
@@ -197,7 +230,11 @@ impl Asker {
         let (asked, sealed, rest) = self.directory.read(|state| {
             let growing = state.growing.as_ref().filter(|growing| is_listed(growing.generation));
             let asked = growing.map_or(Ok(()), |mut growing| ask(&mut growing));
-            let rest = Rest { covered: state.covered.clone(), stored: state.stored.clone() };
+            let rest = Rest {
+                covered: state.covered.clone(),
+                stored: state.stored.clone(),
+                damaged: state.damaged.clone(),
+            };
             (asked, state.sealed.clone(), rest)
         });
         let told = |interrupted| match interrupted {
@@ -219,19 +256,26 @@ impl Asker {
         meta: Meta,
         late: &HistoryError,
         ask: impl FnOnce(&mut Stored<'_>) -> Result<(), Interrupted>,
-    ) -> Result<(), HistoryError> {
+    ) -> Result<(), Unanswered> {
         let Some(file) = files.iter().find(|file| file.generation == generation) else { return Ok(()) };
-        self.with(file, late, |connection, unpacker| {
-            ask(&mut Stored { connection, unpacker, meta }).map_err(|interrupted| match interrupted {
-                Interrupted::Late => Missed::Late,
-                Interrupted::Failed(error) => Missed::File(Failure::new(&file.path, error)),
-            })
-        })
-        .map(|_| ())
+        let asked = self.with(file, late, |connection, unpacker| {
+            match ask(&mut Stored { connection, unpacker, meta }) {
+                Ok(()) => Ok(None),
+                Err(Interrupted::Late) => Err(Missed::Late),
+                Err(Interrupted::Failed(error)) if stored::is_malformed(&error) => Ok(Some(error)),
+                Err(Interrupted::Failed(error)) => Err(Missed::File(Failure::new(&file.path, error))),
+            }
+        })?;
+        let Some(error) = asked.flatten() else { return Ok(()) };
+        tracing::error!(path = %file.path.display(), first = meta.first, last = meta.last, %error, "a part of the index cannot be read, and is made anew");
+        self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Segment }).inc();
+        self.directory.damage(Span { generation, first: meta.first, last: meta.last });
+        Err(Unanswered::Again)
     }
 
     /// Looks at the records that the index does not have, all of them: the writer waits before there are more than
-    /// [`MOST_UNINDEXED`](super::index::MOST_UNINDEXED). Answers with the last position that is taken into account.
+    /// [`MOST_UNINDEXED`](super::index::MOST_UNINDEXED), and a segment that cannot be read is soon there again. Answers with the last
+    /// position that is taken into account.
     fn scan(
         &mut self,
         files: &[DayFile],
@@ -245,33 +289,47 @@ impl Asker {
         for file in files {
             let Some(covered) = rest.covered.get(&file.generation).copied() else { continue };
             head = head.max(covered);
-            if covered >= file.last {
-                continue;
+            for span in rest.damaged.iter().filter(|span| span.generation == file.generation) {
+                self.look(file, (span.first.saturating_sub(1), span.last), until, late, &mut tell)?;
             }
-            let reached = self.with(file, late, |connection, unpacker| {
-                let mut reached = covered;
-                let mut is_late = false;
-                log::blocks(connection, covered, |block, packed| {
-                    if block.first > acknowledged {
-                        return false;
-                    }
-                    reached = block.first + block.records - 1;
-                    for stored in log::unpack(unpacker, block, packed).iter().flatten() {
-                        let Ok(entry) = stored.entry() else { continue };
-                        let Ok(facets) = Facets::of(&entry) else { continue };
-                        if stored.position > covered {
-                            tell(stored.position, &facets, stored.occurrences);
-                        }
-                    }
-                    is_late = Instant::now() >= until;
-                    !is_late
-                })
-                .map_err(|error| Missed::File(Failure::new(&file.path, error)))?;
-                if is_late { Err(Missed::Late) } else { Ok(reached) }
-            })?;
-            head = head.max(reached.unwrap_or(0));
+            if covered < file.last {
+                head = head.max(self.look(file, (covered, acknowledged), until, late, &mut tell)?);
+            }
         }
         Ok(head)
+    }
+
+    /// Looks at the records after a position, up to another. Answers with the last that there was.
+    fn look(
+        &mut self,
+        file: &DayFile,
+        (after, last): (u64, u64),
+        until: Instant,
+        late: &HistoryError,
+        tell: &mut impl FnMut(u64, &Facets<'_>, u64),
+    ) -> Result<u64, HistoryError> {
+        let reached = self.with(file, late, |connection, unpacker| {
+            let mut reached = after;
+            let mut is_late = false;
+            log::blocks(connection, after, |block, packed| {
+                if block.first > last {
+                    return false;
+                }
+                reached = (block.first + block.records - 1).min(last);
+                for stored in log::unpack(unpacker, block, packed).iter().flatten() {
+                    let Ok(entry) = stored.entry() else { continue };
+                    let Ok(facets) = Facets::of(&entry) else { continue };
+                    if (after + 1..=last).contains(&stored.position) {
+                        tell(stored.position, &facets, stored.occurrences);
+                    }
+                }
+                is_late = Instant::now() >= until;
+                !is_late
+            })
+            .map_err(|error| Missed::File(Failure::new(&file.path, error)))?;
+            if is_late { Err(Missed::Late) } else { Ok(reached) }
+        })?;
+        Ok(reached.unwrap_or(0))
     }
 
     /// Reads the records of marks, in their order, and counts those that are there and cannot be read. What retention has taken
@@ -296,6 +354,8 @@ impl Asker {
             let (these, others) = wanted.split_at(wanted.partition_point(|position| *position <= file.last));
             wanted = others;
             self.with(file, late, |connection, unpacker| {
+                let wanted = these.len() as u64;
+                let before = entries.len() as u64 + unreadable;
                 let mut these = these;
                 while let Some((first, _)) = these.split_first() {
                     if Instant::now() >= until {
@@ -322,6 +382,15 @@ impl Asker {
                     })
                     .map_err(|error| Missed::File(Failure::new(&file.path, error)))?;
                     these = these.split_at(these.partition_point(|position| *position <= end)).1;
+                }
+                let missing = wanted.saturating_sub(entries.len() as u64 + unreadable - before);
+                if missing > 0 {
+                    // The index knows them, and SQLite does not find them.
+                    let failure = Failure::new(&file.path, log::not_found(*first));
+                    if failure.kind() == Failed::Corrupt {
+                        return Err(Missed::File(failure));
+                    }
+                    unreadable += missing;
                 }
                 Ok(())
             })?;

@@ -1,7 +1,7 @@
 //! A block of the log: records that follow one another, compressed together.
 //!
-//! A zstd frame with a checksum. Unpacked: version, number of records, a head for each (kind, when it was taken, occurrences,
-//! lengths), then their bodies, then what was known of their objects. An event's body is its JSON, a death's is the JSON of
+//! A zstd frame with a checksum. Unpacked: version, first position, number of records, a head for each (kind, when it was taken,
+//! occurrences, lengths), then their bodies, then what was known of their objects. An event's body is its JSON, a death's is the JSON of
 //! `ContainerDied`. Close to 100 records share one context: small enough to unpack for a single record, large enough that
 //! what Kubernetes repeats costs nothing.
 
@@ -27,7 +27,7 @@ const MAX_BYTES: usize = 32 << 20;
 /// Level 3 takes twice the time for a twentieth less.
 const LEVEL: i32 = 1;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const EVENT: u64 = 0;
 const DEATH: u64 = 1;
 
@@ -152,6 +152,7 @@ impl Packer {
         raw.shrink_to(4 * BLOCK_BYTES);
         packed.shrink_to(4 * BLOCK_BYTES);
         varint::put(raw, VERSION);
+        varint::put(raw, self.first);
         varint::put(raw, self.records as u64);
         raw.extend_from_slice(&self.heads);
         raw.extend_from_slice(&self.bodies);
@@ -205,7 +206,7 @@ impl Unpacker {
 }
 
 fn records(first: u64, mut raw: &[u8]) -> Option<Vec<Stored<'_>>> {
-    if varint::take(&mut raw)? != VERSION {
+    if varint::take(&mut raw)? != VERSION || varint::take(&mut raw)? != first {
         return None;
     }
     let number = varint::take_length(&mut raw)?;

@@ -13,13 +13,18 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::day::{signed, unsigned};
 use super::dead_letters::Step;
 use super::folder::Failure;
-use super::{Settings, Synchronous, dead_letters, folder};
+use super::index::stored::malformed;
+use super::{Settings, Synchronous, dead_letters, folder, hash};
 use crate::journal::had::Had;
 use crate::journal::metrics::{ConsumerLabel, ErrorLabel, Failed, JournalMetrics};
 use crate::journal::{Ahead, DeadLetter, JournalError, KeptLetter, Letters, Position};
 
 const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS cursor (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursor (
+    consumer TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    digest INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead_letter (
     consumer TEXT NOT NULL,
     position INTEGER NOT NULL,
@@ -36,9 +41,9 @@ CREATE TABLE IF NOT EXISTS ahead (
 CREATE TABLE IF NOT EXISTS head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     committed INTEGER NOT NULL,
-    reserved INTEGER NOT NULL
+    reserved INTEGER NOT NULL,
+    digest INTEGER NOT NULL
 );
-INSERT OR IGNORE INTO head VALUES (1, 0, 0);
 CREATE TABLE IF NOT EXISTS gap (after INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS loss (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER NOT NULL);
 ";
@@ -147,16 +152,9 @@ impl Cursors {
     pub(super) fn read_head(&self) -> Result<KnownHead, Failure> {
         let read = || {
             let (connection, _) = folder::open_to_read(&self.path)?;
-            let head = connection
-                .query_row("SELECT committed, reserved FROM head", [], |row| {
-                    let (committed, reserved) = (unsigned(row.get(0)?), unsigned(row.get(1)?));
-                    Ok(KnownHead { committed, reserved, losses: 0 })
-                })
-                .optional()?
-                .unwrap_or_default();
-            let cursor: Option<i64> =
-                connection.query_row("SELECT max(position) FROM cursor", [], |row| row.get(0))?;
-            let given = head.committed.max(cursor.map_or(0, unsigned));
+            let head = head(&connection)?;
+            let cursor = cursors(&connection)?.into_iter().map(|(_, position)| position).max();
+            let given = head.committed.max(cursor.unwrap_or(0));
             // A table that is damaged says nothing; who needs it finds out.
             let given = given.max(ahead_of_all(&connection).unwrap_or(0));
             let losses =
@@ -191,9 +189,12 @@ impl Cursors {
     pub(super) fn write_head(&self, head: KnownHead) -> Result<(), Failure> {
         self.with(|connection| {
             let transaction = connection.transaction()?;
-            transaction
-                .prepare_cached("UPDATE head SET committed = ?1, reserved = ?2")?
-                .execute(params![signed(head.committed), signed(head.reserved)])?;
+            let (committed, reserved) = (signed(head.committed), signed(head.reserved));
+            transaction.prepare_cached("INSERT OR REPLACE INTO head VALUES (1, ?1, ?2, ?3)")?.execute([
+                committed,
+                reserved,
+                hash::digest(&[committed, reserved]),
+            ])?;
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO loss VALUES (1, ?1)")?
                 .execute([signed(head.losses)])?;
@@ -203,18 +204,14 @@ impl Cursors {
 
     /// All cursors.
     pub(super) fn all(&self) -> Result<Vec<(String, u64)>, Failure> {
-        self.with(|connection| {
-            let mut statement = connection.prepare_cached("SELECT consumer, position FROM cursor")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
-            rows.collect()
-        })
+        self.with(|connection| cursors(connection))
     }
 
     /// Opens it, and makes it where it is not there. Looks at the cursors themselves: their table can be damaged alone.
     pub(super) fn open(&self) -> Result<(), Failure> {
         self.with(|connection| {
-            connection.query_row("SELECT max(position) FROM cursor", [], |_| Ok(()))?;
-            connection.query_row("SELECT max(committed) FROM head", [], |_| Ok(()))
+            cursors(connection)?;
+            head(connection).map(drop)
         })
     }
 
@@ -257,10 +254,22 @@ impl Cursors {
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", self.synchronous.name())?;
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+        let is_early: bool = connection.query_row(
+            "SELECT count(*) = 0 FROM pragma_table_info('cursor') WHERE name = 'digest'",
+            [],
+            |row| row.get(0),
+        )?;
+        if is_early {
+            let message = "its tables came before the first release, and are not read".to_owned();
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(message)));
+        }
         if self.anew.load(Ordering::Relaxed) {
             let transaction = connection.transaction()?;
             for consumer in &*self.required {
-                transaction.execute("INSERT OR IGNORE INTO cursor VALUES (?1, 0)", [consumer])?;
+                if cursor(&transaction, consumer)?.is_none() {
+                    write_cursor(&transaction, consumer, 0)?;
+                }
             }
             transaction.commit()?;
         }
@@ -314,9 +323,12 @@ impl Cursors {
     pub(super) fn begin_after(&self, dropped: u64) -> Result<(), Failure> {
         if self.anew.load(Ordering::Relaxed) {
             self.with(|connection| {
-                connection
-                    .execute("UPDATE cursor SET position = ?1 WHERE position < ?1", [signed(dropped)])
-                    .map(drop)
+                let transaction = connection.transaction()?;
+                let before = cursors(&transaction)?.into_iter().filter(|(_, position)| *position < dropped);
+                for (consumer, _) in before {
+                    write_cursor(&transaction, &consumer, dropped)?;
+                }
+                transaction.commit()
             })?;
             self.anew.store(false, Ordering::Relaxed);
         }
@@ -324,12 +336,7 @@ impl Cursors {
     }
 
     fn cursor(&self, consumer: &str) -> Result<Option<Position>, Failure> {
-        self.with(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT position FROM cursor WHERE consumer = ?1")?;
-            let position = statement.query_row([consumer], |row| row.get(0)).optional()?;
-            Ok(position.map(|position| Position(unsigned(position))))
-        })
+        self.with(|connection| Ok(cursor(connection, consumer)?.map(Position)))
     }
 
     fn ahead(&self, consumer: &str) -> Result<Vec<Ahead>, Failure> {
@@ -338,8 +345,9 @@ impl Cursors {
                 connection.prepare_cached("SELECT chunk, bits FROM ahead WHERE consumer = ?1")?;
             let rows = statement.query_map([consumer], |row| {
                 // One that is damaged says nothing: what it held is delivered again.
-                let bits = words(row.get_ref(1)?.as_blob()?).unwrap_or_else(|| Box::new([0; Ahead::WORDS]));
-                Ok(Ahead { chunk: unsigned(row.get(0)?), bits })
+                let chunk = unsigned(row.get(0)?);
+                let bits = words(chunk, row.get_ref(1)?.as_blob()?);
+                Ok(Ahead { chunk, bits: bits.unwrap_or_else(|| Box::new([0; Ahead::WORDS])) })
             })?;
             rows.collect()
         })
@@ -355,14 +363,11 @@ impl Cursors {
         self.with(|connection| {
             let transaction = connection.transaction()?;
             for (consumer, Settled { cursor, ahead, dead }) in group {
-                transaction
-                    .prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2)")?
-                    .execute(params![consumer, signed(cursor.0)])?;
-                for Ahead { chunk, bits } in ahead {
-                    let bytes: Vec<u8> = bits.iter().flat_map(|word| word.to_le_bytes()).collect();
+                write_cursor(&transaction, consumer, cursor.0)?;
+                for ahead in ahead {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO ahead VALUES (?1, ?2, ?3)")?
-                        .execute(params![consumer, signed(*chunk), bytes])?;
+                        .execute(params![consumer, signed(ahead.chunk), bytes(ahead)])?;
                 }
                 transaction
                     .prepare_cached("DELETE FROM ahead WHERE consumer = ?1 AND chunk < ?2")?
@@ -461,16 +466,81 @@ fn ahead_of_all(connection: &Connection) -> Result<u64, rusqlite::Error> {
     let mut rows = statement.query([])?;
     let mut last = letter.map_or(0, unsigned);
     while let Some(row) = rows.next()? {
-        let Some(bits) = words(row.get_ref(1)?.as_blob()?) else { continue };
-        let had = Had::load(vec![Ahead { chunk: unsigned(row.get(0)?), bits }], Position(0));
+        let chunk = unsigned(row.get(0)?);
+        let Some(bits) = words(chunk, row.get_ref(1)?.as_blob()?) else { continue };
+        let had = Had::load(vec![Ahead { chunk, bits }], Position(0));
         last = last.max(had.last().map_or(0, |had| had.0));
     }
     Ok(last)
 }
 
-/// The bits of a row of positions; none: it is not as long as it should be.
-fn words(bytes: &[u8]) -> Option<Box<[u64; Ahead::WORDS]>> {
+/// What stands of the head, but for the losses.
+fn head(connection: &Connection) -> Result<KnownHead, rusqlite::Error> {
+    let mut statement = connection.prepare_cached("SELECT committed, reserved, digest FROM head")?;
+    let head = statement.query_row([], |row| {
+        let (committed, reserved) = (row.get(0)?, row.get(1)?);
+        is_written(row.get(2)?, hash::digest(&[committed, reserved]), "the head")?;
+        Ok(KnownHead { committed: unsigned(committed), reserved: unsigned(reserved), losses: 0 })
+    });
+    Ok(head.optional()?.unwrap_or_default())
+}
+
+/// All cursors. One that is not what was written is not one to go on from: records would be passed over.
+fn cursors(connection: &Connection) -> Result<Vec<(String, u64)>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached("SELECT consumer, position, digest FROM cursor")?;
+    let rows = statement.query_map([], |row| {
+        let (consumer, position) = (row.get::<_, String>(0)?, unsigned(row.get(1)?));
+        is_written(row.get(2)?, cursor_digest(&consumer, position), "a cursor")?;
+        Ok((consumer, position))
+    })?;
+    rows.collect()
+}
+
+fn cursor(connection: &Connection, consumer: &str) -> Result<Option<u64>, rusqlite::Error> {
+    connection
+        .prepare_cached("SELECT position, digest FROM cursor WHERE consumer = ?1")?
+        .query_row([consumer], |row| {
+            let position = unsigned(row.get(0)?);
+            is_written(row.get(1)?, cursor_digest(consumer, position), "a cursor")?;
+            Ok(position)
+        })
+        .optional()
+}
+
+fn write_cursor(connection: &Connection, consumer: &str, position: u64) -> Result<(), rusqlite::Error> {
+    connection.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![
+        consumer,
+        signed(position),
+        cursor_digest(consumer, position)
+    ])?;
+    Ok(())
+}
+
+fn cursor_digest(consumer: &str, position: u64) -> i64 {
+    hash::of(&[consumer, &position.to_string()]).cast_signed()
+}
+
+/// A bit that is flipped in a number is found by nothing else: SQLite keeps no checksums.
+fn is_written(digest: i64, expected: i64, what: &str) -> Result<(), rusqlite::Error> {
+    if digest == expected { Ok(()) } else { Err(malformed(what)) }
+}
+
+/// The bits of a row of positions, and their digest behind them.
+fn bytes(ahead: &Ahead) -> Vec<u8> {
+    let digest = bits_digest(ahead.chunk, &ahead.bits[..]);
+    ahead.bits.iter().chain([&digest]).flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The bits of a row of positions; none: it is not what was written.
+fn words(chunk: u64, bytes: &[u8]) -> Option<Box<[u64; Ahead::WORDS]>> {
     let (words, rest) = bytes.as_chunks::<8>();
     let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-    words.into_boxed_slice().try_into().ok().filter(|_| rest.is_empty())
+    let (digest, words) = words.split_last()?;
+    let is_whole = rest.is_empty() && *digest == bits_digest(chunk, words);
+    words.to_vec().into_boxed_slice().try_into().ok().filter(|_| is_whole)
+}
+
+fn bits_digest(chunk: u64, words: &[u64]) -> u64 {
+    let numbers: Vec<i64> = [chunk].iter().chain(words).map(|word| word.cast_signed()).collect();
+    hash::digest(&numbers).cast_unsigned()
 }

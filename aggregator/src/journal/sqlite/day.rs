@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::{Synchronous, ledgers, log, state};
 
 /// Goes up when a table changes in a way that an older version cannot read.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 /// Small, because a block's last page is half empty.
 const PAGE_BYTES: u64 = 4_096;
@@ -48,28 +48,32 @@ CREATE TABLE opaque_version (
 CREATE TABLE checkpoint (
     shard TEXT PRIMARY KEY,
     epoch INTEGER NOT NULL,
-    resource_version TEXT NOT NULL
+    resource_version TEXT NOT NULL,
+    digest INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE watermark (
     namespace TEXT PRIMARY KEY,
     resource_version TEXT NOT NULL,
-    raised_ns INTEGER NOT NULL
+    raised_ns INTEGER NOT NULL,
+    digest INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE recurrence (uid INTEGER PRIMARY KEY, count INTEGER NOT NULL, seen_ns INTEGER NOT NULL);
 CREATE TABLE recurrence_run (id INTEGER PRIMARY KEY, seen_ns INTEGER NOT NULL, counts BLOB NOT NULL);
 CREATE TABLE segment (
     first INTEGER PRIMARY KEY,
     last INTEGER NOT NULL,
-    records INTEGER NOT NULL,
     min_ns INTEGER NOT NULL,
     max_ns INTEGER NOT NULL,
     min_version INTEGER NOT NULL,
-    max_version INTEGER NOT NULL
+    max_version INTEGER NOT NULL,
+    terms INTEGER NOT NULL,
+    digest INTEGER NOT NULL
 );
 CREATE TABLE chunk (
     first INTEGER PRIMARY KEY,
     min_ns INTEGER NOT NULL,
     max_ns INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     times BLOB NOT NULL
 );

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::index::stored;
+use super::index::versions::Range;
 use crate::journal::JournalError;
 use crate::journal::metrics::Failed;
 
@@ -50,6 +52,8 @@ pub(super) struct Files(Arc<RwLock<Vec<DayFile>>>);
 pub(super) struct Failure {
     pub(super) path: PathBuf,
     pub(super) error: rusqlite::Error,
+    /// The segment of the index that alone is damaged.
+    pub(super) segment: Option<Box<Range>>,
 }
 
 // === impl Files ===
@@ -82,18 +86,31 @@ impl Failure {
             ),
             false => error,
         };
-        Self { path: path.to_owned(), error }
+        Self::of(path, error)
+    }
+
+    /// As it was told.
+    pub(super) fn of(path: &Path, error: rusqlite::Error) -> Self {
+        Self { path: path.to_owned(), error, segment: None }
+    }
+
+    /// Of what happened when a segment of the index was asked.
+    pub(super) fn in_segment(path: &Path, range: Range, error: rusqlite::Error) -> Self {
+        match stored::is_malformed(&error) {
+            true => Self { segment: Some(Box::new(range)), ..Self::of(path, error) },
+            false => Self::new(path, error),
+        }
     }
 
     /// Of a file that was read as it lay: the writer may have found room meanwhile, so that what looks damaged need not be.
     pub(super) fn of_as_it_lay(self) -> Self {
-        let Self { path, error } = self;
         let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-        Self { path, error: rusqlite::Error::SqliteFailure(busy, Some(error.to_string())) }
+        Self::of(&self.path, rusqlite::Error::SqliteFailure(busy, Some(self.error.to_string())))
     }
 
     pub(super) fn kind(&self) -> Failed {
         match self.error.sqlite_error_code() {
+            _ if self.segment.is_some() => Failed::Segment,
             Some(ErrorCode::DiskFull) => Failed::Full,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failed::Corrupt,
             // What was written has a shape or a type that is never written.
@@ -110,7 +127,7 @@ impl Failure {
 
     /// What went wrong, where, and the way out.
     pub(super) fn describe(&self) -> JournalError {
-        let Self { path, error } = self;
+        let Self { path, error, segment: _ } = self;
         let (path, free) = (path.display(), free_bytes(path));
         JournalError::Storage(match (self.kind(), free) {
             (Failed::Full, Some(free)) => format!(

@@ -12,6 +12,15 @@ pub(super) fn of(texts: &[&str]) -> u64 {
     hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Of numbers, as a number that SQLite keeps: a row whose numbers it does not fit is damaged.
+pub(super) fn digest(numbers: &[i64]) -> i64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in numbers.iter().flat_map(|number| number.to_le_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash.cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
     use super::of;

@@ -107,13 +107,19 @@ pub(super) fn heads(connection: &Connection, after: u64, limit: usize) -> Result
         .collect()
 }
 
-/// The body of the block that begins at a position; nothing where there is none.
+/// The body of the block that begins at a position, and is listed.
 pub(super) fn body(connection: &Connection, first: u64) -> Result<Vec<u8>, rusqlite::Error> {
     connection
         .prepare_cached("SELECT body FROM block WHERE first = ?1")?
         .query_row([signed(first)], |row| Ok(row.get_ref(0)?.as_blob()?.to_vec()))
-        .optional()
-        .map(Option::unwrap_or_default)
+        .optional()?
+        .ok_or_else(|| not_found(first))
+}
+
+/// What is known to be in a file is not found in it: it may be damaged where SQLite does not notice.
+pub(super) fn not_found(position: u64) -> rusqlite::Error {
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(corrupt, Some(format!("the record at {position} is not found")))
 }
 
 /// Entries after a position, until there are `limit` or so many bytes of bodies; but one at least where there is one. Answers

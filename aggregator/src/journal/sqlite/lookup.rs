@@ -33,15 +33,6 @@ pub(super) struct Lookup<'a> {
     pub(super) staged: &'a Staged,
 }
 
-// === impl Earlier ===
-
-impl Earlier {
-    pub(super) fn new(path: PathBuf, connection: Connection) -> Result<Self, rusqlite::Error> {
-        let ranges = versions::ranges(&connection)?;
-        Ok(Self { path, connection, ranges })
-    }
-}
-
 // === impl Lookup ===
 
 impl Lookup<'_> {
@@ -74,7 +65,8 @@ impl Known for Lookup<'_> {
             return Ok(true);
         }
         for (path, connection, ranges) in self.files() {
-            if versions::contains(connection, ranges, version).map_err(Failure::at(path))? {
+            let contained = versions::contains(connection, ranges, version);
+            if contained.map_err(|(range, error)| Failure::in_segment(path, range, error))? {
                 return Ok(true);
             }
         }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::block::Unpacker;
 use super::folder::{self, Failure};
-use super::index::stored;
+use super::index::stored::{self, Segments};
 use super::{day, log};
 use crate::journal::{Entry, JournalError, Position};
 
@@ -59,7 +59,7 @@ pub fn read(path: &Path, after: Position, mut tell: impl FnMut(Entry) -> bool) -
             }
             goes_on
         })
-        .map_err(|error| Failure { path: file.clone(), error }.into_error())?;
+        .map_err(|error| Failure::of(&file, error).into_error())?;
         if !goes_on {
             break;
         }
@@ -84,7 +84,7 @@ pub fn report(path: &Path, verify: bool) -> Result<Vec<FileReport>, JournalError
                 return Ok(());
             };
             look(&connection, &mut unpacker, verify, &mut report)
-                .map_err(|error| Failure { path: file.clone(), error }.into_error())
+                .map_err(|error| Failure::of(&file, error).into_error())
         });
         if let Err(error) = looked {
             report.problems.push(error.to_string());
@@ -117,7 +117,9 @@ fn look(
     report.positions = first
         .zip(log::last(connection)?)
         .map(|(first, last)| (Position(day::unsigned(first)), Position(last)));
-    report.indexed = stored::metas(connection)?.last().map(|meta| Position(meta.last));
+    let first = report.positions.map_or(0, |(first, _)| first.0);
+    let segments = Segments::read(connection, first)?;
+    report.indexed = segments.covered().map(Position);
     report.taken_ns = log::taken_ns(connection, false)?.zip(log::taken_ns(connection, true)?);
     if !verify {
         return Ok(());
@@ -131,6 +133,7 @@ fn look(
         }
     }
     let mut next = None;
+    let mut unindexed = 0;
     log::blocks(connection, 0, |head, packed| {
         let end = head.first + head.records;
         if next.is_some_and(|next| head.first < next) {
@@ -145,6 +148,8 @@ fn look(
                 for stored in bad {
                     report.problems.push(format!("the record at {} cannot be read", stored.position));
                 }
+                // Positions that were never given are in no segment either.
+                unindexed += records.iter().filter(|stored| segments.misses(stored.position)).count();
             }
             Err(_) => report.problems.push(format!(
                 "the records from {} to {} cannot be read",
@@ -154,7 +159,10 @@ fn look(
         }
         true
     })?;
-    for meta in stored::metas(connection)? {
+    if unindexed > 0 {
+        report.problems.push(format!("the index has not {unindexed} of the records: it is made anew"));
+    }
+    for meta in segments.metas {
         if let Err(error) = stored::verify(connection, unpacker, meta) {
             report.problems.push(format!("the index from {} to {}: {error}", meta.first, meta.last));
         }
@@ -186,5 +194,5 @@ fn open(path: &Path) -> Result<Option<Connection>, JournalError> {
         day::extent(&connection)?;
         Ok(Some(connection))
     };
-    open().map_err(|error| Failure { path: path.to_owned(), error }.into_error())
+    open().map_err(|error| Failure::of(path, error).into_error())
 }

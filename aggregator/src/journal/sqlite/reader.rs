@@ -97,7 +97,7 @@ impl Reader {
                     bytes,
                     entries,
                 )
-                .map_err(|error| Failure { path: file.path.clone(), error }.of_as_it_lay())?;
+                .map_err(|error| Failure::of(&file.path, error).of_as_it_lay())?;
                 self.leave_out(file, &malformed);
                 return Ok(());
             }

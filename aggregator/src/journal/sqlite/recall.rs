@@ -36,18 +36,22 @@ struct Series {
     count: Option<i64>,
 }
 
-/// Reads the records after a position. Answers with how many lie beyond what is indexed.
+/// Reads the records after a position, up to another. Answers with how many lie beyond what is indexed.
 pub(super) fn read(
     connection: &Connection,
-    after: u64,
+    (after, last): (u64, u64),
     covered: u64,
     memory: &mut Memory,
 ) -> Result<u64, rusqlite::Error> {
     let Ok(mut unpacker) = Unpacker::new() else { return Ok(0) };
     let mut unindexed = 0;
     log::blocks(connection, after, |head, packed| {
+        if head.first > last {
+            return false;
+        }
         let records = log::unpack(&mut unpacker, head, packed);
-        for stored in records.iter().flatten().filter(|stored| stored.position > after) {
+        let within = |stored: &&Stored<'_>| stored.position > after && stored.position <= last;
+        for stored in records.iter().flatten().filter(within) {
             let is_unindexed = stored.position > covered;
             unindexed += u64::from(is_unindexed);
             recall(stored, is_unindexed, memory);

@@ -5,8 +5,8 @@ use nodetap_wire::{Checkpoint, Shard};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::day::{signed, unsigned};
-use super::ledgers;
 use super::memory::Memory;
+use super::{hash, ledgers};
 
 /// How long the count of an Event that happened more than once is carried into the next file: an API server keeps an
 /// Event for its TTL after its last change, one hour unless configured, and hardly ever above a day.
@@ -46,24 +46,35 @@ pub(super) fn write_all(
 
 /// Reads the state into memory, but for the head.
 pub(super) fn read(connection: &Connection, memory: &mut Memory) -> Result<(), rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT namespace, resource_version, raised_ns FROM watermark")?;
+    let mut statement =
+        connection.prepare("SELECT namespace, resource_version, raised_ns, digest FROM watermark")?;
     let mut rows = statement.query([])?;
     memory.watermarks.clear();
     memory.raised.clear();
     while let Some(row) = rows.next()? {
-        let namespace: String = row.get(0)?;
-        memory.raised.insert(namespace.clone(), row.get(2)?);
-        memory.watermarks.insert(namespace, row.get(1)?);
+        let (namespace, version): (String, String) = (row.get(0)?, row.get(1)?);
+        let is_whole = row.get::<_, i64>(3)? == digest(&namespace, &version, row.get(2)?);
+        // One that is damaged is taken for so high that all is looked up, for as long as there are new files.
+        let (version, raised_ns) =
+            if is_whole { (version, row.get(2)?) } else { (i64::MAX.to_string(), i64::MAX) };
+        memory.raised.insert(namespace.clone(), raised_ns);
+        memory.watermarks.insert(namespace, version);
     }
-    let mut statement = connection.prepare("SELECT shard, epoch, resource_version FROM checkpoint")?;
+    let mut statement =
+        connection.prepare("SELECT shard, epoch, resource_version, digest FROM checkpoint")?;
     let mut rows = statement.query([])?;
     memory.checkpoints.clear();
     while let Some(row) = rows.next()? {
         // One that a newer version wrote has another share; its watch lists first.
         let name: String = row.get(0)?;
         let Some(shard) = Shard::parse(&name) else { continue };
-        let checkpoint =
-            Checkpoint { shard: Some(shard), epoch: unsigned(row.get(1)?), resource_version: row.get(2)? };
+        let (epoch, mut resource_version): (_, String) = (row.get(1)?, row.get(2)?);
+        if row.get::<_, i64>(3)? != digest(&name, &resource_version, epoch) {
+            // It may be beyond what was taken.
+            tracing::error!(shard = name, "a checkpoint is not what was written, its watch lists again");
+            resource_version.clear();
+        }
+        let checkpoint = Checkpoint { shard: Some(shard), epoch: unsigned(epoch), resource_version };
         memory.checkpoints.insert(name, checkpoint);
     }
     ledgers::read(connection, &mut memory.ledgers)?;
@@ -78,12 +89,17 @@ pub(super) fn write_checkpoint(
     shard: &str,
     checkpoint: &Checkpoint,
 ) -> Result<(), rusqlite::Error> {
-    connection.prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3)")?.execute(params![
-        shard,
-        signed(checkpoint.epoch),
-        checkpoint.resource_version
-    ])?;
+    let Checkpoint { epoch, resource_version, .. } = checkpoint;
+    let epoch = signed(*epoch);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![shard, epoch, resource_version, digest(shard, resource_version, epoch)])?;
     Ok(())
+}
+
+/// What a row of two texts and a number must fit.
+fn digest(name: &str, version: &str, number: i64) -> i64 {
+    hash::of(&[name, version, &number.to_string()]).cast_signed()
 }
 
 pub(super) fn forget_checkpoint(connection: &Connection, shard: &str) -> Result<(), rusqlite::Error> {
@@ -98,8 +114,8 @@ pub(super) fn write_watermark(
     raised_ns: i64,
 ) -> Result<(), rusqlite::Error> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2, ?3)")?
-        .execute(params![namespace, version, raised_ns])?;
+        .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![namespace, version, raised_ns, digest(namespace, version, raised_ns)])?;
     Ok(())
 }
 

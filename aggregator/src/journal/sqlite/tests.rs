@@ -120,8 +120,17 @@ async fn all(journal: &SqliteJournal) -> Vec<Entry> {
 
 /// What a question for everything finds, in the order of the journal. One that meets damage says so, and the next is answered without.
 async fn found(journal: &SqliteJournal) -> Vec<Entry> {
+    found_by(journal, &Filter::default()).await
+}
+
+async fn found_by(journal: &SqliteJournal, filter: &Filter) -> Vec<Entry> {
+    found_of(journal, filter).await.0
+}
+
+/// The same, and how many the index knows that cannot be read.
+async fn found_of(journal: &SqliteJournal, filter: &Filter) -> (Vec<Entry>, u64) {
     let search =
-        Search { filter: Filter::default(), after: None, limit: 10_000, deadline: Duration::from_secs(60) };
+        Search { filter: filter.clone(), after: None, limit: 10_000, deadline: Duration::from_secs(60) };
     let mut failed = None;
     for _ in 0..8 {
         match journal.search(search.clone()).await {
@@ -131,7 +140,7 @@ async fn found(journal: &SqliteJournal) -> Vec<Entry> {
                 );
                 let mut entries: Vec<_> = page.found.into_iter().map(|found| found.entry).collect();
                 entries.sort_unstable_by_key(|entry| entry.position);
-                return entries;
+                return (entries, page.unreadable);
             }
             Err(error) => failed = Some(error),
         }

@@ -363,15 +363,18 @@ impl Writer {
     fn commit(&mut self, group: Vec<Append>, started: Instant) {
         let now_ns = self.now_ns();
         let mut result = self.try_commit(&group, now_ns);
-        // Each try can find one more file that cannot be read.
-        for _ in 0..=self.files.len() {
-            match &result {
-                Err(failure) if failure.kind() == Failed::Corrupt => {
+        // Each try can find one more file, or part of an index, that cannot be read, and does not ask it again.
+        while let Err(failure) = &result {
+            result = match failure.kind() {
+                Failed::Segment => {
+                    self.forget_segment(failure).and_then(|()| self.try_commit(&group, now_ns))
+                }
+                Failed::Corrupt => {
                     self.set_aside(failure);
-                    result = self.try_commit(&group, now_ns);
+                    self.try_commit(&group, now_ns)
                 }
                 _ => break,
-            }
+            };
         }
         if result.as_ref().is_err_and(|failure| failure.kind() == Failed::Full) && self.make_room() {
             result = self.try_commit(&group, now_ns);
@@ -419,7 +422,7 @@ impl Writer {
         self.reserve(records as u64)?;
         let Self { memory, pods, packer, ranges, recurrences, earlier, today, files, .. } = self;
         let (Some(today), Some(file)) = (today.as_ref(), files.last()) else {
-            return Err(Failure { path: self.settings.path.clone(), error: rusqlite::Error::InvalidQuery });
+            return Err(Failure::of(&self.settings.path, rusqlite::Error::InvalidQuery));
         };
         let at = || Failure::at(&file.path);
         today.execute_batch("BEGIN IMMEDIATE").map_err(at())?;

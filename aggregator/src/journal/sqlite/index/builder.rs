@@ -40,6 +40,8 @@ pub(in super::super) struct Builder {
     pub(in super::super) blocks: Vec<Head>,
     pub(in super::super) min_ns: i64,
     pub(in super::super) max_ns: i64,
+    /// It takes the place of one that was written, and is damaged.
+    pub(in super::super) is_anew: bool,
     buffers: Buffers,
 }
 
@@ -71,6 +73,7 @@ impl Builder {
             blocks: Vec::new(),
             min_ns: i64::MAX,
             max_ns: i64::MIN,
+            is_anew: false,
             buffers: Buffers::default(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::builder::Builder;
-use super::stored::Meta;
+use super::stored::{Meta, Segments};
 
 /// All segments. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -15,12 +15,22 @@ pub(in super::super) struct Directory(Arc<RwLock<State>>);
 pub(in super::super) struct State {
     /// The segment that grows.
     pub(in super::super) growing: Option<Builder>,
-    /// Those that are full and not yet in their files, oldest first. One but for a moment.
+    /// Those that are full and not yet in their files, oldest first. One but for a moment, and one that is made anew.
     pub(in super::super) sealed: Vec<Arc<Builder>>,
     /// Those in files, with the file's generation.
     pub(in super::super) stored: Vec<(u64, Meta)>,
+    /// Where a segment in a file cannot be read, until it is made anew. As many as there are in files at most.
+    pub(in super::super) damaged: Vec<Span>,
     /// Up to which position a file is indexed, by its generation.
     pub(in super::super) covered: HashMap<u64, u64>,
+}
+
+/// Positions of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Span {
+    pub(in super::super) generation: u64,
+    pub(in super::super) first: u64,
+    pub(in super::super) last: u64,
 }
 
 // === impl Directory ===
@@ -34,11 +44,25 @@ impl Directory {
         change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds a file, with the segments that it has.
-    pub(in super::super) fn add(&self, generation: u64, covered: u64, metas: Vec<Meta>) {
+    /// Adds a file, with the segments that it has, and those that it should have.
+    pub(in super::super) fn add(&self, generation: u64, covered: u64, segments: &Segments) {
         self.write(|state| {
             state.covered.insert(generation, covered);
-            state.stored.extend(metas.into_iter().map(|meta| (generation, meta)));
+            state.stored.extend(segments.metas.iter().map(|meta| (generation, *meta)));
+            let holes = segments.holes.iter();
+            state.damaged.extend(holes.map(|(first, last)| Span { generation, first: *first, last: *last }));
+        });
+    }
+
+    /// A segment cannot be read: its records are looked at themselves until it is made anew.
+    pub(in super::super) fn damage(&self, span: Span) {
+        self.write(|state| {
+            state
+                .stored
+                .retain(|(generation, meta)| (*generation, meta.first) != (span.generation, span.first));
+            if !state.damaged.contains(&span) {
+                state.damaged.push(span);
+            }
         });
     }
 
@@ -49,6 +73,7 @@ impl Directory {
             state.growing.take_if(|growing| !is_kept(&growing.generation));
             state.sealed.retain(|sealed| is_kept(&sealed.generation));
             state.stored.retain(|(generation, _)| is_kept(generation));
+            state.damaged.retain(|span| is_kept(&span.generation));
             state.covered.retain(|generation, _| is_kept(generation));
         });
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::builder::Builder;
-use super::directory::Directory;
+use super::directory::{Directory, Span};
 use super::stored::{Encoded, Merged};
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
 use crate::journal::sqlite::block::{BLOCK_BYTES, BLOCK_RECORDS, Malformed, Packer, Unpacker};
@@ -112,7 +112,7 @@ impl Indexer {
     fn step(&mut self) -> Result<bool, Stuck> {
         let files = self.files.snapshot();
         self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
-        if let Some(sealed) = self.directory.read(|state| state.sealed.first().cloned()) {
+        if let Some(sealed) = self.sealed(|sealed| !sealed.is_anew) {
             self.store(&sealed, &files)?;
             return Ok(true);
         }
@@ -132,8 +132,9 @@ impl Indexer {
                 let is_sealed = self.directory.write(|state| {
                     let grown = state.growing.take_if(|growing| growing.generation == file.generation);
                     let grown = grown.filter(|grown| !grown.is_empty());
+                    let is_sealed = grown.is_some();
                     state.sealed.extend(grown.map(Arc::new));
-                    !state.sealed.is_empty()
+                    is_sealed
                 });
                 if is_sealed {
                     return Ok(true);
@@ -143,8 +144,13 @@ impl Indexer {
         self.metrics.unindexed.set(i64::try_from(behind).unwrap_or(i64::MAX));
         match todo {
             Some((file, covered, last)) => self.index(file, covered, last).map(|()| true),
-            None => Ok(false),
+            None => self.mend(&files),
         }
+    }
+
+    /// The first full segment that is such.
+    fn sealed(&self, is_such: impl Fn(&Builder) -> bool) -> Option<Arc<Builder>> {
+        self.directory.read(|state| state.sealed.iter().find(|sealed| is_such(sealed)).cloned())
     }
 
     /// Adds what follows a position to the segment that grows.
@@ -184,6 +190,54 @@ impl Indexer {
             }
         }
         Ok(())
+    }
+
+    /// Makes a segment anew that cannot be read in its file; whether there was one. Where its file takes nothing, it stays in memory,
+    /// and the other files' go on.
+    fn mend(&mut self, files: &[DayFile]) -> Result<bool, Stuck> {
+        if let Some(sealed) = self.sealed(|sealed| sealed.is_anew) {
+            return self.store(&sealed, files).map(|()| true);
+        }
+        let Some(span) = self.directory.read(|state| state.damaged.first().copied()) else {
+            return Ok(false);
+        };
+        let Some(file) = files.iter().find(|file| file.generation == span.generation) else {
+            self.directory.write(|state| state.damaged.retain(|other| *other != span));
+            return Ok(true);
+        };
+        let mut anew = Builder::new(span.generation, span.first);
+        anew.is_anew = true;
+        let mut rest = None;
+        let unpacker = &mut self.unpacker;
+        with(&mut self.connections, &self.writer, file, |connection| {
+            log::blocks(connection, span.first.saturating_sub(1), |head, packed| {
+                if head.first > span.last {
+                    return false;
+                }
+                for stored in log::unpack(unpacker, head, packed).iter().flatten() {
+                    if !(span.first..=span.last).contains(&stored.position) {
+                        continue;
+                    }
+                    if anew.is_full_for(stored.position) {
+                        rest = Some(Span { first: stored.position, ..span });
+                        return false;
+                    }
+                    // What cannot be read was counted when it was indexed first.
+                    let _ = anew.add(stored);
+                }
+                true
+            })
+        })?;
+        // They are in the file, and newer ones may be.
+        anew.recurrences.clear();
+        self.directory.write(|state| {
+            if state.damaged.contains(&span) {
+                state.damaged.retain(|other| *other != span);
+                state.damaged.extend(rest);
+                state.sealed.extend((!anew.is_empty()).then(|| Arc::new(anew)));
+            }
+        });
+        Ok(true)
     }
 
     /// Has a full segment written.

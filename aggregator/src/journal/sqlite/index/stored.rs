@@ -1,6 +1,7 @@
 //! A segment in its file: how it is written, and how it is asked.
 
-use rusqlite::{Connection, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, params, params_from_iter};
 
 use super::CHUNK;
 use super::bits::Bits;
@@ -10,7 +11,7 @@ use super::term::Facet;
 use super::versions::{self, Blob};
 use crate::journal::sqlite::block::{Malformed, Packed, Unpacker, compressor};
 use crate::journal::sqlite::day::{signed, unsigned};
-use crate::journal::sqlite::{log, varint};
+use crate::journal::sqlite::{hash, log, varint};
 
 /// Where a blob of terms is closed, in bytes: it is read whole to find one of them, and some fit into a page.
 const TERMS_BYTES: usize = 4 << 10;
@@ -25,6 +26,18 @@ pub(in super::super) struct Meta {
     pub(in super::super) last: u64,
     pub(in super::super) min_ns: i64,
     pub(in super::super) max_ns: i64,
+    /// Blobs of terms.
+    pub(in super::super) terms: u64,
+}
+
+/// The segments of a file.
+#[derive(Debug, Default)]
+pub(in super::super) struct Segments {
+    /// In the order of their positions.
+    pub(in super::super) metas: Vec<Meta>,
+    pub(in super::super) ranges: Vec<versions::Range>,
+    /// Positions before the last of them that none has: the first and the last, each time.
+    pub(in super::super) holes: Vec<(u64, u64)>,
 }
 
 /// A segment, ready to be written.
@@ -38,6 +51,8 @@ pub(in super::super) struct Encoded {
     versions: Vec<(u64, Compressed)>,
     /// The highest count above 1 by the hash of the Event's uid, in the order of the table.
     pub(in super::super) recurrences: Vec<(u64, u64)>,
+    /// As [`Builder::is_anew`].
+    pub(in super::super) is_anew: bool,
     /// Small blocks, packed anew together.
     pub(in super::super) merged: Vec<Merged>,
 }
@@ -88,6 +103,7 @@ impl Encoded {
         builder.terms.try_each_sorted(|term, offsets| {
             if raw.is_empty() {
                 (first, before) = (term, &[]);
+                varint::put(&mut raw, terms.len() as u64);
             }
             encode_term(&mut raw, before, term, offsets);
             before = term;
@@ -100,7 +116,12 @@ impl Encoded {
         if !raw.is_empty() {
             terms.push((first.to_vec(), compress(&raw)?));
         }
-        let mut range = versions::Range { segment: builder.first, min: u64::MAX, max: 0 };
+        let mut range = versions::Range {
+            segment: builder.first,
+            last: builder.next().saturating_sub(1),
+            min: u64::MAX,
+            max: 0,
+        };
         for (number, _) in &builder.versions {
             (range.min, range.max) = (range.min.min(*number), range.max.max(*number));
         }
@@ -117,35 +138,39 @@ impl Encoded {
                 last: builder.next().saturating_sub(1),
                 min_ns: builder.min_ns,
                 max_ns: builder.max_ns,
+                terms: terms.len() as u64,
             },
             range,
             chunks,
             terms,
             versions: blobs,
+            is_anew: builder.is_anew,
             recurrences,
             merged,
         })
     }
 
-    /// Writes it, within a transaction, but for the counts.
+    /// Writes it, within a transaction, but for the counts. It takes the place of what was damaged.
     pub(in super::super) fn write(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
-        let Meta { first, last, min_ns, max_ns } = self.meta;
+        let Meta { first, last, min_ns, max_ns, terms } = self.meta;
         let segment = signed(first);
-        connection.prepare_cached("INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-            params![
-                segment,
-                signed(last),
-                signed(last + 1 - first),
-                min_ns,
-                max_ns,
-                signed(self.range.min),
-                signed(self.range.max),
-            ],
-        )?;
-        let mut insert = connection.prepare_cached("INSERT INTO chunk VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        for table in
+            ["segment WHERE first", "chunk WHERE first", "term WHERE segment", "version WHERE segment"]
+        {
+            connection
+                .prepare_cached(&format!("DELETE FROM {table} BETWEEN ?1 AND ?2"))?
+                .execute([segment, signed(last)])?;
+        }
+        let (min_version, max_version) = (signed(self.range.min), signed(self.range.max));
+        let row = [segment, signed(last), min_ns, max_ns, min_version, max_version, signed(terms)];
+        connection
+            .prepare_cached("INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .execute(params_from_iter(row.iter().chain([&hash::digest(&row)])))?;
+        let mut insert = connection.prepare_cached("INSERT INTO chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         for (index, (min_ns, max_ns, Compressed { bytes, body })) in self.chunks.iter().enumerate() {
-            let first = segment + signed((index * CHUNK) as u64);
-            insert.execute(params![first, min_ns, max_ns, signed(*bytes as u64), body])?;
+            let first = chunk_first(segment, index);
+            let digest = hash::digest(&[first, *min_ns, *max_ns]);
+            insert.execute(params![first, min_ns, max_ns, digest, signed(*bytes as u64), body])?;
         }
         let mut insert = connection
             .prepare_cached("INSERT INTO term (segment, first, bytes, terms) VALUES (?1, ?2, ?3, ?4)")?;
@@ -166,6 +191,11 @@ impl Encoded {
         }
         Ok(())
     }
+}
+
+/// The first position of a chunk of a segment.
+fn chunk_first(segment: i64, index: usize) -> i64 {
+    segment.saturating_add(signed((index * CHUNK) as u64))
 }
 
 fn encode_chunk<'a>(
@@ -290,10 +320,25 @@ fn each_term(mut raw: &[u8], mut tell: impl FnMut(&[u8], &Offsets<'_>) -> Option
     Some(true)
 }
 
-/// What is in a file is not what was written.
+/// The first term of a blob.
+fn first_term(mut raw: &[u8]) -> Option<&[u8]> {
+    varint::take(&mut raw).filter(|shared| *shared == 0)?;
+    varint::take_bytes(&mut raw)
+}
+
+/// What stands in a row is not what was written.
 pub(in super::super) fn malformed(what: &str) -> rusqlite::Error {
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    rusqlite::Error::SqliteFailure(code, Some(format!("index: {what} are not what was written")))
+    // Of no column in particular.
+    rusqlite::Error::FromSqlConversionFailure(
+        usize::MAX,
+        Type::Blob,
+        format!("{what}: not what was written").into(),
+    )
+}
+
+/// Whether a segment is damaged, of what happened when it was asked. Its file can be well: SQLite knows nothing of what is in it.
+pub(in super::super) fn is_malformed(error: &rusqlite::Error) -> bool {
+    !matches!(error, rusqlite::Error::SqliteFailure(..))
 }
 
 /// Unpacks a blob of the index.
@@ -307,19 +352,53 @@ pub(in super::super) fn unpack<'a>(
     unpacker.unpack(body, bytes).map_err(|Malformed| malformed(what))
 }
 
-/// The segments of a file.
-pub(in super::super) fn metas(connection: &Connection) -> Result<Vec<Meta>, rusqlite::Error> {
-    let mut statement =
-        connection.prepare("SELECT first, last, min_ns, max_ns FROM segment ORDER BY first")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Meta {
-            first: unsigned(row.get(0)?),
-            last: unsigned(row.get(1)?),
-            min_ns: row.get(2)?,
-            max_ns: row.get(3)?,
-        })
-    })?;
-    rows.collect()
+// === impl Segments ===
+
+impl Segments {
+    /// Reads what a file says of its segments, whose first position is `first`.
+    pub(in super::super) fn read(connection: &Connection, first: u64) -> Result<Self, rusqlite::Error> {
+        let mut statement = connection.prepare(
+            "SELECT first, last, min_ns, max_ns, min_version, max_version, terms, digest FROM segment ORDER BY first",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut segments = Self::default();
+        let mut next = first;
+        while let Some(row) = rows.next()? {
+            let mut numbers = [0_i64; 8];
+            for (index, number) in numbers.iter_mut().enumerate() {
+                *number = row.get_ref(index)?.as_i64().unwrap_or(0);
+            }
+            let [row @ .., digest] = numbers;
+            let [first, last, min_ns, max_ns, min_version, max_version, terms] = row;
+            let (first, last) = (unsigned(first), unsigned(last));
+            // One that is damaged is as if it were not there.
+            if hash::digest(&row) != digest || first < next || last < first {
+                continue;
+            }
+            if first > next {
+                segments.holes.push((next, first - 1));
+            }
+            next = last + 1;
+            segments.metas.push(Meta { first, last, min_ns, max_ns, terms: unsigned(terms) });
+            segments.ranges.push(versions::Range {
+                segment: first,
+                last,
+                min: unsigned(min_version),
+                max: unsigned(max_version),
+            });
+        }
+        Ok(segments)
+    }
+
+    /// Up to where the records are indexed, but for the holes; `None`: there is no segment.
+    pub(in super::super) fn covered(&self) -> Option<u64> {
+        self.metas.last().map(|meta| meta.last)
+    }
+
+    /// Whether a position is in a hole.
+    pub(in super::super) fn misses(&self, position: u64) -> bool {
+        self.holes.iter().any(|(first, last)| (*first..=*last).contains(&position))
+    }
 }
 
 // === impl Stored ===
@@ -332,18 +411,28 @@ impl Stored<'_> {
         mut tell: impl FnMut(&[u8], &Offsets<'_>) -> Option<bool>,
     ) -> Result<(), rusqlite::Error> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT bytes, terms FROM term WHERE segment = ?1 AND first >= coalesce(
+            "SELECT bytes, terms, first FROM term WHERE segment = ?1 AND first >= coalesce(
                  (SELECT first FROM term WHERE segment = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1), x'')
              ORDER BY first",
         )?;
         let mut rows = statement.query(params![signed(self.meta.first), term])?;
+        let mut expected = None;
+        let damaged = || malformed("terms");
         while let Some(row) = rows.next()? {
-            let raw = unpack(self.unpacker, row.get_ref(1)?.as_blob()?, row.get(0)?, "terms")?;
-            if !each_term(raw, &mut tell).ok_or_else(|| malformed("terms"))? {
-                break;
+            let mut raw = unpack(self.unpacker, row.get_ref(1)?.as_blob()?, row.get(0)?, "terms")?;
+            let first = row.get_ref(2)?.as_blob()?;
+            let number = varint::take(&mut raw).ok_or_else(damaged)?;
+            // No blob is left out, and none begins behind what is looked for but the first of all.
+            let is_expected = expected.map_or(number == 0 || first <= term, |expected| number == expected);
+            if !is_expected || first_term(raw) != Some(first) {
+                return Err(damaged());
+            }
+            expected = Some(number + 1);
+            if !each_term(raw, &mut tell).ok_or_else(damaged)? {
+                return Ok(());
             }
         }
-        Ok(())
+        if expected.unwrap_or(0) == self.meta.terms { Ok(()) } else { Err(damaged()) }
     }
 }
 
@@ -393,22 +482,31 @@ impl Segment for Stored<'_> {
     }
 
     fn chunk_range(&mut self, index: usize) -> Result<(i64, i64), rusqlite::Error> {
-        let first = signed(self.meta.first) + signed((index * CHUNK) as u64);
+        let first = chunk_first(signed(self.meta.first), index);
         self.connection
-            .prepare_cached("SELECT min_ns, max_ns FROM chunk WHERE first = ?1")?
-            .query_row([first], |row| Ok((row.get(0)?, row.get(1)?)))
+            .prepare_cached("SELECT min_ns, max_ns, digest FROM chunk WHERE first = ?1")?
+            .query_row([first], |row| whole_range(first, row))
     }
 
     fn chunk(&mut self, index: usize, chunk: &mut Chunk) -> Result<(), rusqlite::Error> {
-        let first = signed(self.meta.first) + signed((index * CHUNK) as u64);
-        let mut statement =
-            self.connection.prepare_cached("SELECT bytes, times FROM chunk WHERE first = ?1")?;
+        let first = chunk_first(signed(self.meta.first), index);
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT min_ns, max_ns, digest, bytes, times FROM chunk WHERE first = ?1")?;
         let unpacker = &mut *self.unpacker;
         statement.query_row([first], |row| {
-            let raw = unpack(unpacker, row.get_ref(1)?.as_blob()?, row.get(0)?, "times")?;
+            whole_range(first, row)?;
+            let raw = unpack(unpacker, row.get_ref(4)?.as_blob()?, row.get(3)?, "times")?;
             decode_chunk(index * CHUNK, raw, chunk).ok_or_else(|| malformed("times"))
         })
     }
+}
+
+/// When the records of a chunk happened, as its row says.
+fn whole_range(first: i64, row: &rusqlite::Row<'_>) -> Result<(i64, i64), rusqlite::Error> {
+    let (min_ns, max_ns) = (row.get(0)?, row.get(1)?);
+    let is_whole = row.get::<_, i64>(2)? == hash::digest(&[first, min_ns, max_ns]);
+    if is_whole { Ok((min_ns, max_ns)) } else { Err(malformed("times")) }
 }
 
 /// Reads every blob of a segment.
@@ -423,10 +521,5 @@ pub(in super::super) fn verify(
     for index in 0..segment.len().div_ceil(CHUNK) {
         segment.chunk(index, &mut chunk)?;
     }
-    let mut statement = connection.prepare("SELECT bytes, versions FROM version WHERE segment = ?1")?;
-    let mut rows = statement.query([signed(meta.first)])?;
-    while let Some(row) = rows.next()? {
-        unpack(segment.unpacker, row.get_ref(1)?.as_blob()?, row.get(0)?, "versions")?;
-    }
-    Ok(())
+    versions::verify(connection, segment.unpacker, meta.first)
 }

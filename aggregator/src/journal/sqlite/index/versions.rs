@@ -1,6 +1,6 @@
 //! Which states of Events a file holds: each segment's, in the order of their resourceVersions.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::stored::{malformed, unpack};
 use crate::journal::sqlite::block::Unpacker;
@@ -14,8 +14,9 @@ const BLOB: usize = 512;
 /// The versions of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Range {
-    /// The segment's first position.
+    /// The segment's first position, and its last.
     pub(in super::super) segment: u64,
+    pub(in super::super) last: u64,
     pub(in super::super) min: u64,
     pub(in super::super) max: u64,
 }
@@ -25,17 +26,6 @@ pub(in super::super) struct Range {
 pub(in super::super) struct Blob {
     pub(in super::super) first: u64,
     pub(in super::super) raw: Vec<u8>,
-}
-
-/// The segments of a file that have versions.
-pub(in super::super) fn ranges(connection: &Connection) -> Result<Vec<Range>, rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT first, min_version, max_version FROM segment WHERE max_version >= min_version ORDER BY first",
-    )?;
-    let rows = statement.query_map([], |row| {
-        Ok(Range { segment: unsigned(row.get(0)?), min: unsigned(row.get(1)?), max: unsigned(row.get(2)?) })
-    })?;
-    rows.collect()
 }
 
 /// Encodes the versions of a segment.
@@ -51,7 +41,9 @@ pub(in super::super) fn encode(mut versions: Vec<Version>) -> Vec<Blob> {
         }
         let (these, others) = rest.split_at(end);
         let first = these.first().map_or(0, |version| version.0);
-        let mut raw = Vec::with_capacity(these.len() * 10);
+        let mut raw = Vec::with_capacity(these.len() * 10 + 20);
+        varint::put(&mut raw, first);
+        varint::put(&mut raw, others.first().map_or(u64::MAX, |version| version.0));
         let mut before = first;
         for (version, _) in these {
             varint::put(&mut raw, version - before);
@@ -64,32 +56,61 @@ pub(in super::super) fn encode(mut versions: Vec<Version>) -> Vec<Blob> {
     blobs
 }
 
-/// Whether a state is in a file.
+/// Whether a state is in one of the segments of a file. What fails says in which.
 pub(in super::super) fn contains(
     connection: &Connection,
     ranges: &[Range],
     version: Version,
-) -> Result<bool, rusqlite::Error> {
-    for range in ranges.iter().filter(|range| (range.min..=range.max).contains(&version.0)) {
-        let mut statement = connection.prepare_cached(
-            "SELECT first, bytes, versions FROM version WHERE segment = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1",
-        )?;
-        let found = statement
-            .query_row(params![signed(range.segment), signed(version.0)], |row| {
-                let blob = row.get_ref(2)?.as_blob()?;
-                let mut unpacker = Unpacker::new().map_err(|_| malformed("versions"))?;
-                let raw = unpack(&mut unpacker, blob, row.get(1)?, "versions")?;
-                has(unsigned(row.get(0)?), raw, version).ok_or_else(|| malformed("versions"))
-            })
-            .optional()?;
-        if found == Some(true) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+) -> Result<bool, (Range, rusqlite::Error)> {
+    let mut within = ranges.iter().filter(|range| (range.min..=range.max).contains(&version.0));
+    within
+        .find_map(|range| match is_in(connection, range, version) {
+            Ok(false) => None,
+            Ok(true) => Some(Ok(true)),
+            Err(error) => Some(Err((*range, error))),
+        })
+        .unwrap_or(Ok(false))
 }
 
-fn has(first: u64, raw: &[u8], version: Version) -> Option<bool> {
+fn is_in(connection: &Connection, range: &Range, version: Version) -> Result<bool, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT first, bytes, versions FROM version WHERE segment = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1",
+    )?;
+    let mut unpacker = Unpacker::new().map_err(|_| malformed("versions"))?;
+    let found = statement.query_row(params![signed(range.segment), signed(version.0)], |row| {
+        let raw = unpack(&mut unpacker, row.get_ref(2)?.as_blob()?, row.get(1)?, "versions")?;
+        has(unsigned(row.get(0)?), raw, version).ok_or_else(|| malformed("versions"))
+    });
+    match found {
+        // The first blob begins with the lowest.
+        Err(rusqlite::Error::QueryReturnedNoRows) => Err(malformed("versions")),
+        found => found,
+    }
+}
+
+/// Reads every blob of a segment.
+pub(in super::super) fn verify(
+    connection: &Connection,
+    unpacker: &mut Unpacker,
+    segment: u64,
+) -> Result<(), rusqlite::Error> {
+    let mut statement =
+        connection.prepare("SELECT first, bytes, versions FROM version WHERE segment = ?1 ORDER BY first")?;
+    let mut rows = statement.query([signed(segment)])?;
+    while let Some(row) = rows.next()? {
+        let first = unsigned(row.get(0)?);
+        let raw = unpack(unpacker, row.get_ref(2)?.as_blob()?, row.get(1)?, "versions")?;
+        has(first, raw, (first, 0)).ok_or_else(|| malformed("versions"))?;
+    }
+    Ok(())
+}
+
+/// Whether a state is in the blob that begins with `first`. `None`: it is not the blob in which it would be.
+fn has(first: u64, mut raw: &[u8], version: Version) -> Option<bool> {
+    let (begins, next) = (varint::take(&mut raw)?, varint::take(&mut raw)?);
+    if begins != first || version.0 >= next {
+        return None;
+    }
     // Each has a byte or more for its version and eight for its uid: how many there are follows from where both meet.
     let mut numbers = raw;
     let mut at = first;

@@ -163,7 +163,7 @@ async fn a_checkpoint_of_a_shard_that_is_not_known_is_left_out() {
     let (_clock, settings) = three_days(folder.path()).await;
     let path = folder::day_path(folder.path(), "2026-07-03");
     let database = rusqlite::Connection::open(path).unwrap();
-    database.execute("INSERT INTO checkpoint VALUES ('zone/a', 7, '9999')", []).unwrap();
+    database.execute("INSERT INTO checkpoint VALUES ('zone/a', 7, '9999', 0)", []).unwrap();
     drop(database);
     let journal = open(&settings);
     assert_eq!(journal.checkpoints().await.unwrap(), [checkpoint(1, "122")]);
@@ -276,5 +276,153 @@ async fn a_version_that_one_place_alone_says_is_damage_and_one_that_both_say_is_
             }
             Err(error) => assert!(both && error.to_string().contains("newer version"), "{error}"),
         }
+    }
+}
+
+/// The same, with the index of the days that have ended in their files.
+async fn three_indexed_days(folder: &Path) -> Settings {
+    let (_clock, settings) = three_days(folder).await;
+    let journal = open(&settings);
+    let is_indexed = async {
+        while journal.shared.directory.read(|state| state.stored.len()) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_indexed).await.unwrap();
+    journal.close().await;
+    settings
+}
+
+/// Changes a file as only damage does.
+fn change(path: &Path, statement: &str) {
+    let database = rusqlite::Connection::open(path).unwrap();
+    assert!(database.execute(statement, []).unwrap() > 0, "{statement}");
+}
+
+/// Waits until each part of the index that could not be read is there again.
+async fn mended(journal: &SqliteJournal) {
+    let is_mended = async {
+        while !journal.shared.directory.read(|state| state.damaged.is_empty() && state.sealed.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_mended).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_part_of_the_index_that_is_damaged_costs_no_answer_and_is_made_anew() {
+    for how in [
+        "UPDATE term SET terms = substr(terms, 1, length(terms) - 1) || x'00'",
+        "UPDATE term SET first = first || x'00'",
+        "DELETE FROM term",
+        "UPDATE chunk SET times = x'00'",
+        "UPDATE chunk SET times = 'text'",
+        "UPDATE chunk SET min_ns = min_ns + 1",
+        "DELETE FROM chunk",
+        "UPDATE segment SET max_ns = 0",
+        "UPDATE segment SET terms = 0",
+        "DELETE FROM segment",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = three_indexed_days(folder.path()).await;
+        change(&folder::day_path(folder.path(), "2026-07-02"), how);
+        let metrics = JournalMetrics::default();
+        let journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+        let again = Filter { text: Some("again".into()), ..Filter::default() };
+        for filter in [Filter::default(), again] {
+            assert_eq!(positions(&found_by(&journal, &filter).await), (1..=9).collect::<Vec<_>>(), "{how}");
+        }
+        assert_eq!(counted(&journal).await, 9, "{how}");
+        assert_eq!((metrics.set_aside.get(), set_aside(folder.path())), (0, 0), "{how}");
+        mended(&journal).await;
+        // And for good.
+        let journal = reopen(journal, &settings).await;
+        assert_eq!((found(&journal).await.len(), counted(&journal).await), (9, 9), "{how}");
+        assert!(journal.shared.directory.read(|state| state.damaged.is_empty()), "{how}");
+        journal.close().await;
+        for report in offline::report(folder.path(), true).unwrap() {
+            assert_eq!(report.problems, Vec::<String>::new(), "{how}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_known_again_though_the_versions_of_its_segment_are_damaged() {
+    for how in [
+        "UPDATE version SET versions = x'00'",
+        "UPDATE version SET first = first + 1",
+        "UPDATE version SET first = first - 1",
+        "DELETE FROM version",
+        "UPDATE segment SET min_version = max_version",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = three_indexed_days(folder.path()).await;
+        change(&folder::day_path(folder.path(), "2026-07-02"), how);
+        let metrics = JournalMetrics::default();
+        let mut journal = SqliteJournal::open(settings.clone(), metrics.clone(), Box::new(())).unwrap();
+        for _ in 0..2 {
+            let again = (0..3)
+                .flat_map(|day| (0..3).map(move |n| event(&format!("{day}-{n}"), 100 + day * 10 + n, 1)));
+            let appended = journal.append(taken(again.collect())).await.unwrap();
+            assert_eq!((appended.new, appended.duplicates), (0, 9), "{how}");
+            mended(&journal).await;
+            assert_eq!(found(&journal).await.len(), 9, "{how}");
+            journal = reopen(journal, &settings).await;
+        }
+        assert_eq!(set_aside(folder.path()), 0, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_where_it_was_written_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    change(&folder::day_path(folder.path(), "2026-07-03"), "UPDATE block SET first = first + 1");
+    let journal = open(&settings);
+    assert_eq!(positions(&all(&journal).await), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(positions(&found(&journal).await), [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_watch_lists_again_where_its_checkpoint_is_not_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_clock, settings) = three_days(folder.path()).await;
+    change(&folder::day_path(folder.path(), "2026-07-03"), "UPDATE checkpoint SET resource_version = '132'");
+    assert_eq!(open(&settings).checkpoints().await.unwrap(), [checkpoint(1, "")]);
+}
+
+#[tokio::test]
+async fn a_watermark_that_is_not_what_was_written_lets_no_event_be_taken_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, settings) = three_days(folder.path()).await;
+    change(&folder::day_path(folder.path(), "2026-07-03"), "UPDATE watermark SET resource_version = '100'");
+    let journal = open(&settings);
+    for day in 0..4 {
+        let appended = journal.append(taken(vec![event("2-2", 122, 1), event("new", 123, 1)])).await.unwrap();
+        assert_eq!((appended.new, appended.duplicates), if day == 0 { (1, 1) } else { (0, 2) });
+        clock.advance(DAY);
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_not_what_was_written_makes_no_sink_pass_over_a_record() {
+    for how in
+        ["UPDATE cursor SET position = position + 4", "UPDATE ahead SET bits = x'ff' || substr(bits, 2)"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (_clock, settings) = three_days(folder.path()).await;
+        let settings = Settings { required: vec!["sink/a".to_owned()], ..settings };
+        let journal = open(&settings);
+        let mut had = crate::journal::had::Had::default();
+        had.insert(Position(4));
+        journal.settle("sink/a", Position(2), had.changed(), vec![]).await.unwrap();
+        journal.close().await;
+        drop(journal);
+        change(&folder.path().join("cursors.sqlite"), how);
+        let journal = open(&settings);
+        let cursor = journal.cursor("sink/a").await.unwrap().unwrap_or_default();
+        assert!(cursor <= Position(2), "{how}: {cursor:?}");
+        let had = crate::journal::had::Had::load(journal.ahead("sink/a").await.unwrap(), cursor);
+        assert_eq!(had.within(Position(4), Position(9)), 0, "{how}");
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::history::query::{Count, CountBy, Field, Filter, Found, Mark, RecordKind, Search};
 use crate::history::{History, HistoryError, conformance};
 use crate::journal::facets::{Facets, Test};
+use crate::journal::sqlite::index::stored::Segments;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -205,7 +206,7 @@ async fn a_question_looks_at_all_that_is_not_indexed_in_whichever_file_it_is() {
     let files = journal.shared.files.clone();
     let directory = Directory::default();
     for file in files.snapshot() {
-        directory.add(file.generation, file.first - 1, Vec::new());
+        directory.add(file.generation, file.first - 1, &Segments::default());
     }
     let (questions, asked) = bounded(1);
     let metrics = JournalMetrics::default();
@@ -232,7 +233,7 @@ async fn an_answer_tells_of_nothing_that_is_not_acknowledged_yet() {
     // As it is between a commit and its being told.
     let files = journal.shared.files.clone();
     let directory = Directory::default();
-    directory.add(files.snapshot()[0].generation, 0, Vec::new());
+    directory.add(files.snapshot()[0].generation, 0, &Segments::default());
     let (_told, head) = watch::channel(Position(100));
     let (questions, asked) = bounded(1);
     let metrics = JournalMetrics::default();

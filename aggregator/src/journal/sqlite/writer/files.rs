@@ -10,9 +10,9 @@ use crate::journal::gaps::Gaps;
 use crate::journal::lost::What;
 use crate::journal::metrics::{ErrorLabel, Failed};
 use crate::journal::sqlite::folder::{self, DayFile, Failure, Piece};
+use crate::journal::sqlite::index::directory::Span;
 use crate::journal::sqlite::index::indexer::Store;
-use crate::journal::sqlite::index::stored::{self, Encoded, Meta};
-use crate::journal::sqlite::index::versions;
+use crate::journal::sqlite::index::stored::{Encoded, Segments};
 use crate::journal::sqlite::lookup::Earlier;
 use crate::journal::sqlite::memory::version_number;
 use crate::journal::sqlite::recurrences::Recurrences;
@@ -31,7 +31,7 @@ struct Found {
     covered: u64,
     /// Its records that are not.
     unindexed: u64,
-    metas: Vec<Meta>,
+    segments: Segments,
     connection: Connection,
 }
 
@@ -72,6 +72,7 @@ impl Writer {
         let at = || Failure::at(&path);
         let is_newest = newest.is_some_and(|newest| newest.piece == piece);
         let before = newest.filter(|_| !is_newest).cloned();
+        let first = newest.filter(|_| is_newest).map_or(self.memory.head + 1, |newest| newest.first);
         let mut connection =
             day::open_to_write(&path, self.settings.synchronous, self.keep().log_bytes(&self.files))
                 .map_err(at())?;
@@ -101,7 +102,7 @@ impl Writer {
         self.shared.set_ledgers(&self.memory);
         self.measure_ledgers();
         self.close_today();
-        self.ranges = versions::ranges(&connection).map_err(at())?;
+        self.ranges = Segments::read(&connection, first).map_err(at())?.ranges;
         self.recurrences = Recurrences::load(&connection).map_err(at())?;
         self.today = Some(connection);
         if is_newest {
@@ -117,7 +118,7 @@ impl Writer {
             self.retire(&before.path);
         }
         tracing::info!(path = %path.display(), "journal goes on in a new file");
-        self.add_file(path, piece, (self.memory.head + 1, u64::MAX), self.memory.head, Vec::new());
+        self.add_file(path, piece, (self.memory.head + 1, u64::MAX), self.memory.head, &Segments::default());
         self.upkeep();
         Ok(())
     }
@@ -166,8 +167,9 @@ impl Writer {
         }
         let open = || {
             let (connection, _) = folder::open_to_read(path)?;
-            let last = day::extent(&connection)?.last;
-            Ok::<_, rusqlite::Error>((last, Earlier::new(path.to_owned(), connection)?))
+            let day::Extent { first, last } = day::extent(&connection)?;
+            let ranges = Segments::read(&connection, first)?.ranges;
+            Ok::<_, rusqlite::Error>((last, Earlier { path: path.to_owned(), connection, ranges }))
         };
         let (last, earlier) = match open() {
             Ok(opened) => opened,
@@ -205,10 +207,10 @@ impl Writer {
         piece: Piece,
         (first, last): (u64, u64),
         covered: u64,
-        metas: Vec<Meta>,
+        segments: &Segments,
     ) {
         self.generation += 1;
-        self.shared.directory.add(self.generation, covered, metas);
+        self.shared.directory.add(self.generation, covered, segments);
         self.files.push(DayFile { path, piece, first, last, generation: self.generation });
         self.shared.files.set(self.files.clone());
     }
@@ -321,21 +323,12 @@ impl Writer {
         self.shared.set_checkpoints(&self.memory);
         let newest = found.len().saturating_sub(1);
         for (index, file) in found.into_iter().enumerate() {
-            let Found { path, piece, extent, covered, unindexed, metas, connection } = file;
+            let Found { path, piece, extent, covered, unindexed, segments, connection } = file;
             let last = if index == newest { u64::MAX } else { extent.last };
-            self.add_file(path.clone(), piece, (extent.first, last), covered, metas);
+            self.add_file(path.clone(), piece, (extent.first, last), covered, &segments);
             self.add_unindexed(unindexed);
             if index != newest {
-                match Earlier::new(path.clone(), connection) {
-                    Ok(earlier) => self.earlier.push(earlier),
-                    Err(error) => {
-                        let failure = Failure::new(&path, error);
-                        if failure.kind() != Failed::Corrupt {
-                            return Err(self.failed(failure));
-                        }
-                        self.set_aside(&failure);
-                    }
-                }
+                self.earlier.push(Earlier { path, connection, ranges: segments.ranges });
             }
         }
         Ok(())
@@ -352,17 +345,43 @@ impl Writer {
             if newer == 0 {
                 state::read(&connection, &mut self.memory)?;
             }
-            let metas = stored::metas(&connection)?;
-            let covered = metas.last().map_or(extent.first.saturating_sub(1), |meta| meta.last);
+            let segments = Segments::read(&connection, extent.first)?;
+            let covered = segments.covered().unwrap_or(extent.first.saturating_sub(1));
             // What the index does not have is known by memory alone. A file that began a moment ago says little of what was
             // seen lately.
             let recalled = if newer < 2 { extent.last.saturating_sub(RECALLED) } else { u64::MAX };
             let from = covered.min(recalled.max(extent.first.saturating_sub(1)));
-            let unindexed = recall::read(&connection, from, covered, &mut self.memory)?;
+            for (first, last) in &segments.holes {
+                let before = first.saturating_sub(1);
+                recall::read(&connection, (before, *last), before, &mut self.memory)?;
+            }
+            let unindexed = recall::read(&connection, (from, u64::MAX), covered, &mut self.memory)?;
             let piece = piece.clone();
-            Ok(Some(Found { path: path.to_owned(), piece, extent, covered, unindexed, metas, connection }))
+            Ok(Some(Found { path: path.to_owned(), piece, extent, covered, unindexed, segments, connection }))
         };
         open().map_err(Failure::at(path))
+    }
+
+    /// Has a segment of the index made anew whose versions cannot be read: until then, which states its records are is remembered.
+    pub(super) fn forget_segment(&mut self, failure: &Failure) -> Result<(), Failure> {
+        let file = self.files.iter().find(|file| file.path == failure.path);
+        let (Some(file), Some(range)) = (file, &failure.segment) else {
+            self.earlier.retain(|earlier| earlier.path != failure.path);
+            return Ok(());
+        };
+        let (first, last) = (range.segment, range.last);
+        tracing::error!(path = %file.path.display(), first, last, error = %failure.error, "a part of the index cannot be read, and is made anew");
+        self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Segment }).inc();
+        let before = first.saturating_sub(1);
+        folder::open_to_read(&file.path)
+            .and_then(|(connection, _)| recall::read(&connection, (before, last), before, &mut self.memory))
+            .map_err(Failure::at(&file.path))?;
+        self.shared.directory.damage(Span { generation: file.generation, first, last });
+        let earlier = self.earlier.iter_mut().filter(|earlier| earlier.path == failure.path);
+        for ranges in earlier.map(|earlier| &mut earlier.ranges).chain([&mut self.ranges]) {
+            ranges.retain(|other| other.segment != first);
+        }
+        Ok(())
     }
 
     /// Puts a file aside in which something could not be read. A new one takes the place of the newest.
@@ -568,6 +587,7 @@ impl Writer {
                 };
                 write().map_err(at())?;
                 self.recurrences.written(counts, now_ns);
+                self.ranges.retain(|range| range.segment != encoded.range.segment);
                 self.ranges.push(encoded.range);
             }
             None => {
@@ -583,6 +603,7 @@ impl Writer {
                 write().map_err(at())?;
                 checkpoint(&connection);
                 if let Some(earlier) = self.earlier.iter_mut().find(|earlier| earlier.path == file.path) {
+                    earlier.ranges.retain(|range| range.segment != encoded.range.segment);
                     earlier.ranges.push(encoded.range);
                 }
                 // The file that follows took over what there was when it began.
@@ -600,7 +621,10 @@ impl Writer {
         }
         self.memory.unindexed.forget(encoded.meta.first, encoded.meta.last);
         let stored = encoded.meta.last + 1 - encoded.meta.first;
-        if let Some(unindexed) = self.unindexed.get_mut(&encoded.generation) {
+        // What is made anew was counted when it was made first.
+        if !encoded.is_anew
+            && let Some(unindexed) = self.unindexed.get_mut(&encoded.generation)
+        {
             *unindexed = unindexed.saturating_sub(stored);
         }
         Ok(())
