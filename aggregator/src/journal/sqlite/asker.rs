@@ -267,6 +267,10 @@ impl Asker {
             }
         })?;
         let Some(error) = asked.flatten() else { return Ok(()) };
+        if !file.path.exists() {
+            // Cut off for the sake of its room.
+            return Ok(());
+        }
         tracing::error!(path = %file.path.display(), first = meta.first, last = meta.last, %error, "a part of the index cannot be read, and is made anew");
         self.metrics.errors.get_or_create(&ErrorLabel { reason: Failed::Segment }).inc();
         self.directory.damage(Span { generation, first: meta.first, last: meta.last });
