@@ -150,6 +150,16 @@ async fn found_of(journal: &SqliteJournal, filter: &Filter) -> (Vec<Entry>, u64)
     panic!("questions are not answered: {failed:?}")
 }
 
+/// Waits until each part of the index that could not be read is there again.
+async fn mended(journal: &SqliteJournal) {
+    let is_mended = async {
+        while !journal.shared.directory.read(|state| state.damaged.is_empty() && state.sealed.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_mended).await.unwrap();
+}
+
 /// How many records a question counts.
 async fn counted(journal: &SqliteJournal) -> usize {
     let within = Duration::from_secs(60);

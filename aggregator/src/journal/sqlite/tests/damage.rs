@@ -299,16 +299,6 @@ fn change(path: &Path, statement: &str) {
     assert!(database.execute(statement, []).unwrap() > 0, "{statement}");
 }
 
-/// Waits until each part of the index that could not be read is there again.
-async fn mended(journal: &SqliteJournal) {
-    let is_mended = async {
-        while !journal.shared.directory.read(|state| state.damaged.is_empty() && state.sealed.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), is_mended).await.unwrap();
-}
-
 #[tokio::test]
 async fn a_part_of_the_index_that_is_damaged_costs_no_answer_and_is_made_anew() {
     for how in [

@@ -329,13 +329,7 @@ async fn check(case: &str, day: Option<usize>, settings: Settings, written: &Wri
             metrics.set_aside.get() + failed(Failed::Record) + failed(Failed::Corrupt) + metrics.lost.get();
         assert!(told > 0, "{case}: {} are lost, and nothing is counted", lost.len());
     }
-    let is_mended = async {
-        while !journal.shared.directory.read(|state| state.damaged.is_empty() && state.sealed.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    let is_mended = tokio::time::timeout(Duration::from_secs(30), is_mended).await;
-    assert!(is_mended.is_ok(), "{case}: the index is not made anew");
+    mended(&journal).await;
     if failed(Failed::Segment) > 0 {
         let journal = reopen(journal, &settings).await;
         assert_eq!(
