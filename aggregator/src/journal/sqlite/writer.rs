@@ -363,13 +363,15 @@ impl Writer {
     fn commit(&mut self, group: Vec<Append>, started: Instant) {
         let now_ns = self.now_ns();
         let mut result = self.try_commit(&group, now_ns);
-        // Each try can find one more file, or part of an index, that cannot be read, and does not ask it again.
+        // Each try can find one more file that cannot be read, or a part of an index, which is not asked again.
+        let mut tries = self.files.len() + 1;
         while let Err(failure) = &result {
             result = match failure.kind() {
                 Failed::Segment => {
                     self.forget_segment(failure).and_then(|()| self.try_commit(&group, now_ns))
                 }
-                Failed::Corrupt => {
+                Failed::Corrupt if tries > 0 => {
+                    tries -= 1;
                     self.set_aside(failure);
                     self.try_commit(&group, now_ns)
                 }
