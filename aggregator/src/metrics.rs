@@ -147,7 +147,7 @@ impl Families {
                 counter.inc_by(occurrences);
                 let hash_of = |(labels, _): &(EventLabels, Counter)| {
                     let EventLabels { namespace, kind, reason, r#type } = labels;
-                    hasher.hash_one((namespace.as_str(), kind.as_str(), reason.as_str(), *r#type))
+                    hasher.hash_one((namespace.as_bytes(), kind.as_bytes(), reason.as_bytes(), *r#type))
                 };
                 counters.insert_unique(hash, (labels, counter), hash_of);
             }
@@ -159,13 +159,15 @@ impl Families {
 // === impl EventLabels ===
 
 impl EventLabels {
-    fn key(event: &EventSeen) -> (&str, &str, &str, EventType) {
-        (&event.namespace, &event.kind, &event.reason, EventType::of(&event.r#type))
+    /// As bytes: as text, each would be looked at for its being such, of every event.
+    fn key(event: &EventSeen) -> (&[u8], &[u8], &[u8], EventType) {
+        let EventSeen { namespace, kind, reason, r#type, .. } = event;
+        (namespace.bytes(), kind.bytes(), reason.bytes(), EventType::of(r#type))
     }
 
     fn is_of(&self, event: &EventSeen) -> bool {
         let Self { namespace, kind, reason, r#type } = self;
-        (namespace.as_str(), kind.as_str(), reason.as_str(), *r#type) == Self::key(event)
+        (namespace.as_bytes(), kind.as_bytes(), reason.as_bytes(), *r#type) == Self::key(event)
     }
 
     fn of(event: &EventSeen) -> Self {

@@ -154,7 +154,9 @@ pub fn decode(batch: &Batch) -> Result<Records, FrameError> {
         return Err(FrameError::Contradicts { what: "bytes", said: said_bytes, found: raw.len() });
     }
     check_records(&raw, said_records)?;
-    Ok(Records::decode(Bytes::from(raw))?)
+    let mut records = Records { records: Vec::with_capacity(said_records), ..Records::default() };
+    records.merge(Bytes::from(raw))?;
+    Ok(records)
 }
 
 /// Walks the outermost fields alone, so that nothing is unpacked before its size and number are known to be in bounds.

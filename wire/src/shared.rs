@@ -14,8 +14,8 @@ pub struct SharedStr(Bytes);
 // === impl SharedStr ===
 
 impl SharedStr {
-    /// Its bytes, to be written.
-    pub(crate) fn bytes(&self) -> &Bytes {
+    /// Its bytes, to be written or compared.
+    pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 }

@@ -73,7 +73,8 @@ impl Recent {
             .segments
             .partition_point(|segment| segment.entries.last().is_none_or(|(_, last)| last.position <= after));
         let mut left = bytes;
-        let mut entries = Vec::new();
+        let held: usize = ring.segments.range(start..).map(|segment| segment.entries.len()).sum();
+        let mut entries = Vec::with_capacity(held.min(limit));
         let rest = ring.segments.range(start..).flat_map(|segment| segment.entries.iter());
         let rest = rest.map(|(_, entry)| entry);
         for entry in rest.skip_while(|entry| entry.position <= after).take(limit) {
