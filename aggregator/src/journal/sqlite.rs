@@ -29,6 +29,7 @@ mod state;
 mod told;
 mod varint;
 mod writer;
+mod written;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -15,9 +15,9 @@ use super::index::count::{self, Counts, TooMany};
 use super::index::directory::{Directory, Span};
 use super::index::plan::Plan;
 use super::index::search::{self, Interrupted, Scratch, Top};
-use super::index::stored::{self, Meta, Stored};
-use super::log;
+use super::index::stored::{Meta, Stored};
 use super::writer::Command;
+use super::{log, written};
 use crate::history::query::{Count, CountBy, Field, Filter, Found, Mark, Search};
 use crate::history::{HistoryError, Page};
 use crate::journal::facets::{Facets, Test};
@@ -262,7 +262,7 @@ impl Asker {
             match ask(&mut Stored { connection, unpacker, meta }) {
                 Ok(()) => Ok(None),
                 Err(Interrupted::Late) => Err(Missed::Late),
-                Err(Interrupted::Failed(error)) if stored::is_malformed(&error) => Ok(Some(error)),
+                Err(Interrupted::Failed(error)) if written::is_malformed(&error) => Ok(Some(error)),
                 Err(Interrupted::Failed(error)) => Err(Missed::File(Failure::new(&file.path, error))),
             }
         })?;

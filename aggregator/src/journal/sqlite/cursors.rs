@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::day::{signed, unsigned};
 use super::dead_letters::Step;
 use super::folder::Failure;
-use super::index::stored::malformed;
+use super::written::is_written;
 use super::{Settings, Synchronous, dead_letters, folder, hash};
 use crate::journal::had::Had;
 use crate::journal::metrics::{ConsumerLabel, ErrorLabel, Failed, JournalMetrics};
@@ -490,7 +490,7 @@ fn cursors(connection: &Connection) -> Result<Vec<(String, u64)>, rusqlite::Erro
     let mut statement = connection.prepare_cached("SELECT consumer, position, digest FROM cursor")?;
     let rows = statement.query_map([], |row| {
         let (consumer, position) = (row.get::<_, String>(0)?, unsigned(row.get(1)?));
-        is_written(row.get(2)?, cursor_digest(&consumer, position), "a cursor")?;
+        is_written(row.get(2)?, hash::row(&[&consumer], signed(position)), "a cursor")?;
         Ok((consumer, position))
     })?;
     rows.collect()
@@ -501,7 +501,7 @@ fn cursor(connection: &Connection, consumer: &str) -> Result<Option<u64>, rusqli
         .prepare_cached("SELECT position, digest FROM cursor WHERE consumer = ?1")?
         .query_row([consumer], |row| {
             let position = unsigned(row.get(0)?);
-            is_written(row.get(1)?, cursor_digest(consumer, position), "a cursor")?;
+            is_written(row.get(1)?, hash::row(&[consumer], signed(position)), "a cursor")?;
             Ok(position)
         })
         .optional()
@@ -511,18 +511,9 @@ fn write_cursor(connection: &Connection, consumer: &str, position: u64) -> Resul
     connection.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3)")?.execute(params![
         consumer,
         signed(position),
-        cursor_digest(consumer, position)
+        hash::row(&[consumer], signed(position))
     ])?;
     Ok(())
-}
-
-fn cursor_digest(consumer: &str, position: u64) -> i64 {
-    hash::of(&[consumer, &position.to_string()]).cast_signed()
-}
-
-/// A bit that is flipped in a number is found by nothing else: SQLite keeps no checksums.
-fn is_written(digest: i64, expected: i64, what: &str) -> Result<(), rusqlite::Error> {
-    if digest == expected { Ok(()) } else { Err(malformed(what)) }
 }
 
 /// The bits of a row of positions, and their digest behind them.

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::index::stored;
 use super::index::versions::Range;
+use super::written;
 use crate::journal::JournalError;
 use crate::journal::metrics::Failed;
 
@@ -96,7 +96,7 @@ impl Failure {
 
     /// Of what happened when a segment of the index was asked.
     pub(super) fn in_segment(path: &Path, range: Range, error: rusqlite::Error) -> Self {
-        match stored::is_malformed(&error) {
+        match written::is_malformed(&error) {
             true => Self { segment: Some(Box::new(range)), ..Self::of(path, error) },
             false => Self::new(path, error),
         }
@@ -295,9 +295,10 @@ fn is_read_only(path: &Path) -> bool {
         .is_ok_and(|filesystem| filesystem.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
 }
 
-/// Opens a database that is there, for reading. Where SQLite lacks the room for its shared memory, a file that has no log
-/// beside it is read as it lies: `true` then, and what is written to it later is not seen. `true` of a filesystem that is read-only
-/// too: SQLite shares that memory among the connections of a process, and while one is left that may only read it, none writes.
+/// Opens a database that is there, for reading. Where SQLite lacks the room for its shared memory, a file is read as it lies, and
+/// where it has a log beside it, with that in memory of the process, while nobody else reads it: `true` then, to be let go of after it
+/// was asked. `true` of a filesystem that is read-only too: SQLite shares that memory among the connections of a process, and while
+/// one is left that may only read it, none writes.
 pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;

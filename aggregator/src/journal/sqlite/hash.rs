@@ -21,17 +21,27 @@ pub(super) fn digest(numbers: &[i64]) -> i64 {
     hash.cast_signed()
 }
 
+/// Of a row of texts and a number, as [`digest`].
+pub(super) fn row(texts: &[&str], number: i64) -> i64 {
+    let number = number.to_string();
+    of(&[texts, &[&number]].concat()).cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::*;
 
     #[test]
-    fn the_hash_never_changes_because_files_hold_it() {
-        assert_eq!(
-            of(&["5f0c7a52-0000-4000-8000-000000000001"]),
-            of(&["5f0c7a52-0000-4000-8000-000000000001"])
-        );
+    fn the_hashes_never_change_because_files_hold_them() {
+        assert_eq!(of(&["5f0c7a52-0000-4000-8000-000000000001"]), 0x8014_72f8_1cf3_8ff9);
+        assert_eq!(of(&["a"]), 0xbf3b_33bb_5c15_7706);
+        assert_eq!(digest(&[1, -1]).cast_unsigned(), 0xc477_7a6e_69ba_809c);
+        assert_eq!(row(&["file"], 7).cast_unsigned(), 0x5134_1e81_2f47_812e);
+    }
+
+    #[test]
+    fn where_a_text_ends_counts() {
         assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
-        assert_eq!(of(&["a"]), 0x1a_u64.wrapping_mul(0) + of(&["a"]));
+        assert_eq!(row(&["a", "b"], 7), of(&["a", "b", "7"]).cast_signed());
     }
 }

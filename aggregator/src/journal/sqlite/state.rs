@@ -53,7 +53,7 @@ pub(super) fn read(connection: &Connection, memory: &mut Memory) -> Result<(), r
     memory.raised.clear();
     while let Some(row) = rows.next()? {
         let (namespace, version): (String, String) = (row.get(0)?, row.get(1)?);
-        let is_whole = row.get::<_, i64>(3)? == digest(&namespace, &version, row.get(2)?);
+        let is_whole = row.get::<_, i64>(3)? == hash::row(&[&namespace, &version], row.get(2)?);
         // One that is damaged is taken for so high that all is looked up, for as long as there are new files.
         let (version, raised_ns) =
             if is_whole { (version, row.get(2)?) } else { (i64::MAX.to_string(), i64::MAX) };
@@ -69,7 +69,7 @@ pub(super) fn read(connection: &Connection, memory: &mut Memory) -> Result<(), r
         let name: String = row.get(0)?;
         let Some(shard) = Shard::parse(&name) else { continue };
         let (epoch, mut resource_version): (_, String) = (row.get(1)?, row.get(2)?);
-        if row.get::<_, i64>(3)? != digest(&name, &resource_version, epoch) {
+        if row.get::<_, i64>(3)? != hash::row(&[&name, &resource_version], epoch) {
             // It may be beyond what was taken.
             tracing::error!(shard = name, "a checkpoint is not what was written, its watch lists again");
             resource_version.clear();
@@ -93,13 +93,8 @@ pub(super) fn write_checkpoint(
     let epoch = signed(*epoch);
     connection
         .prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![shard, epoch, resource_version, digest(shard, resource_version, epoch)])?;
+        .execute(params![shard, epoch, resource_version, hash::row(&[shard, resource_version], epoch)])?;
     Ok(())
-}
-
-/// What a row of two texts and a number must fit.
-fn digest(name: &str, version: &str, number: i64) -> i64 {
-    hash::of(&[name, version, &number.to_string()]).cast_signed()
 }
 
 pub(super) fn forget_checkpoint(connection: &Connection, shard: &str) -> Result<(), rusqlite::Error> {
@@ -115,7 +110,7 @@ pub(super) fn write_watermark(
 ) -> Result<(), rusqlite::Error> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO watermark VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![namespace, version, raised_ns, digest(namespace, version, raised_ns)])?;
+        .execute(params![namespace, version, raised_ns, hash::row(&[namespace, version], raised_ns)])?;
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! A segment in its file: how it is written, and how it is asked.
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::CHUNK;
@@ -11,6 +10,7 @@ use super::term::Facet;
 use super::versions::{self, Blob};
 use crate::journal::sqlite::block::{Malformed, Packed, Unpacker, compressor};
 use crate::journal::sqlite::day::{signed, unsigned};
+use crate::journal::sqlite::written::{is_written, malformed};
 use crate::journal::sqlite::{hash, log, varint};
 
 /// Where a blob of terms is closed, in bytes: it is read whole to find one of them, and some fit into a page.
@@ -326,21 +326,6 @@ fn first_term(mut raw: &[u8]) -> Option<&[u8]> {
     varint::take_bytes(&mut raw)
 }
 
-/// What stands in a row is not what was written.
-pub(in super::super) fn malformed(what: &str) -> rusqlite::Error {
-    // Of no column in particular.
-    rusqlite::Error::FromSqlConversionFailure(
-        usize::MAX,
-        Type::Blob,
-        format!("{what}: not what was written").into(),
-    )
-}
-
-/// Whether a segment is damaged, of what happened when it was asked. Its file can be well: SQLite knows nothing of what is in it.
-pub(in super::super) fn is_malformed(error: &rusqlite::Error) -> bool {
-    !matches!(error, rusqlite::Error::SqliteFailure(..))
-}
-
 /// Unpacks a blob of the index.
 pub(in super::super) fn unpack<'a>(
     unpacker: &'a mut Unpacker,
@@ -505,8 +490,8 @@ impl Segment for Stored<'_> {
 /// When the records of a chunk happened, as its row says.
 fn whole_range(first: i64, row: &rusqlite::Row<'_>) -> Result<(i64, i64), rusqlite::Error> {
     let (min_ns, max_ns) = (row.get(0)?, row.get(1)?);
-    let is_whole = row.get::<_, i64>(2)? == hash::digest(&[first, min_ns, max_ns]);
-    if is_whole { Ok((min_ns, max_ns)) } else { Err(malformed("times")) }
+    is_written(row.get(2)?, hash::digest(&[first, min_ns, max_ns]), "times")?;
+    Ok((min_ns, max_ns))
 }
 
 /// Reads every blob of a segment.

@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, params};
 
-use super::stored::{malformed, unpack};
+use super::stored::unpack;
 use crate::journal::sqlite::block::Unpacker;
 use crate::journal::sqlite::day::{signed, unsigned};
 use crate::journal::sqlite::memory::Version;
 use crate::journal::sqlite::varint;
+use crate::journal::sqlite::written::malformed;
 
 /// States whose versions lie in one blob.
 const BLOB: usize = 512;
