@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nodetap_wire::time;
 
-use crate::journal::sqlite::offline::{self, FileReport};
+use crate::journal::sqlite::offline::{self, FileReport, LeftOut};
 use crate::journal::{JournalError, Position};
 
 /// Why it was not done.
@@ -18,8 +18,8 @@ pub enum CommandError {
     #[error("cannot be written: {0}")]
     Output(#[from] io::Error),
     /// Not all of it could be read.
-    #[error("{0} records could not be read and are left out")]
-    Unreadable(u64),
+    #[error("{0}")]
+    Unreadable(LeftOut),
     /// Something is wrong with it.
     #[error("{0} problems were found")]
     Problems(usize),
@@ -38,7 +38,7 @@ pub fn export(
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
     let (mut failed, mut faceless) = (Ok(()), 0);
-    let unreadable = offline::read(folder, after, |entry| {
+    let mut left_out = offline::read(folder, after, |entry| {
         let Ok(face) = entry.face(cluster) else {
             faceless += 1;
             return true;
@@ -61,8 +61,8 @@ pub fn export(
         failed => failed?,
     }
     out.flush()?;
-    let unreadable = unreadable + faceless;
-    if unreadable > 0 { Err(CommandError::Unreadable(unreadable)) } else { Ok(()) }
+    left_out.records += faceless;
+    if left_out.is_nothing() { Ok(()) } else { Err(CommandError::Unreadable(left_out)) }
 }
 
 /// Prints what the files hold.

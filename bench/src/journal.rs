@@ -79,11 +79,11 @@ pub(crate) fn identities(journal: &Path, cluster: &str) -> anyhow::Result<Vec<Id
 
 fn each(journal: &Path, mut tell: impl FnMut(&Entry) -> serde_json::Result<()>) -> anyhow::Result<()> {
     let mut told = Ok(());
-    let unreadable = offline::read(journal, Position(0), |entry| {
+    let left_out = offline::read(journal, Position(0), |entry| {
         told = tell(&entry);
         told.is_ok()
     })?;
-    anyhow::ensure!(unreadable == 0, "{unreadable} records of the journal cannot be read");
+    anyhow::ensure!(left_out.is_nothing(), "{left_out}");
     Ok(told?)
 }
 

@@ -1,6 +1,7 @@
 //! A journal's folder as it lies, read beside an aggregator that runs or without one: exported, measured, verified. Writes
 //! nothing, and takes no lock.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -32,39 +33,83 @@ pub struct FileReport {
     pub problems: Vec<String>,
 }
 
-/// Reads all records after a position, in order, until told to stop. Answers with how many could not be read.
+/// What could not be read.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// Records of files that were read.
+    pub records: u64,
+    /// Files that could not be read, or not to their end, and why.
+    pub files: Vec<JournalError>,
+}
+
+// === impl LeftOut ===
+
+impl LeftOut {
+    /// Whether everything was read.
+    pub fn is_nothing(&self) -> bool {
+        self.records == 0 && self.files.is_empty()
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records could not be read and are left out", self.records)?;
+        self.files.iter().try_for_each(|error| write!(f, "; a file is not read to its end: {error}"))
+    }
+}
+
+/// Reads all records after a position, in order, until told to stop. Answers with what could not be read.
 ///
 /// # Errors
-/// Where the folder or a file cannot be read.
-pub fn read(path: &Path, after: Position, mut tell: impl FnMut(Entry) -> bool) -> Result<u64, JournalError> {
+/// Where the folder cannot be read.
+pub fn read(
+    path: &Path,
+    after: Position,
+    mut tell: impl FnMut(Entry) -> bool,
+) -> Result<LeftOut, JournalError> {
     let mut unpacker = unpacker()?;
-    let mut unreadable = 0;
-    let mut goes_on = true;
+    let mut left_out = LeftOut::default();
     for file in files(path)? {
-        let Some(connection) = open(&file)? else { continue };
-        log::blocks(&connection, after.0, |head, packed| {
-            match log::unpack(&mut unpacker, head, packed) {
-                Ok(records) => {
-                    for stored in records.iter().filter(|stored| stored.position > after.0) {
-                        match stored.entry() {
-                            Ok(entry) => goes_on = tell(entry),
-                            Err(_) => unreadable += 1,
-                        }
-                        if !goes_on {
-                            break;
-                        }
-                    }
-                }
-                Err(_) => unreadable += head.records,
-            }
+        let mut goes_on = true;
+        let read = read_file(&file, after, &mut unpacker, &mut left_out.records, |entry| {
+            goes_on = tell(entry);
             goes_on
-        })
-        .map_err(|error| Failure::of(&file, error).into_error())?;
+        });
+        left_out.files.extend(read.err());
         if !goes_on {
             break;
         }
     }
-    Ok(unreadable)
+    Ok(left_out)
+}
+
+fn read_file(
+    file: &Path,
+    after: Position,
+    unpacker: &mut Unpacker,
+    unreadable: &mut u64,
+    mut tell: impl FnMut(Entry) -> bool,
+) -> Result<(), JournalError> {
+    let Some(connection) = open(file)? else { return Ok(()) };
+    let mut goes_on = true;
+    log::blocks(&connection, after.0, |head, packed| {
+        match log::unpack(unpacker, head, packed) {
+            Ok(records) => {
+                for stored in records.iter().filter(|stored| stored.position > after.0) {
+                    match stored.entry() {
+                        Ok(entry) => goes_on = tell(entry),
+                        Err(_) => *unreadable += 1,
+                    }
+                    if !goes_on {
+                        break;
+                    }
+                }
+            }
+            Err(_) => *unreadable += head.records,
+        }
+        goes_on
+    })
+    .map_err(|error| Failure::of(file, error).into_error())
 }
 
 /// Measures the files; `verify` also reads every page and record of them.

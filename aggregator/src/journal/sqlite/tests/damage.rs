@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::journal::metrics::{ErrorLabel, Failed};
+use crate::journal_command;
 
 /// A journal of three days with three records each, closed.
 async fn three_days(folder: &Path) -> (TestClock, Settings) {
@@ -415,4 +416,21 @@ async fn a_cursor_that_is_not_what_was_written_makes_no_sink_pass_over_a_record(
         let had = crate::journal::had::Had::load(journal.ahead("sink/a").await.unwrap(), cursor);
         assert_eq!(had.within(Position(4), Position(9)), 0, "{how}");
     }
+}
+
+#[tokio::test]
+async fn an_export_goes_on_behind_a_file_that_cannot_be_read_and_names_it_at_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    three_days(folder.path()).await;
+    let damaged = folder::day_path(folder.path(), "2026-07-02");
+    fs::write(&damaged, [0x55; 8_192]).unwrap();
+    let mut out = Vec::new();
+    let error = journal_command::export(folder.path(), "cluster", Position(0), true, &mut out).unwrap_err();
+    let (error, out) = (error.to_string(), String::from_utf8(out).unwrap());
+    assert!(error.contains(&*damaged.to_string_lossy()), "{error}");
+    let of = |line: &str| {
+        line.strip_prefix("{\"position\":").and_then(|line| line.split_once(',')).unwrap().0.parse()
+    };
+    let positions: Vec<u64> = out.lines().map(|line| of(line).unwrap()).collect();
+    assert_eq!(positions, [1, 2, 3, 7, 8, 9]);
 }
