@@ -172,7 +172,8 @@ impl SqliteJournal {
         // readers tell of files that they cannot read.
         let (writer, commands) = bounded(APPEND_PLACES + READERS + ASKERS + 1);
         let (readers, reads) = bounded(REQUEST_PLACES);
-        let (cursors, requests) = bounded(REQUEST_PLACES);
+        // One more, to be told to stop.
+        let (cursors, requests) = bounded(REQUEST_PLACES + 1);
         let cursor_state = Cursors::new(&settings, metrics.clone());
         // A segment at a time; to be woken twice is to be woken once.
         let ((to_store, stores), (wake, wakes)) = (bounded(1), bounded(1));
@@ -246,18 +247,25 @@ impl SqliteJournal {
         Some(self.shared.commit_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
     }
 
-    /// Makes durable what was appended before, closes today's file, and ends the writer: later appends answer
-    /// [`JournalError::Stopped`].
+    /// Makes durable what was appended before, closes today's file and the cursors', and ends who writes to them: later appends and
+    /// commits answer [`JournalError::Stopped`].
     pub async fn close(&self) {
+        // With all places taken, nothing else is in the queues' way.
+        let Ok(append) = place(&self.append_places, APPEND_PLACES).await else { return };
+        let Ok(cursor) = place(&self.cursor_places, REQUEST_PLACES).await else { return };
         let (answer, stopped) = oneshot::channel();
-        // With all places taken, nothing else is in the queue's way.
-        let Ok(place) = place(&self.append_places, APPEND_PLACES).await else { return };
         if self.writer.try_send(Command::Stop(answer)).is_ok() {
             // An error: it has ended already.
             let _ = stopped.await;
         }
+        // Behind the writer, which notes its head there.
+        let (answer, stopped) = oneshot::channel();
+        if self.cursors.try_send(Request::Stop(answer)).is_ok() {
+            let _ = stopped.await;
+        }
         self.append_places.close();
-        drop(place);
+        self.cursor_places.close();
+        drop((append, cursor));
     }
 }
 

@@ -94,6 +94,8 @@ pub(super) enum Request {
         /// Its place in the queue.
         place: OwnedSemaphorePermit,
     },
+    /// Ends the thread, once the database is closed.
+    Stop(oneshot::Sender<()>),
 }
 
 /// What a consumer is done with.
@@ -382,8 +384,18 @@ impl Cursors {
         })
     }
 
-    /// Serves consumers until the last handle of the journal is gone.
+    /// Serves consumers until the last handle of the journal is gone, or it is told to stop.
     pub(super) fn run(self, requests: &Receiver<Request>) {
+        let stopped = self.serve(requests);
+        // SQLite moves the log into the file. Who ends the process meanwhile leaves a log without what it is read by.
+        drop(self);
+        if let Some(stopped) = stopped {
+            let _ = stopped.send(());
+        }
+    }
+
+    /// Answers with whom to tell that the database is closed.
+    fn serve(&self, requests: &Receiver<Request>) -> Option<oneshot::Sender<()>> {
         // Up to where dead letters are forgotten.
         let mut forgotten = 0;
         loop {
@@ -397,8 +409,9 @@ impl Cursors {
                     }
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return None,
             };
+            let mut stopped = None;
             let mut group = Vec::new();
             let mut answers = Vec::new();
             let mut next = Some(request);
@@ -435,18 +448,24 @@ impl Cursors {
                         group.push((consumer, settled));
                         answers.push((answer, place));
                     }
+                    Request::Stop(answer) => {
+                        stopped = Some(answer);
+                        break;
+                    }
                 }
                 if group.len() < GROUP {
                     next = requests.try_recv().ok();
                 }
             }
-            if group.is_empty() {
-                continue;
+            if !group.is_empty() {
+                let result = self.commit(&group, (self.clock)()).map_err(|failure| self.failed(failure));
+                for (answer, place) in answers {
+                    drop(place);
+                    let _ = answer.send(result.clone());
+                }
             }
-            let result = self.commit(&group, (self.clock)()).map_err(|failure| self.failed(failure));
-            for (answer, place) in answers {
-                drop(place);
-                let _ = answer.send(result.clone());
+            if stopped.is_some() {
+                return stopped;
             }
         }
     }

@@ -302,23 +302,33 @@ fn is_read_only(path: &Path) -> bool {
 pub(super) fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let open = |name: &str| {
+    let open = |name: &str, is_alone: bool| {
         let connection = Connection::open_with_flags(name, flags)?;
         connection.busy_timeout(super::BUSY_TIMEOUT)?;
+        if is_alone {
+            // Before anything is read: SQLite shares no memory then.
+            connection.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
+        }
         connection.pragma_update(None, "query_only", true)?;
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     };
     let uri = uri(path);
-    open(&uri).map(|connection| (connection, is_read_only(path))).or_else(|error: rusqlite::Error| {
+    open(&uri, false).map(|connection| (connection, is_read_only(path))).or_else(|error: rusqlite::Error| {
         let is_corrupt =
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
-        let has_log = with_suffix(path, "-wal").metadata().is_ok_and(|data| data.len() > 0);
-        if is_corrupt || has_log || !path.exists() {
+        if is_corrupt || !path.exists() {
             return Err(error);
         }
-        open(&format!("{uri}?immutable=1")).map(|connection| (connection, true)).map_err(|_| error)
+        let opened =
+            if has_log(path) { open(&uri, true) } else { open(&format!("{uri}?immutable=1"), false) };
+        opened.map(|connection| (connection, true)).map_err(|_| error)
     })
+}
+
+/// Whether there is something in the log beside a database.
+pub(super) fn has_log(path: &Path) -> bool {
+    with_suffix(path, "-wal").metadata().is_ok_and(|data| data.len() > 0)
 }
 
 /// The path as SQLite's URI.

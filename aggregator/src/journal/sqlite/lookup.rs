@@ -1,15 +1,16 @@
 //! What merging asks: memory first, then the indexes of the files whose versions reach so far.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nodetap_wire::EventSeen;
 use rusqlite::Connection;
 
-use super::folder::Failure;
+use super::folder::{self, Failure};
+use super::index::stored::Segments;
 use super::index::versions::{self, Range};
 use super::memory::{Memory, Staged, version_of};
 use super::recurrences::Recurrences;
-use super::{deaths, hash, state};
+use super::{day, deaths, hash, state};
 use crate::merge::{DeathKey, Known};
 
 /// A file as merging asks it.
@@ -31,6 +32,29 @@ pub(super) struct Lookup<'a> {
     pub(super) earlier: &'a [Earlier],
     pub(super) memory: &'a Memory,
     pub(super) staged: &'a Staged,
+}
+
+// === impl Earlier ===
+
+impl Earlier {
+    /// Opens a file, and answers with the last position in it too.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or by nobody else meanwhile.
+    pub(super) fn open(path: &Path) -> Result<(u64, Self), Failure> {
+        let open = || {
+            let (connection, is_as_it_lies) = folder::open_to_read(path)?;
+            if is_as_it_lies && folder::has_log(path) {
+                let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+                let message = "no room to read it while others do".to_owned();
+                return Err(rusqlite::Error::SqliteFailure(full, Some(message)));
+            }
+            let day::Extent { first, last } = day::extent(&connection)?;
+            let ranges = Segments::read(&connection, first)?.ranges;
+            Ok((last, Self { path: path.to_owned(), connection, ranges }))
+        };
+        open().map_err(Failure::at(path))
+    }
 }
 
 // === impl Lookup ===

@@ -223,7 +223,7 @@ impl Writer {
         if self.memory.head > self.raised {
             self.told.close(self.memory.head);
         }
-        drop(lock);
+        drop((self, lock));
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
         }
@@ -234,6 +234,7 @@ impl Writer {
     fn prove(&mut self) -> Result<(), Failure> {
         let now_ns = self.now_ns();
         let proved = self.ensure_today(now_ns).and_then(|()| {
+            self.ensure_earlier()?;
             self.cursors.write_head(self.known)?;
             let (Some(today), Some(file)) = (&self.today, self.files.last()) else { return Ok(()) };
             state::write_proved(today, now_ns).map_err(Failure::at(&file.path))
@@ -420,6 +421,7 @@ impl Writer {
 
     fn try_commit(&mut self, group: &[Append], now_ns: i64) -> Result<Done, Failure> {
         self.ensure_today(now_ns)?;
+        self.ensure_earlier()?;
         let records: usize = group.iter().map(|append| append.taken.records.len()).sum();
         self.reserve(records as u64)?;
         let Self { memory, pods, packer, ranges, recurrences, earlier, today, files, .. } = self;

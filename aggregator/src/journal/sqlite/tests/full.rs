@@ -114,6 +114,67 @@ async fn a_journal_on_a_full_disk_serves_what_it_has_and_goes_on_when_there_is_r
     journal.commit("file", Position(9), vec![]).await.unwrap();
 }
 
+/// Copies a database with something in its log, as a machine leaves it that loses its power: without the memory that SQLite shares.
+fn leave(database: &Path, disk: &SmallDisk) {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    connection.execute_batch("CREATE TABLE power (lost)").unwrap();
+    for path in folder::companions(database).iter().filter(|path| !path.to_string_lossy().ends_with("-shm")) {
+        fs::copy(path, disk.0.join(path.file_name().unwrap())).unwrap();
+    }
+    assert!(folder::has_log(&disk.0.join(database.file_name().unwrap())));
+}
+
+#[tokio::test]
+async fn what_a_loss_of_power_left_on_a_full_disk_is_served_and_known_again_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let (running, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
+    let settings = clock.settings(running.path());
+    let journal = open(&settings);
+    let day = || -> Vec<_> { (1..=384).map(|n| event(&format!("u{n}"), n, 1)).collect() };
+    journal.append(taken(day())).await.unwrap();
+    clock.advance(DAY);
+    journal.append(taken(vec![event("later", 1_000, 1)])).await.unwrap();
+    journal.commit("file", Position(1), vec![]).await.unwrap();
+    // What is indexed is not remembered.
+    while journal.shared.directory.read(|state| state.stored.is_empty()) {
+        tokio::task::yield_now().await;
+    }
+    journal.close().await;
+    drop(journal);
+    for date in ["2026-07-01", "2026-07-02"] {
+        leave(&folder::day_path(running.path(), date), &disk);
+    }
+    leave(&running.path().join(folder::CURSORS), &disk);
+    fs::copy(running.path().join(told::FILE), disk.0.join(told::FILE)).unwrap();
+
+    disk.fill();
+    let settings = Settings { path: disk.0.clone(), ..settings };
+    let journal = open(&settings);
+    assert_eq!(all(&journal).await.len(), 385);
+    questions_find(&journal, 385).await;
+
+    disk.free();
+    let again = [day(), vec![event("later", 1_000, 1), event("new", 1_001, 1)]].concat();
+    assert_eq!(journal.append(taken(again)).await.unwrap().new, 1);
+    assert_eq!(all(&journal).await.len(), 386);
+    questions_find(&journal, 386).await;
+    assert_eq!(journal.cursor("file").await.unwrap(), Some(Position(1)));
+}
+
+#[tokio::test]
+async fn a_journal_that_is_closed_leaves_no_log_while_somebody_still_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(&TestClock::new().settings(folder.path()));
+    journal.append(taken(vec![event("a", 1, 1)])).await.unwrap();
+    journal.commit("file", Position(1), vec![]).await.unwrap();
+    let cursors = folder.path().join(folder::CURSORS);
+    assert!(folder::has_log(&cursors));
+    journal.close().await;
+    assert!(!folder::has_log(&cursors) && !folder::has_log(&folder::day_path(folder.path(), "2026-07-01")));
+    let refused = journal.commit("file", Position(1), vec![]).await;
+    assert!(matches!(refused, Err(JournalError::Stopped)), "{refused:?}");
+}
+
 #[tokio::test]
 async fn an_append_without_room_is_refused_whole_and_kept_when_it_comes_again() {
     let Some(disk) = SmallDisk::mount() else { return };

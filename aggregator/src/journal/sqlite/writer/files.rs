@@ -32,7 +32,8 @@ struct Found {
     /// Its records that are not.
     unindexed: u64,
     segments: Segments,
-    connection: Connection,
+    /// None: nobody else could read it meanwhile.
+    connection: Option<Connection>,
 }
 
 // === impl Writer ===
@@ -165,34 +166,40 @@ impl Writer {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
             file.last = self.memory.head;
         }
-        let open = || {
-            let (connection, _) = folder::open_to_read(path)?;
-            let day::Extent { first, last } = day::extent(&connection)?;
-            let ranges = Segments::read(&connection, first)?.ranges;
-            Ok::<_, rusqlite::Error>((last, Earlier { path: path.to_owned(), connection, ranges }))
-        };
-        let (last, earlier) = match open() {
-            Ok(opened) => opened,
-            Err(error) => {
-                let failure = Failure::new(path, error);
-                tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
-                if failure.kind() == Failed::Corrupt {
-                    // The new file is there already, and its state is whole.
-                    if let Some(index) = self.files.iter().position(|file| file.path == path) {
-                        let file = self.files.remove(index);
-                        self.lose(&file);
-                    }
-                    self.put_aside(path);
+        match Earlier::open(path) {
+            Ok((last, earlier)) => {
+                if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
+                    file.last = last;
                 }
-                return;
+                self.earlier.retain(|earlier| earlier.path != path);
+                self.earlier.push(earlier);
             }
-        };
-        if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
-            file.last = last;
+            Err(failure) if failure.kind() == Failed::Corrupt => {
+                tracing::error!(path = %path.display(), error = %failure.error, "journal file cannot be read");
+                // The new file is there already, and its state is whole.
+                if let Some(index) = self.files.iter().position(|file| file.path == path) {
+                    self.give_up(index);
+                }
+            }
+            // Tried again before anything is judged.
+            Err(failure) => {
+                let error = self.failed(failure);
+                tracing::error!(%error, "journal file cannot be asked for duplicates");
+            }
         }
         self.files_changed();
-        self.earlier.retain(|earlier| earlier.path != path);
-        self.earlier.push(earlier);
+    }
+
+    /// Sees to it that every earlier file can be asked: one that is not would let in again what it has.
+    pub(super) fn ensure_earlier(&mut self) -> Result<(), Failure> {
+        let Some((_, older)) = self.files.split_last() else { return Ok(()) };
+        let missing =
+            older.iter().filter(|file| self.earlier.iter().all(|earlier| earlier.path != file.path));
+        for path in missing.map(|file| file.path.clone()).collect::<Vec<_>>() {
+            let (_, earlier) = Earlier::open(&path)?;
+            self.earlier.push(earlier);
+        }
+        Ok(())
     }
 
     /// Moves the log of the file that is being written into it, and closes it.
@@ -327,7 +334,7 @@ impl Writer {
             let last = if index == newest { u64::MAX } else { extent.last };
             self.add_file(path.clone(), piece, (extent.first, last), covered, &segments);
             self.add_unindexed(unindexed);
-            if index != newest {
+            if let Some(connection) = connection.filter(|_| index != newest) {
                 self.earlier.push(Earlier { path, connection, ranges: segments.ranges });
             }
         }
@@ -337,7 +344,7 @@ impl Writer {
     /// Opens a file to read, and reads its state where no newer one can be. `None`: it has no tables yet, and no other one follows it.
     fn open_file(&mut self, path: &Path, piece: Piece, newer: usize) -> Result<Option<Found>, Failure> {
         let mut open = || {
-            let (connection, _) = folder::open_to_read(path)?;
+            let (connection, is_as_it_lies) = folder::open_to_read(path)?;
             if !day::is_initialised(&connection)? {
                 return if newer == 0 { Ok(None) } else { Err(day::cut_off()) };
             }
@@ -357,6 +364,7 @@ impl Writer {
             }
             let unindexed = recall::read(&connection, (from, u64::MAX), covered, &mut self.memory)?;
             let piece = piece.clone();
+            let connection = Some(connection).filter(|_| !(is_as_it_lies && folder::has_log(path)));
             Ok(Some(Found { path: path.to_owned(), piece, extent, covered, unindexed, segments, connection }))
         };
         open().map_err(Failure::at(path))
@@ -395,17 +403,21 @@ impl Writer {
             self.shared.set_ledgers(&self.memory);
             self.recurrences = Recurrences::default();
         }
-        self.earlier.retain(|earlier| earlier.path != failure.path);
-        let file = self.files.remove(index);
-        self.lose(&file);
-        self.unindexed.remove(&file.generation);
-        self.memory.unindexed.forget(file.first, file.last);
-        self.files_changed();
-        self.put_aside(&failure.path);
+        self.give_up(index);
         // What a file before it holds cannot have changed.
         if let Some(newest) = self.files.last_mut() {
             newest.last = newest.last.min(self.memory.head);
         }
+    }
+
+    fn give_up(&mut self, index: usize) {
+        let file = self.files.remove(index);
+        self.earlier.retain(|earlier| earlier.path != file.path);
+        self.lose(&file);
+        self.unindexed.remove(&file.generation);
+        self.memory.unindexed.forget(file.first, file.last);
+        self.files_changed();
+        self.put_aside(&file.path);
     }
 
     /// A file is gone. The watches that run now list again, so that what was lost is taken again where it still is.
