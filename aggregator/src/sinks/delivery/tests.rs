@@ -515,8 +515,8 @@ async fn a_loop_that_is_to_stop_ends_when_its_time_is_up_or_its_sink_fails() {
 
 /// Defect 22, grafana/agent#6516: it cannot start with a huge backlog, and what is new waits behind it.
 #[tokio::test(start_paused = true)]
-async fn defect_22_with_fifty_thousand_records_before_it_what_is_new_goes_first_and_all_of_them_follow() {
-    const BACKLOG: u64 = 50_000;
+async fn defect_22_with_half_a_million_records_before_it_what_is_new_goes_first_and_all_of_them_follow() {
+    const BACKLOG: u64 = 500_000;
     let journal = Memory::new();
     for number in 0..BACKLOG {
         journal.event(&format!("old-{}", number % 500), "x");
