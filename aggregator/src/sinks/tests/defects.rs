@@ -341,5 +341,5 @@ fn defect_18_a_million_objects_make_no_more_series_than_are_allowed() {
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series <= 5_000, "{series} series");
-    assert!(!text.contains("web-999999"), "an object's name is no label");
+    assert!(!text.contains("web-"), "an object's name is no label");
 }
