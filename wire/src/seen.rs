@@ -28,6 +28,19 @@ pub struct EventSeen {
     pub raw: Bytes,
 }
 
+/// What a message `EventSeen` says, borrowed from wherever it is.
+pub(crate) struct Fields<'a> {
+    /// In the order of [`TEXTS`].
+    pub(crate) texts: [&'a [u8]; 10],
+    pub(crate) count: u64,
+    pub(crate) time_ns: i64,
+    pub(crate) change: i32,
+    /// In pieces that follow each other.
+    pub(crate) raw: [&'a [u8]; 3],
+}
+
+/// The tags of its texts.
+const TEXTS: [u32; 10] = [1, 2, 3, 7, 8, 9, 10, 11, 12, 13];
 const COUNT: u32 = 4;
 const TIME_NS: u32 = 5;
 const CHANGE: u32 = 6;
@@ -41,20 +54,25 @@ impl EventSeen {
         Change::try_from(self.change).unwrap_or_default()
     }
 
-    /// All of its texts, by their tags.
-    fn texts(&self) -> [(u32, &SharedStr); 10] {
-        [
-            (1, &self.uid),
-            (2, &self.resource_version),
-            (3, &self.namespace),
-            (7, &self.kind),
-            (8, &self.object),
-            (9, &self.reason),
-            (10, &self.r#type),
-            (11, &self.node),
-            (12, &self.object_uid),
-            (13, &self.object_namespace),
-        ]
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            texts: [
+                self.uid.bytes(),
+                self.resource_version.bytes(),
+                self.namespace.bytes(),
+                self.kind.bytes(),
+                self.object.bytes(),
+                self.reason.bytes(),
+                self.r#type.bytes(),
+                self.node.bytes(),
+                self.object_uid.bytes(),
+                self.object_namespace.bytes(),
+            ],
+            count: self.count,
+            time_ns: self.time_ns,
+            change: self.change,
+            raw: [&self.raw, &[], &[]],
+        }
     }
 
     fn text_mut(&mut self, tag: u32) -> Option<&mut SharedStr> {
@@ -76,23 +94,7 @@ impl EventSeen {
 
 impl Message for EventSeen {
     fn encode_raw(&self, buf: &mut impl BufMut) {
-        for (tag, text) in self.texts() {
-            if !text.bytes().is_empty() {
-                encoding::bytes::encode(tag, text.bytes(), buf);
-            }
-        }
-        if self.count != 0 {
-            encoding::uint64::encode(COUNT, &self.count, buf);
-        }
-        if self.time_ns != 0 {
-            encoding::int64::encode(TIME_NS, &self.time_ns, buf);
-        }
-        if self.change != 0 {
-            encoding::int32::encode(CHANGE, &self.change, buf);
-        }
-        if !self.raw.is_empty() {
-            encoding::bytes::encode(RAW, &self.raw, buf);
-        }
+        self.fields().encode(buf);
     }
 
     fn merge_field(
@@ -120,9 +122,44 @@ impl Message for EventSeen {
     }
 
     fn encoded_len(&self) -> usize {
-        let texts = self.texts().into_iter().filter(|(_, text)| !text.bytes().is_empty());
-        let texts: usize = texts.map(|(tag, text)| encoding::bytes::encoded_len(tag, text.bytes())).sum();
-        let mut length = texts;
+        self.fields().encoded_len()
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+// === impl Fields ===
+
+impl Fields<'_> {
+    pub(crate) fn encode(&self, buf: &mut impl BufMut) {
+        for (tag, text) in TEXTS.into_iter().zip(self.texts) {
+            if !text.is_empty() {
+                put_length(tag, text.len(), buf);
+                buf.put_slice(text);
+            }
+        }
+        if self.count != 0 {
+            encoding::uint64::encode(COUNT, &self.count, buf);
+        }
+        if self.time_ns != 0 {
+            encoding::int64::encode(TIME_NS, &self.time_ns, buf);
+        }
+        if self.change != 0 {
+            encoding::int32::encode(CHANGE, &self.change, buf);
+        }
+        let length = self.raw_length();
+        if length != 0 {
+            put_length(RAW, length, buf);
+            self.raw.iter().for_each(|piece| buf.put_slice(piece));
+        }
+    }
+
+    pub(crate) fn encoded_len(&self) -> usize {
+        let filled = |length: &usize| *length != 0;
+        let lengths = self.texts.iter().map(|text| text.len()).chain([self.raw_length()]);
+        let mut length: usize = lengths.filter(filled).map(framed).sum();
         if self.count != 0 {
             length += encoding::uint64::encoded_len(COUNT, &self.count);
         }
@@ -132,14 +169,29 @@ impl Message for EventSeen {
         if self.change != 0 {
             length += encoding::int32::encoded_len(CHANGE, &self.change);
         }
-        if !self.raw.is_empty() {
-            length += encoding::bytes::encoded_len(RAW, &self.raw);
-        }
         length
     }
 
-    fn clear(&mut self) {
-        *self = Self::default();
+    fn raw_length(&self) -> usize {
+        self.raw.iter().map(|piece| piece.len()).sum()
+    }
+}
+
+/// Length of a field of this length, whose tag is below 16: with its key, and its length before it.
+pub(crate) fn framed(length: usize) -> usize {
+    1 + encoding::encoded_len_varint(length as u64) + length
+}
+
+/// The key of a field whose tag is below 16, and its length.
+pub(crate) fn put_length(tag: u32, length: usize, buf: &mut impl BufMut) {
+    let key = (tag << 3 | WireType::LengthDelimited as u32) as u8;
+    match u8::try_from(length) {
+        // As nearly all are.
+        Ok(length @ ..0x80) => buf.put_slice(&[key, length]),
+        _ => {
+            buf.put_u8(key);
+            encoding::encode_varint(length as u64, buf);
+        }
     }
 }
 
