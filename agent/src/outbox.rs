@@ -7,15 +7,18 @@ pub mod metrics;
 pub mod queue;
 pub mod spool;
 
+use nodetap_wire::frame::Run;
 use nodetap_wire::{Checkpoint, LedgerEntry, Record, record};
 use tokio::sync::{mpsc, watch};
 
 /// What the watches and the tap hand over, in the order in which they took it.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "the larger one is by far the more frequent")]
+#[expect(clippy::large_enum_variant, reason = "few of any wait at a time, and events come by the run")]
 pub enum Taken {
     /// A record.
     Record(Record),
+    /// Events, as they stand in a batch.
+    Events(Run),
     /// A watch has handed over everything up to here.
     Checkpoint(Checkpoint),
     /// Deaths, and what the ledger knows with them: in one batch.
@@ -63,12 +66,22 @@ pub struct Taking {
 #[error("the outbox is closed")]
 pub struct Closed;
 
-/// One batch of the largest records: what waits here is on top of the outbox's own bound.
+/// What waits here is on top of the outbox's own bound: of the tap, this many records.
 const INTAKE_RECORDS: usize = 64;
+
+/// Of the watches, this many runs of events. Each has at most [`RUN_RECORDS`], and at most [`RUN_BYTES`] and one event more: half a
+/// batch of mean events wait, and no more bytes than a batch of the largest has.
+const INTAKE_RUNS: usize = 4;
+
+/// A watch hands over at least as soon as it has this many events.
+pub const RUN_RECORDS: usize = 64;
+
+/// As [`RUN_RECORDS`], in bytes.
+pub const RUN_BYTES: usize = 64 << 10;
 
 /// The two ends of the way into the outbox.
 pub fn intake() -> (Intake, Taking) {
-    let (watches, from_watches) = mpsc::channel(INTAKE_RECORDS);
+    let (watches, from_watches) = mpsc::channel(INTAKE_RUNS);
     let (tap, from_tap) = mpsc::channel(INTAKE_RECORDS);
     (Intake { watches, tap }, Taking { watches: from_watches, tap: from_tap })
 }
@@ -98,7 +111,7 @@ impl Intake {
             Taken::Record(Record { kind }) => {
                 matches!(kind, Some(record::Kind::Death(_) | record::Kind::Pod(_)))
             }
-            Taken::Checkpoint(_) => false,
+            Taken::Events(_) | Taken::Checkpoint(_) => false,
             // The tap is who asks, and who tells.
             Taken::Mark(_) | Taken::Told(_) => true,
         };

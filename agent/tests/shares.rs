@@ -58,9 +58,9 @@ impl Agent {
     async fn until(&mut self, truth: &HashSet<String>) {
         let waited = tokio::time::timeout(PATIENCE, async {
             while !truth.iter().all(|key| self.seen.contains_key(key)) {
-                if let Taken::Record(record) = self.taken.recv().await.unwrap()
-                    && let Some(Kind::Event(event)) = record.kind
-                {
+                let Taken::Events(run) = self.taken.recv().await.unwrap() else { continue };
+                for record in run.records().unwrap() {
+                    let Some(Kind::Event(event)) = record.kind else { panic!("{record:?}") };
                     let key = format!("event/{}/{}", event.uid, event.resource_version);
                     *self.seen.entry(key).or_default() += 1;
                 }

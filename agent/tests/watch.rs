@@ -75,12 +75,14 @@ impl Agent {
 
     async fn take_one(&mut self) {
         match self.taken.recv().await.unwrap() {
-            Taken::Record(record) => {
-                let Some(Kind::Event(event)) = record.kind else { panic!("{record:?}") };
-                let key = format!("event/{}/{}", event.uid, event.resource_version);
-                self.seen.entry(key).or_insert((0, event.change())).0 += 1;
-                if event.change() != Change::Listed {
-                    self.newest = event.resource_version.to_string();
+            Taken::Events(run) => {
+                for record in run.records().unwrap() {
+                    let Some(Kind::Event(event)) = record.kind else { panic!("{record:?}") };
+                    let key = format!("event/{}/{}", event.uid, event.resource_version);
+                    self.seen.entry(key).or_insert((0, event.change())).0 += 1;
+                    if event.change() != Change::Listed {
+                        self.newest = event.resource_version.to_string();
+                    }
                 }
             }
             Taken::Checkpoint(checkpoint) => {
@@ -92,7 +94,7 @@ impl Agent {
                 self.checkpoint = checkpoint.resource_version;
             }
             Taken::Mark(mark) => mark.reach(),
-            Taken::Told(told) => panic!("{told:?}"),
+            other @ (Taken::Record(_) | Taken::Told(_)) => panic!("{other:?}"),
         }
     }
 

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use bytes::Bytes;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::{Change, EventSeen, SharedStr, time};
+use crate::seen::Fields;
+use crate::{Change, EventSeen, time};
 
 pub use self::outline::Outline;
 
@@ -154,6 +154,17 @@ pub struct Text<'a>(pub Cow<'a, str>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs<'a>(pub Vec<(Text<'a>, Text<'a>)>);
 
+/// What an [`EventSeen`] says of an Event, borrowed from its JSON: to be written into a batch, nothing of it needs memory of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a> {
+    event: &'a Event<'a>,
+    change: Change,
+    count: u64,
+    time_ns: i64,
+    /// The JSON less `managedFields`, in pieces that follow each other.
+    raw: [&'a str; 3],
+}
+
 /// Why an Event could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
@@ -183,17 +194,26 @@ impl<'a> Event<'a> {
     /// Where `json` is not one JSON object with a uid and a resourceVersion, or a known field has a wrong type or stands
     /// twice.
     pub fn parse(json: &'a str) -> Result<Self, EventError> {
-        let event = match scan::event(json) {
-            Some(event) => event,
-            None => serde_json::from_str(json)?,
-        };
-        if event.metadata.uid.is_empty() {
+        let mut event = Self::default();
+        event.take(json)?;
+        Ok(event)
+    }
+
+    /// As [`parse`](Self::parse), into an Event that is empty: it is large, and to move it costs as much as to read a tenth of it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn take(&mut self, json: &'a str) -> Result<(), EventError> {
+        if scan::event(json, self).is_none() {
+            *self = serde_json::from_str(json)?;
+        }
+        if self.metadata.uid.is_empty() {
             return Err(EventError::NoIdentity("metadata.uid"));
         }
-        if event.metadata.resource_version.is_empty() {
+        if self.metadata.resource_version.is_empty() {
             return Err(EventError::NoIdentity("metadata.resourceVersion"));
         }
-        Ok(event)
+        Ok(())
     }
 
     /// The occurrences that the Event counts itself: the largest of `count` and `series.count`, at least 1.
@@ -209,6 +229,8 @@ impl<'a> Event<'a> {
         let first = if self.first_timestamp == self.last_timestamp { "" } else { &*self.first_timestamp };
         [series, &self.last_timestamp, &self.event_time, first]
             .into_iter()
+            // Most have but one or two of them, and to find out why nothing is no time takes longer than to read one.
+            .filter(|time| !time.is_empty())
             .filter_map(time::parse_ns)
             .max()
             .or_else(|| time::parse_ns(&self.metadata.creation_timestamp))
@@ -237,64 +259,95 @@ impl EventSeen {
     /// As [`Event::parse`].
     pub fn from_json(json: &str, change: Change) -> Result<Self, EventError> {
         let event = Event::parse(json)?;
-        let raw = Bytes::from(without_managed_fields(json, event.metadata.managed_fields).into_owned());
-        let share = |text: &str| shared(text, json, &raw);
+        let sighting = Sighting::of(&event, json, change);
         Ok(Self {
-            uid: share(&event.metadata.uid),
-            resource_version: share(&event.metadata.resource_version),
-            namespace: share(&event.metadata.namespace),
-            count: event.occurrences(),
-            time_ns: event.time_ns(),
+            uid: (&*event.metadata.uid).into(),
+            resource_version: (&*event.metadata.resource_version).into(),
+            namespace: (&*event.metadata.namespace).into(),
+            count: sighting.count,
+            time_ns: sighting.time_ns,
             change: change.into(),
-            kind: share(&event.involved_object.kind),
-            object: share(&event.involved_object.name),
-            reason: share(&event.reason),
-            r#type: share(&event.r#type),
-            node: share(event.node()),
-            object_uid: share(&event.involved_object.uid),
-            object_namespace: share(&event.involved_object.namespace),
-            raw,
+            kind: (&*event.involved_object.kind).into(),
+            object: (&*event.involved_object.name).into(),
+            reason: (&*event.reason).into(),
+            r#type: (&*event.r#type).into(),
+            node: event.node().into(),
+            object_uid: (&*event.involved_object.uid).into(),
+            object_namespace: (&*event.involved_object.namespace).into(),
+            raw: sighting.raw.concat().into(),
         })
     }
 }
 
-/// A text that was read from `json`, in `raw`, which is `json` less a piece. Where it is not found there, because it had escapes, it
-/// is a copy.
-fn shared(text: &str, json: &str, raw: &Bytes) -> SharedStr {
-    let start = (text.as_ptr() as usize).wrapping_sub(json.as_ptr() as usize);
-    let before = start.checked_sub(json.len() - raw.len());
-    let places = [Some(start), before].into_iter().flatten();
-    let mut ranges = places.filter_map(|at| Some(at..at.checked_add(text.len())?));
-    let found = ranges.find(|range| raw.get(range.clone()) == Some(text.as_bytes()));
-    found.and_then(|range| raw.slice(range).try_into().ok()).unwrap_or_else(|| text.into())
+// === impl Sighting ===
+
+impl<'a> Sighting<'a> {
+    /// Of an Event that was read from `json`.
+    pub fn of(event: &'a Event<'a>, json: &'a str, change: Change) -> Self {
+        Self {
+            event,
+            change,
+            count: event.occurrences(),
+            time_ns: event.time_ns(),
+            raw: without_managed_fields(json, event.metadata.managed_fields),
+        }
+    }
+
+    /// When the Event last happened, in nanoseconds since 1970; 0 where nothing in it says.
+    pub fn time_ns(&self) -> i64 {
+        self.time_ns
+    }
+
+    pub(crate) fn fields(&self) -> Fields<'a> {
+        let Event { metadata, involved_object: object, reason, r#type, .. } = self.event;
+        let texts = [
+            &*metadata.uid,
+            &*metadata.resource_version,
+            &*metadata.namespace,
+            &*object.kind,
+            &*object.name,
+            &**reason,
+            &**r#type,
+            self.event.node(),
+            &*object.uid,
+            &*object.namespace,
+        ];
+        Fields {
+            texts: texts.map(str::as_bytes),
+            count: self.count,
+            time_ns: self.time_ns,
+            change: self.change.into(),
+            raw: self.raw.map(str::as_bytes),
+        }
+    }
 }
 
 /// `json` less the `managedFields` that `value`, borrowed from it, is the value of.
-fn without_managed_fields<'a>(json: &'a str, value: Option<&str>) -> Cow<'a, [u8]> {
-    let Some(value) = value else {
-        return Cow::Borrowed(json.as_bytes());
+fn without_managed_fields<'a>(json: &'a str, value: Option<&str>) -> [&'a str; 3] {
+    let Some((before, after)) = value.and_then(|value| around(json, value)) else {
+        return [json, "", ""];
     };
-    let start = (value.as_ptr() as usize).wrapping_sub(json.as_ptr() as usize);
-    let end = start.saturating_add(value.len());
-    if end > json.len() {
-        return Cow::Borrowed(json.as_bytes());
-    }
-    let (before, after) = (&json[..start], &json[end..]);
     let key = before
         .trim_end()
         .strip_suffix(':')
         .and_then(|before| before.trim_end().strip_suffix("\"managedFields\""));
     match key.map(str::trim_end) {
         Some(before) => match before.strip_suffix(',') {
-            Some(before) => Cow::Owned([before, after].concat().into_bytes()),
+            Some(before) => [before, "", after],
             None => {
                 let after = after.trim_start();
-                Cow::Owned([before, after.strip_prefix(',').unwrap_or(after)].concat().into_bytes())
+                [before, "", after.strip_prefix(',').unwrap_or(after)]
             }
         },
         // The key is spelled with escapes: leave it, with nothing in it.
-        None => Cow::Owned([before, "[]", after].concat().into_bytes()),
+        None => [before, "[]", after],
     }
+}
+
+/// What stands before and after a piece of `json`.
+fn around<'a>(json: &'a str, piece: &str) -> Option<(&'a str, &'a str)> {
+    let start = (piece.as_ptr() as usize).wrapping_sub(json.as_ptr() as usize);
+    Some((json.get(..start)?, json.get(start.checked_add(piece.len())?..)?))
 }
 
 // === impl Text ===

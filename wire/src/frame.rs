@@ -8,7 +8,9 @@ use std::fmt;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::{Batch, Records};
+use crate::event::Sighting;
+use crate::seen::{framed, put_length};
+use crate::{Batch, Record, Records, record};
 
 /// Most records in one batch. An agent closes a batch at 512; the rest is head-room for a newer agent.
 pub const MAX_RECORDS: usize = 4_096;
@@ -75,37 +77,153 @@ pub enum FrameError {
     Encoding(#[from] prost::DecodeError),
 }
 
-/// Packs batches. What it takes for that, about two MiB, it keeps.
+/// Records as they stand in a batch, one behind the other. To write them there at once, while what they are made of is at hand, is
+/// much less than to keep them and to write them later.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Run {
+    bytes: Vec<u8>,
+    /// Where each record ends.
+    ends: Vec<usize>,
+}
+
+/// Why a record was not put into a [`Run`]: [`decode`] takes none of so many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordTooLong(pub usize);
+
+/// Packs batches. What it takes for that, about a MiB, it keeps.
 #[derive(Default)]
 pub struct Encoder {
     compressor: Option<zstd::bulk::Compressor<'static>>,
-    raw: Vec<u8>,
     packed: Vec<u8>,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Puts a record behind the others.
+    ///
+    /// # Errors
+    /// Where it is longer than [`decode`] takes; the others stay.
+    pub fn put(&mut self, record: &Record) -> Result<(), RecordTooLong> {
+        let length = record.encoded_len();
+        let most = match &record.kind {
+            Some(record::Kind::Event(_)) => MAX_RECORD_BYTES,
+            _ => MAX_SMALL_RECORD_BYTES,
+        };
+        self.begin(length, most)?;
+        record.encode_raw(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// Puts the record of an event behind the others.
+    ///
+    /// # Errors
+    /// Where it is longer than [`decode`] takes; the others stay.
+    pub fn put_event(&mut self, event: &Sighting<'_>) -> Result<(), RecordTooLong> {
+        let fields = event.fields();
+        let length = fields.encoded_len();
+        self.begin(framed(length), MAX_RECORD_BYTES)?;
+        put_length(EVENT_TAG, length, &mut self.bytes);
+        fields.encode(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// Puts records of another one behind these, from the `from`th on: `records` of them, or as few as make `bytes` full, but one at
+    /// least, where there is one. Answers how many.
+    pub fn put_some(&mut self, other: &Self, from: usize, records: usize, bytes: usize) -> usize {
+        let start = other.start(from);
+        let ends = other.ends.get(from..).unwrap_or_default();
+        let full = ends.iter().take(records.max(1)).position(|end| end - start >= bytes);
+        let some = full.map_or(records.max(1), |last| last + 1).min(ends.len());
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(other.bytes.get(start..other.start(from + some)).unwrap_or_default());
+        self.ends.extend(ends.iter().take(some).map(|end| end - start + before));
+        some
+    }
+
+    /// Makes room for so many bytes.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// How many records it has.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many bytes they are.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The records again.
+    ///
+    /// # Errors
+    /// None but that of the decoder, which does not know where they are from.
+    pub fn records(&self) -> Result<Vec<Record>, FrameError> {
+        Ok(Records::decode(Bytes::copy_from_slice(&self.bytes))?.records)
+    }
+
+    fn begin(&mut self, length: usize, most: usize) -> Result<(), RecordTooLong> {
+        if length > most {
+            return Err(RecordTooLong(length));
+        }
+        self.bytes.reserve(framed(length));
+        put_length(RECORDS_TAG, length, &mut self.bytes);
+        Ok(())
+    }
+
+    /// Where a record starts; after the last one, where they end.
+    fn start(&self, at: usize) -> usize {
+        let before = at.checked_sub(1).and_then(|before| self.ends.get(before));
+        if at == 0 { 0 } else { before.copied().unwrap_or(self.bytes.len()) }
+    }
+
+    fn clear(&mut self) {
+        self.ends.clear();
+        clear(&mut self.bytes);
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("records", &self.len()).field("bytes", &self.bytes()).finish()
+    }
 }
 
 // === impl Encoder ===
 
 impl Encoder {
-    /// Packs records into a batch.
+    /// Packs records into a batch, with what stands beside them. The run is empty afterwards, whatever came of it.
     ///
     /// # Errors
     /// Where they pass the bounds that [`decode`] holds.
-    pub fn encode(&mut self, sequence: u64, records: &Records) -> Result<Batch, FrameError> {
-        let Self { compressor, raw, packed } = self;
-        if records.records.len() > MAX_RECORDS {
-            return Err(FrameError::TooManyRecords(records.records.len()));
+    pub fn encode(&mut self, sequence: u64, run: &mut Run, beside: &Records) -> Result<Batch, FrameError> {
+        let batch = self.pack(sequence, run, beside);
+        run.clear();
+        batch
+    }
+
+    fn pack(&mut self, sequence: u64, run: &mut Run, beside: &Records) -> Result<Batch, FrameError> {
+        let Self { compressor, packed } = self;
+        let records = run.len() + beside.records.len();
+        if records > MAX_RECORDS {
+            return Err(FrameError::TooManyRecords(records));
         }
-        let length = records.encoded_len();
+        let length = run.bytes.len() + beside.encoded_len();
         if length > MAX_RAW_BYTES {
             return Err(FrameError::TooLong(length));
         }
-        for buffer in [&mut *raw, &mut *packed] {
-            buffer.clear();
-            // What one large batch took is not kept.
-            buffer.shrink_to(KEPT_BYTES);
-        }
-        raw.reserve(length);
-        records.encode(raw).map_err(|_| FrameError::TooLong(length))?;
+        clear(packed);
+        let raw = &mut run.bytes;
+        beside.encode(raw).map_err(|_| FrameError::TooLong(length))?;
         packed.reserve(zstd::zstd_safe::compress_bound(length));
         let compressor = match compressor {
             Some(compressor) => compressor,
@@ -116,11 +234,17 @@ impl Encoder {
         Ok(Batch {
             sequence,
             // Both are below 2^32 by the checks above.
-            records: records.records.len() as u32,
+            records: records as u32,
             raw_bytes: length as u32,
             payload: Bytes::copy_from_slice(packed),
         })
     }
+}
+
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    // What one large batch took is not kept.
+    buffer.shrink_to(KEPT_BYTES);
 }
 
 impl fmt::Debug for Encoder {
@@ -134,7 +258,7 @@ impl fmt::Debug for Encoder {
 /// # Errors
 /// As [`Encoder::encode`].
 pub fn encode(sequence: u64, records: &Records) -> Result<Batch, FrameError> {
-    Encoder::default().encode(sequence, records)
+    Encoder::default().encode(sequence, &mut Run::default(), records)
 }
 
 /// Unpacks a batch.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use nodetap_wire::frame::{self, Encoder, FrameError};
+use nodetap_wire::frame::{self, Encoder, FrameError, RecordTooLong, Run};
 use nodetap_wire::{Batch, Checkpoint, LedgerEntry, Record, Records, ledger, record};
 use prost::Message;
 
@@ -46,9 +46,9 @@ pub struct Bounds {
 pub struct Queue {
     bounds: Bounds,
     encoder: Encoder,
-    /// Records of the last batch.
-    usual: usize,
     open: Open,
+    /// The records of the open batch. What it takes for them is kept for the next one.
+    run: Run,
     held: Held,
     /// How many of `held` have been sent on the stream of now.
     sent: usize,
@@ -67,7 +67,8 @@ pub struct Queue {
 /// The batch that is being filled.
 #[derive(Debug, Default)]
 struct Open {
-    records: Records,
+    /// What goes with its records: checkpoints and entries of the ledger.
+    beside: Records,
     raw_bytes: usize,
     deaths: bool,
     /// When its first record came.
@@ -171,8 +172,8 @@ impl Queue {
         Self {
             bounds,
             encoder: Encoder::default(),
-            usual: 0,
             open: Open::default(),
+            run: Run::default(),
             held: Held::new(policy),
             sent: 0,
             sent_ever: 0,
@@ -199,7 +200,8 @@ impl Queue {
     /// Where it can never be sent; the queue goes on without it.
     pub fn take(&mut self, now: Instant, taken: Taken) -> Result<(), Refused> {
         match taken {
-            Taken::Record(record) => self.take_record(now, record),
+            Taken::Record(record) => self.take_record(now, &record),
+            Taken::Events(events) => self.take_events(now, &events),
             Taken::Checkpoint(checkpoint) => self.take_checkpoint(now, checkpoint),
             Taken::Told(told) => self.take_told(now, told),
             Taken::Mark(mark) => {
@@ -245,14 +247,13 @@ impl Queue {
         if open.is_empty() {
             return Ok(());
         }
-        let records = open.records.records.len();
-        self.usual = records.min(self.bounds.records);
+        let records = self.run.len();
         if records == 0 && open.checkpoint_since.is_some() {
             self.checkpoints_closed = Some(now);
         }
         let batch = self
             .encoder
-            .encode(self.held.next_sequence(), &open.records)
+            .encode(self.held.next_sequence(), &mut self.run, &open.beside)
             .map_err(|error| Refused::Unpackable(records, error))?;
         self.held.push(now, &batch, open.deaths);
         Ok(())
@@ -381,7 +382,7 @@ impl Queue {
 
     /// Records that are not acknowledged, those of the open batch among them.
     pub fn records(&self) -> usize {
-        self.held.records() + self.open.records.records.len()
+        self.held.records() + self.run.len()
     }
 
     /// How many records a batch that is held has; 0 where it is not.
@@ -434,37 +435,43 @@ impl Queue {
         disk && self.memory_bytes() < memory_bytes + memory_reserve
     }
 
-    fn take_record(&mut self, now: Instant, record: Record) -> Result<(), Refused> {
+    fn take_record(&mut self, now: Instant, record: &Record) -> Result<(), Refused> {
         self.put_record(now, record)?;
         self.close_full(now)
     }
 
+    /// Takes events into as many batches as if each had come alone.
+    fn take_events(&mut self, now: Instant, events: &Run) -> Result<(), Refused> {
+        let mut taken = 0;
+        let mut refused = Ok(());
+        while taken < events.len() {
+            let records = self.bounds.records.saturating_sub(self.run.len());
+            let bytes = self.bounds.raw_bytes.saturating_sub(self.open.raw_bytes);
+            let before = self.run.bytes();
+            taken += self.run.put_some(events, taken, records, bytes);
+            self.open.since.get_or_insert(now);
+            self.open.raw_bytes += self.run.bytes() - before;
+            refused = refused.and(self.close_full(now));
+        }
+        refused
+    }
+
     fn close_full(&mut self, now: Instant) -> Result<(), Refused> {
-        let Open { records, raw_bytes, .. } = &self.open;
-        if records.records.len() >= self.bounds.records || *raw_bytes >= self.bounds.raw_bytes {
+        if self.run.len() >= self.bounds.records || self.open.raw_bytes >= self.bounds.raw_bytes {
             return self.close(now);
         }
         Ok(())
     }
 
-    fn put_record(&mut self, now: Instant, record: Record) -> Result<(), Refused> {
-        let length = record.encoded_len();
-        let most = match &record.kind {
-            Some(record::Kind::Event(_)) => frame::MAX_RECORD_BYTES,
-            Some(_) => frame::MAX_SMALL_RECORD_BYTES,
-            None => return Err(Refused::Empty),
-        };
-        if length > most {
-            return Err(Refused::TooLarge(length));
+    fn put_record(&mut self, now: Instant, record: &Record) -> Result<(), Refused> {
+        if record.kind.is_none() {
+            return Err(Refused::Empty);
         }
-        if self.open.records.records.is_empty() {
-            // As many as the batch before had, so that it does not grow again and again.
-            self.open.records.records.reserve(self.usual);
-        }
+        let before = self.run.bytes();
+        self.run.put(record).map_err(|RecordTooLong(length)| Refused::TooLarge(length))?;
         self.open.since.get_or_insert(now);
         self.open.deaths |= matches!(record.kind, Some(record::Kind::Death(_)));
-        self.open.raw_bytes += framed(length);
-        self.open.records.records.push(record);
+        self.open.raw_bytes += self.run.bytes() - before;
         Ok(())
     }
 
@@ -474,35 +481,35 @@ impl Queue {
         let bytes: usize = records.iter().map(|record| framed(record.encoded_len())).sum::<usize>()
             + entries.iter().map(|entry| framed(entry.encoded_len())).sum::<usize>();
         let is_large = self.open.raw_bytes + bytes > frame::MAX_RAW_BYTES - TOLD_SLACK;
-        let is_long = self.open.records.ledger.len() + entries.len() > BATCH_ENTRIES
-            || self.open.records.records.len() + records.len() > frame::MAX_RECORDS;
+        let is_long = self.open.beside.ledger.len() + entries.len() > BATCH_ENTRIES
+            || self.run.len() + records.len() > frame::MAX_RECORDS;
         let mut refused = if is_large || is_long { self.close(now) } else { Ok(()) };
         if first {
-            let before = std::mem::take(&mut self.open.records.ledger);
+            let before = std::mem::take(&mut self.open.beside.ledger);
             self.open.raw_bytes -= before.iter().map(|entry| framed(entry.encoded_len())).sum::<usize>();
-            self.open.records.ledger_first = true;
+            self.open.beside.ledger_first = true;
         }
         for entry in entries {
             self.open.ledger_since.get_or_insert(now);
             self.put_entry(entry, first);
         }
         for record in records {
-            refused = refused.and(self.put_record(now, record));
+            refused = refused.and(self.put_record(now, &record));
         }
         refused.and(self.close_full(now))
     }
 
     /// The last of a pod stands for those before it. `first`: there is none before it.
     fn put_entry(&mut self, entry: LedgerEntry, first: bool) {
-        let Open { records, raw_bytes, .. } = &mut self.open;
+        let Open { beside, raw_bytes, .. } = &mut self.open;
         *raw_bytes += framed(entry.encoded_len());
-        let mut known = records.ledger.iter_mut().filter(|_| !first);
+        let mut known = beside.ledger.iter_mut().filter(|_| !first);
         match known.find(|known| known.pod_uid == entry.pod_uid) {
             Some(known) => {
                 *raw_bytes -= framed(known.encoded_len());
                 *known = entry;
             }
-            None => records.ledger.push(entry),
+            None => beside.ledger.push(entry),
         }
     }
 
@@ -511,7 +518,7 @@ impl Queue {
         if length > frame::MAX_SMALL_RECORD_BYTES {
             return Err(Refused::TooLarge(length));
         }
-        let checkpoints = &mut self.open.records.checkpoints;
+        let checkpoints = &mut self.open.beside.checkpoints;
         match checkpoints.iter_mut().find(|known| known.shard == checkpoint.shard) {
             Some(known) => {
                 self.open.raw_bytes = self.open.raw_bytes - framed(known.encoded_len()) + length;
@@ -523,7 +530,7 @@ impl Queue {
             }
         }
         self.open.checkpoint_since.get_or_insert(now);
-        if self.open.records.checkpoints.len() >= BATCH_CHECKPOINTS
+        if self.open.beside.checkpoints.len() >= BATCH_CHECKPOINTS
             || self.open.raw_bytes >= self.bounds.raw_bytes
         {
             return self.close(now);

@@ -146,7 +146,7 @@ impl Spool {
         };
         let kind = match &taken {
             Taken::Record(Record { kind }) => kind.as_ref(),
-            Taken::Checkpoint(_) | Taken::Mark(_) | Taken::Told(_) => None,
+            Taken::Events(_) | Taken::Checkpoint(_) | Taken::Mark(_) | Taken::Told(_) => None,
         };
         match kind {
             Some(record::Kind::Death(_)) if !self.queue.has_room_for_deaths() => {

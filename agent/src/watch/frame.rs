@@ -6,10 +6,9 @@
 use std::str;
 use std::time::Duration;
 
-use nodetap_wire::event::{EventError, Pairs, Text};
-use nodetap_wire::frame::{MAX_EVENT_BYTES, MAX_RECORD_BYTES};
-use nodetap_wire::{Change, EventSeen};
-use prost::Message;
+use nodetap_wire::Change;
+use nodetap_wire::event::{Event, EventError, Pairs, Sighting, Text};
+use nodetap_wire::frame::{MAX_EVENT_BYTES, RecordTooLong, Run};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -272,20 +271,25 @@ impl FrameError {
     }
 }
 
-/// Takes an Event's JSON, if it is no longer than one record may be.
+/// Reads an Event's JSON into an Event that is empty, if it is no longer than one record may be.
 ///
 /// # Errors
 /// Where it is too long, or not an Event.
-pub fn event(json: &str, change: Change) -> Result<EventSeen, FrameError> {
+pub fn read<'a>(json: &'a str, event: &mut Event<'a>) -> Result<(), FrameError> {
     if json.len() > MAX_EVENT_BYTES {
         return Err(FrameError::TooLong(json.len()));
     }
-    let event = EventSeen::from_json(json, change)?;
-    // What is parsed stands beside the JSON: a reason of a megabyte counts twice.
-    if event.encoded_len() + 8 > MAX_RECORD_BYTES {
-        return Err(FrameError::TooLong(event.encoded_len()));
-    }
-    Ok(event)
+    Ok(event.take(json)?)
+}
+
+/// Puts an Event that was read from `json` behind others. Answers when it last happened, in nanoseconds since 1970; 0: not known.
+///
+/// # Errors
+/// Where it is too long: what was read of it stands beside the JSON, so that a reason of a megabyte counts twice.
+pub fn put(run: &mut Run, event: &Event<'_>, json: &str, change: Change) -> Result<i64, FrameError> {
+    let sighting = Sighting::of(event, json, change);
+    run.put_event(&sighting).map_err(|RecordTooLong(length)| FrameError::TooLong(length))?;
+    Ok(sighting.time_ns())
 }
 
 /// The little that is wanted of an object that is not taken whole.

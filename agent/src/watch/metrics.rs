@@ -25,6 +25,13 @@ pub struct Metrics {
     last_progress: Family<ShareLabels, Gauge>,
 }
 
+/// Counts frames of one watch. Each counter is looked up once, and not before its first frame: what never came is not exposed.
+#[derive(Debug)]
+pub(super) struct Frames {
+    family: Family<FrameLabels, Counter>,
+    counters: [Option<Counter>; FrameKind::COUNT],
+}
+
 /// What came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
@@ -115,12 +122,12 @@ impl Metrics {
         );
     }
 
-    pub(super) fn frame(&self, kind: FrameKind) {
-        self.frames.get_or_create(&FrameLabels { r#type: kind.as_str() }).inc();
+    pub(super) fn frames(&self) -> Frames {
+        Frames { family: self.frames.clone(), counters: Default::default() }
     }
 
-    pub(super) fn record(&self, share: &'static str) {
-        self.records.inc();
+    pub(super) fn handed_over(&self, share: &'static str, records: usize) {
+        self.records.inc_by(records as u64);
         self.last_event.get_or_create(&ShareLabels { share }).set(now());
     }
 
@@ -150,9 +157,21 @@ impl Metrics {
     }
 }
 
+// === impl Frames ===
+
+impl Frames {
+    pub(super) fn count(&mut self, kind: FrameKind) {
+        let Some(counter) = self.counters.get_mut(kind as usize) else { return };
+        let labels = FrameLabels { r#type: kind.as_str() };
+        counter.get_or_insert_with(|| self.family.get_or_create_owned(&labels)).inc();
+    }
+}
+
 // === impl FrameKind ===
 
 impl FrameKind {
+    const COUNT: usize = Self::Unknown as usize + 1;
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Listed => "listed",

@@ -14,8 +14,8 @@ pub struct Tally(Arc<Mutex<BTreeMap<Shard, ShardProgress>>>);
 // === impl Tally ===
 
 impl Tally {
-    /// A watch took an event that happened at a time, in nanoseconds since 1970; 0: not known.
-    pub(super) fn add(&self, watch: &AssignedWatch, time_ns: i64) {
+    /// A watch took events, the last of which happened at a time, in nanoseconds since 1970; 0: not known.
+    pub(super) fn add(&self, watch: &AssignedWatch, events: u64, time_ns: i64) {
         let Some(shard) = &watch.shard else { return };
         let now = now_ns();
         let mut tally = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -25,7 +25,7 @@ impl Tally {
         }
         let Some(progress) = tally.get_mut(shard) else { return };
         progress.epoch = watch.epoch;
-        progress.events += 1;
+        progress.events += events;
         progress.last_ns = now;
         if time_ns > 0 {
             // Clocks of two machines: an event from the future is not behind.
@@ -52,7 +52,7 @@ mod tests {
         let tally = Tally::default();
         let watch = AssignedWatch { shard: Some(Shard::cluster()), epoch: 1, ..AssignedWatch::default() };
         let behind = |time_ns| {
-            tally.add(&watch, time_ns);
+            tally.add(&watch, 1, time_ns);
             tally.take(Duration::from_secs(10)).unwrap().shards[0].behind_ms
         };
         assert_eq!(behind(now_ns() + 3_600_000_000_000), 0);

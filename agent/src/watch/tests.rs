@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use kube::client::Body;
 use nodetap_wire::record::Kind;
 use nodetap_wire::shard::Share;
-use nodetap_wire::{Change, Shard, WatchState, WholeCluster};
+use nodetap_wire::{Change, Checkpoint, Record, Shard, WatchState, WholeCluster};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -111,10 +111,19 @@ enum Out {
     Checkpoint(String, u64),
 }
 
+fn out(record: Record) -> Out {
+    match record.kind {
+        Some(Kind::Event(event)) => Out::Event(event.resource_version.to_string(), event.change()),
+        other => panic!("{other:?}"),
+    }
+}
+
 struct Bench {
     server: Server,
     assignments: watch::Sender<Assignment>,
     taken: Taking,
+    /// What came out together and was not looked at yet.
+    outs: VecDeque<Out>,
     reports: mpsc::Receiver<WatchReport>,
     progress: Progress,
     metrics: Metrics,
@@ -145,18 +154,21 @@ impl Bench {
         let client = Client::new(server.clone(), "default");
         tokio::spawn(reach::run(client.clone(), reach.clone(), metrics.clone(), cancel.clone()));
         let runner = tokio::spawn(run(client, wiring, cancel.clone()));
-        Self { server, assignments, taken, reports, progress, metrics, reach, tally, cancel, runner }
+        let outs = VecDeque::new();
+        Self { server, assignments, taken, outs, reports, progress, metrics, reach, tally, cancel, runner }
     }
 
     async fn next(&mut self) -> Out {
-        match self.taken.recv().await.expect("the runner has ended") {
-            Taken::Record(record) => match record.kind {
-                Some(Kind::Event(event)) => Out::Event(event.resource_version.to_string(), event.change()),
+        while self.outs.is_empty() {
+            match self.taken.recv().await.expect("the runner has ended") {
+                Taken::Events(run) => self.outs.extend(run.records().unwrap().into_iter().map(out)),
+                Taken::Checkpoint(Checkpoint { resource_version, epoch, .. }) => {
+                    self.outs.push_back(Out::Checkpoint(resource_version, epoch));
+                }
                 other => panic!("{other:?}"),
-            },
-            Taken::Checkpoint(checkpoint) => Out::Checkpoint(checkpoint.resource_version, checkpoint.epoch),
-            other @ (Taken::Mark(_) | Taken::Told(_)) => panic!("{other:?}"),
+            }
         }
+        self.outs.pop_front().unwrap()
     }
 
     async fn expect(&mut self, outs: &[Out]) {
@@ -660,6 +672,39 @@ async fn a_burst_makes_one_checkpoint_for_every_256_records() {
             Out::Checkpoint(version, _) => assert_eq!(version, last.to_string()),
         }
     }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_came_together_are_handed_over_together_and_no_more_of_them_than_a_run_has() {
+    let large = |version: u64| {
+        let metadata = format!(r#""uid":"u{version}","resourceVersion":"{version}""#);
+        let message = "x".repeat(40_000);
+        frame("ADDED", &format!(r#"{{"metadata":{{{metadata}}},"message":"{message}"}}"#))
+    };
+    let burst: Vec<u8> = (1..=100)
+        .flat_map(added)
+        .chain(frame("DELETED", &event(101)))
+        .chain((102..=105).flat_map(large))
+        .collect();
+    let mut bench = Bench::start(from("0"), vec![open(vec![burst, added(106)])]);
+    let mut runs = Vec::new();
+    while runs.last() != Some(&Vec::new()) {
+        match bench.taken.recv().await.unwrap() {
+            Taken::Events(run) => runs.push(run.records().unwrap().into_iter().map(out).collect()),
+            Taken::Checkpoint(checkpoint) if checkpoint.resource_version == "106" => runs.push(Vec::new()),
+            Taken::Checkpoint(checkpoint) => assert_eq!(checkpoint.resource_version, "105"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected =
+        [(1..65).collect(), (65..101).chain(102..104).collect(), vec![104, 105], vec![106], vec![]];
+    let expected = expected.map(|run: Vec<u64>| run.into_iter().map(seen).collect::<Vec<_>>());
+    assert_eq!(runs, expected);
+    assert_eq!(bench.tally.take(Duration::from_secs(10)).unwrap().shards[0].events, 105);
+    assert!(bench.exposed().contains("nodetap_agent_watch_records_total 105"), "{}", bench.exposed());
+    assert!(bench.exposed().contains(r#"nodetap_agent_watch_frames_total{type="added"} 105"#));
+    assert!(!bench.exposed().contains(r#"{type="modified"}"#), "what never came is not exposed");
     bench.stop().await;
 }
 

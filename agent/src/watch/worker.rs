@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::Client;
-use nodetap_wire::record::Kind;
+use nodetap_wire::event::Event;
+use nodetap_wire::frame::Run;
 use nodetap_wire::shard::Share;
-use nodetap_wire::{AssignedWatch, Change, Checkpoint, Record, UidRange, WatchReport, WatchState};
+use nodetap_wire::{AssignedWatch, Change, Checkpoint, UidRange, WatchReport, WatchState};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -16,14 +17,14 @@ use super::exchange::{Answer, Failure};
 use super::frame::{self, Frame, FrameError, MAX_LINE_BYTES, Marked, Page};
 use super::lines::{Line, Lines};
 use super::machine::{Break, Input, Lost, Machine, Next, Step};
-use super::metrics::{FrameKind, Metrics, share_of};
+use super::metrics::{FrameKind, Frames, Metrics, share_of};
 use super::names::{Gathering, Names};
 use super::progress::Progress;
 use super::reach::Reach;
 use super::reports::Reports;
 use super::request::{Request, Resource, Target};
 use super::tally::Tally;
-use crate::outbox::{Closed, Intake, Taken};
+use crate::outbox::{Closed, Intake, RUN_BYTES, RUN_RECORDS, Taken};
 
 /// Records after which a checkpoint is due, though more are there already.
 const RECORDS_PER_CHECKPOINT: u32 = 256;
@@ -66,7 +67,10 @@ pub(super) struct Worker {
     /// The assignment that is held, and where a newer one of the same shard comes from.
     held: AssignedWatch,
     assigned: watch::Receiver<AssignedWatch>,
+    /// How far the watch has come, with what is pending: whoever goes by that hands it over first.
     machine: Machine,
+    pending: Pending,
+    frames: Frames,
     shared: Shared,
     /// Grows when the API server was reached.
     reached: watch::Receiver<u64>,
@@ -78,6 +82,44 @@ pub(super) struct Worker {
     records: u32,
     warned: Option<Instant>,
     unwarned: u64,
+}
+
+/// Events that were taken and not handed over yet, no more than one chunk of a watch's body or one page has. Handed over together,
+/// they are woken up for, timed and counted once.
+#[derive(Debug, Default)]
+struct Pending {
+    run: Run,
+    /// Bytes of the run before: what this one is given room for, so that it does not grow again and again.
+    usual: usize,
+    /// How many of them are new, and when the last of those whose time is known happened, in nanoseconds since 1970.
+    new: u64,
+    last_ns: i64,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    fn put(&mut self, event: &Event<'_>, json: &str, change: Change) -> Result<(), FrameError> {
+        if self.run.is_empty() {
+            self.run.reserve(self.usual);
+        }
+        let time_ns = frame::put(&mut self.run, event, json, change)?;
+        if change != Change::Listed {
+            self.new += 1;
+            self.last_ns = if time_ns > 0 { time_ns } else { self.last_ns };
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.run.len() >= RUN_RECORDS || self.run.bytes() >= RUN_BYTES
+    }
+
+    fn take(&mut self) -> Self {
+        // What one large event took is not taken again.
+        let usual = self.run.bytes().min(RUN_BYTES);
+        std::mem::replace(self, Self { usual, ..Self::default() })
+    }
 }
 
 // === impl Worker ===
@@ -106,6 +148,8 @@ impl Worker {
             machine: Machine::new(&held.resource_version, seed),
             held,
             assigned,
+            pending: Pending::default(),
+            frames: shared.metrics.frames(),
             reached: shared.reach.reached(),
             is_cut_off: false,
             shared,
@@ -225,9 +269,11 @@ impl Worker {
             }
         };
         for item in page.items.unwrap_or_default() {
-            self.shared.metrics.frame(FrameKind::Listed);
-            self.take(item.get(), Change::Listed).await?;
+            self.frames.count(FrameKind::Listed);
+            self.take(item.get(), Change::Listed);
+            self.hand_over_due().await?;
         }
+        self.hand_over().await?;
         let next = self.step(Input::Page {
             resource_version: &page.metadata.resource_version,
             continue_token: &page.metadata.continue_token,
@@ -291,28 +337,29 @@ impl Worker {
             Line::Whole(line) => Frame::take(line),
             Line::TooLong(length) => Err(FrameError::TooLong(length)),
         };
-        let metrics = &self.shared.metrics;
         let next = match frame {
             Ok(Frame::Added(object)) => {
-                metrics.frame(FrameKind::Added);
+                self.frames.count(FrameKind::Added);
                 let change = if self.machine.is_listing() { Change::Listed } else { Change::Added };
-                self.take(object, change).await?;
+                self.take(object, change);
+                self.hand_over_due().await?;
                 Next::Read
             }
             Ok(Frame::Modified(object)) => {
-                metrics.frame(FrameKind::Modified);
-                self.take(object, Change::Modified).await?;
+                self.frames.count(FrameKind::Modified);
+                self.take(object, Change::Modified);
+                self.hand_over_due().await?;
                 Next::Read
             }
             Ok(Frame::Deleted(object)) => {
-                metrics.frame(FrameKind::Deleted);
+                self.frames.count(FrameKind::Deleted);
                 if self.target.resource == Resource::Namespaces {
                     self.gathering.remove(object.name());
                 }
                 self.step(Input::Deleted { resource_version: object.resource_version() })
             }
             Ok(Frame::Bookmark(mark)) => {
-                metrics.frame(FrameKind::Bookmark);
+                self.frames.count(FrameKind::Bookmark);
                 if mark.ends_initial_events() && self.machine.is_listing() {
                     self.gathering.end();
                 }
@@ -322,7 +369,7 @@ impl Worker {
                 })
             }
             Ok(Frame::Error(status)) => {
-                metrics.frame(FrameKind::Error);
+                self.frames.count(FrameKind::Error);
                 let message = status.to_message();
                 let retry_after = status.retry_after();
                 // What came before it was handed over, and its request is let go of now.
@@ -330,13 +377,13 @@ impl Worker {
                 self.step(Input::Refused { code: status.code(), retry_after, message: &message })
             }
             Ok(Frame::Unknown(kind)) => {
-                metrics.frame(FrameKind::Unknown);
-                metrics.refused("unknown_type");
+                self.frames.count(FrameKind::Unknown);
+                self.shared.metrics.refused("unknown_type");
                 debug!(%kind, "a frame of an unknown type was skipped");
                 Next::Read
             }
             Err(error) => {
-                metrics.refused(error.reason());
+                self.shared.metrics.refused(error.reason());
                 self.warn("a frame of a watch was refused", None, &error);
                 Next::Read
             }
@@ -344,41 +391,56 @@ impl Worker {
         Ok((next != Next::Read).then_some(next))
     }
 
-    /// Hands over one object, if it is one.
-    async fn take(&mut self, json: &str, change: Change) -> Result<(), Closed> {
+    /// Takes one object, if it is one.
+    fn take(&mut self, json: &str, change: Change) {
         if self.target.resource == Resource::Namespaces {
-            self.take_name(json);
-            return Ok(());
+            return self.take_name(json);
         }
         if let Some(event) = self.of_another_host(json) {
             self.shared.metrics.left_to_others("other_host");
             self.step(Input::Taken { resource_version: event.resource_version() });
-            return Ok(());
+            return;
         }
-        let event = match frame::event(json, change) {
-            Ok(event) => event,
-            Err(error) => {
-                self.shared.metrics.refused(error.reason());
-                self.warn("an event was refused", frame::name_of(json), &error);
-                return Ok(());
-            }
-        };
-        let resource_version = event.resource_version.clone();
-        if self.range.is_some_and(|range| !range.has(&event.uid)) {
+        let mut event = Event::default();
+        if let Err(error) = frame::read(json, &mut event) {
+            return self.refuse(json, &error);
+        }
+        if self.range.is_some_and(|range| !range.has(&event.metadata.uid)) {
             self.shared.metrics.left_to_others("other_range");
-            self.step(Input::Taken { resource_version: &resource_version });
+        } else {
+            if let Err(error) = self.pending.put(&event, json, change) {
+                return self.refuse(json, &error);
+            }
+            self.records += 1;
+        }
+        self.step(Input::Taken { resource_version: &event.metadata.resource_version });
+    }
+
+    fn refuse(&mut self, json: &str, error: &FrameError) {
+        self.shared.metrics.refused(error.reason());
+        self.warn("an event was refused", frame::name_of(json), error);
+    }
+
+    /// Hands over what was taken, where that is enough.
+    async fn hand_over_due(&mut self) -> Result<(), Closed> {
+        if self.records >= RECORDS_PER_CHECKPOINT {
+            return self.checkpoint().await;
+        }
+        if self.pending.is_full() { self.hand_over().await } else { Ok(()) }
+    }
+
+    /// Hands over what was taken.
+    async fn hand_over(&mut self) -> Result<(), Closed> {
+        if self.pending.run.is_empty() {
             return Ok(());
         }
-        if change != Change::Listed {
-            self.shared.tally.add(&self.held, event.time_ns);
+        let Pending { run, new, last_ns, .. } = self.pending.take();
+        if new > 0 {
+            self.shared.tally.add(&self.held, new, last_ns);
         }
-        self.shared.intake.take(Taken::Record(Record { kind: Some(Kind::Event(event)) })).await?;
-        self.shared.metrics.record(self.share);
-        self.step(Input::Taken { resource_version: &resource_version });
-        self.records += 1;
-        if self.records >= RECORDS_PER_CHECKPOINT {
-            self.checkpoint().await?;
-        }
+        let records = run.len();
+        self.shared.intake.take(Taken::Events(run)).await?;
+        self.shared.metrics.handed_over(self.share, records);
         Ok(())
     }
 
@@ -411,6 +473,7 @@ impl Worker {
     /// Says how far the watch has come, if it has come further.
     async fn checkpoint(&mut self) -> Result<(), Closed> {
         self.records = 0;
+        self.hand_over().await?;
         if self.target.resource == Resource::Namespaces {
             self.shared.names.publish(self.held.epoch, &mut self.gathering);
             return Ok(());

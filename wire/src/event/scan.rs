@@ -9,29 +9,24 @@ use std::borrow::Cow;
 use super::{Event, EventSource, Metadata, ObjectReference, Pairs, Series, Text};
 
 /// Values within values that are passed over: `managedFields` of an Event have five.
-const DEPTH: usize = 16;
+const DEPTH: u32 = 16;
 
-/// Reads an Event; `None` where it is left to `serde_json`.
-pub(super) fn event(json: &str) -> Option<Event<'_>> {
-    let mut scanner = Scanner { json, at: 0 };
-    let event = scanner.event()?;
-    scanner.peek().is_none().then_some(event)
+/// Reads an Event into one that is empty; `None` where it is left to `serde_json`, and what was read by then is of no use.
+pub(super) fn event<'a>(json: &'a str, event: &mut Event<'a>) -> Option<()> {
+    let mut scanner = Scanner { json, bytes: json.as_bytes(), at: 0 };
+    scanner.event(event)?;
+    scanner.peek().is_none().then_some(())
 }
 
 struct Scanner<'a> {
     json: &'a str,
+    bytes: &'a [u8],
     at: usize,
 }
 
 /// Which keys of an object there were.
 #[derive(Default)]
 struct Seen(u32);
-
-/// Takes the value of a key.
-fn set<T>(place: &mut T, value: Option<T>, key: u32) -> Option<u32> {
-    *place = value?;
-    Some(key)
-}
 
 // === impl Seen ===
 
@@ -47,26 +42,27 @@ impl Seen {
 // === impl Scanner ===
 
 impl<'a> Scanner<'a> {
-    fn event(&mut self) -> Option<Event<'a>> {
-        let mut event = Event::default();
+    fn event(&mut self, event: &mut Event<'a>) -> Option<()> {
         let mut seen = Seen::default();
         self.members(|scanner, key| {
             let key = match key {
-                "metadata" => set(&mut event.metadata, scanner.metadata(), 0)?,
-                "involvedObject" => set(&mut event.involved_object, scanner.nullable(Self::reference), 1)?,
-                "reason" => set(&mut event.reason, scanner.text(), 2)?,
-                "message" => set(&mut event.message, scanner.text(), 3)?,
-                "source" => set(&mut event.source, scanner.nullable(Self::source), 4)?,
-                "firstTimestamp" => set(&mut event.first_timestamp, scanner.text(), 5)?,
-                "lastTimestamp" => set(&mut event.last_timestamp, scanner.text(), 6)?,
-                "count" => set(&mut event.count, scanner.nullable(Self::number), 7)?,
-                "type" => set(&mut event.r#type, scanner.text(), 8)?,
-                "eventTime" => set(&mut event.event_time, scanner.text(), 9)?,
-                "series" => set(&mut event.series, scanner.option(Self::series), 10)?,
-                "action" => set(&mut event.action, scanner.text(), 11)?,
-                "related" => set(&mut event.related, scanner.option(Self::reference), 12)?,
-                "reportingComponent" => set(&mut event.reporting_component, scanner.text(), 13)?,
-                "reportingInstance" => set(&mut event.reporting_instance, scanner.text(), 14)?,
+                "metadata" => scanner.metadata(&mut event.metadata).map(|()| 0)?,
+                "involvedObject" => {
+                    scanner.nullable(&mut event.involved_object, Self::reference).map(|()| 1)?
+                }
+                "reason" => scanner.text(&mut event.reason).map(|()| 2)?,
+                "message" => scanner.text(&mut event.message).map(|()| 3)?,
+                "source" => scanner.nullable(&mut event.source, Self::source).map(|()| 4)?,
+                "firstTimestamp" => scanner.text(&mut event.first_timestamp).map(|()| 5)?,
+                "lastTimestamp" => scanner.text(&mut event.last_timestamp).map(|()| 6)?,
+                "count" => scanner.nullable(&mut event.count, Self::number).map(|()| 7)?,
+                "type" => scanner.text(&mut event.r#type).map(|()| 8)?,
+                "eventTime" => scanner.text(&mut event.event_time).map(|()| 9)?,
+                "series" => scanner.option(&mut event.series, Self::series).map(|()| 10)?,
+                "action" => scanner.text(&mut event.action).map(|()| 11)?,
+                "related" => scanner.option(&mut event.related, Self::reference).map(|()| 12)?,
+                "reportingComponent" => scanner.text(&mut event.reporting_component).map(|()| 13)?,
+                "reportingInstance" => scanner.text(&mut event.reporting_instance).map(|()| 14)?,
                 "regarding"
                 | "note"
                 | "deprecatedSource"
@@ -74,159 +70,185 @@ impl<'a> Scanner<'a> {
                 | "deprecatedLastTimestamp"
                 | "deprecatedCount"
                 | "reportingController" => return None,
-                _ => return scanner.pass(0),
+                _ => return scanner.pass(),
             };
             seen.once(key)
-        })?;
-        Some(event)
+        })
     }
 
-    fn metadata(&mut self) -> Option<Metadata<'a>> {
-        let mut metadata = Metadata::default();
+    fn metadata(&mut self, metadata: &mut Metadata<'a>) -> Option<()> {
         let mut seen = Seen::default();
         self.members(|scanner, key| {
             let key = match key {
-                "name" => set(&mut metadata.name, scanner.text(), 0)?,
-                "namespace" => set(&mut metadata.namespace, scanner.text(), 1)?,
-                "uid" => set(&mut metadata.uid, scanner.text(), 2)?,
-                "resourceVersion" => set(&mut metadata.resource_version, scanner.text(), 3)?,
-                "creationTimestamp" => set(&mut metadata.creation_timestamp, scanner.text(), 4)?,
-                "labels" => set(&mut metadata.labels, scanner.option(Self::pairs), 5)?,
-                "annotations" => set(&mut metadata.annotations, scanner.option(Self::pairs), 6)?,
-                "managedFields" => set(&mut metadata.managed_fields, scanner.option(Self::raw), 7)?,
-                _ => return scanner.pass(0),
+                "name" => scanner.text(&mut metadata.name).map(|()| 0)?,
+                "namespace" => scanner.text(&mut metadata.namespace).map(|()| 1)?,
+                "uid" => scanner.text(&mut metadata.uid).map(|()| 2)?,
+                "resourceVersion" => scanner.text(&mut metadata.resource_version).map(|()| 3)?,
+                "creationTimestamp" => scanner.text(&mut metadata.creation_timestamp).map(|()| 4)?,
+                "labels" => scanner.option(&mut metadata.labels, Self::pairs).map(|()| 5)?,
+                "annotations" => scanner.option(&mut metadata.annotations, Self::pairs).map(|()| 6)?,
+                "managedFields" => scanner.option(&mut metadata.managed_fields, Self::raw).map(|()| 7)?,
+                _ => return scanner.pass(),
             };
             seen.once(key)
-        })?;
-        Some(metadata)
+        })
     }
 
-    fn reference(&mut self) -> Option<ObjectReference<'a>> {
-        let mut reference = ObjectReference::default();
+    fn reference(&mut self, reference: &mut ObjectReference<'a>) -> Option<()> {
         let mut seen = Seen::default();
         self.members(|scanner, key| {
             let key = match key {
-                "kind" => set(&mut reference.kind, scanner.text(), 0)?,
-                "namespace" => set(&mut reference.namespace, scanner.text(), 1)?,
-                "name" => set(&mut reference.name, scanner.text(), 2)?,
-                "uid" => set(&mut reference.uid, scanner.text(), 3)?,
-                "apiVersion" => set(&mut reference.api_version, scanner.text(), 4)?,
-                "resourceVersion" => set(&mut reference.resource_version, scanner.text(), 5)?,
-                "fieldPath" => set(&mut reference.field_path, scanner.text(), 6)?,
-                _ => return scanner.pass(0),
+                "kind" => scanner.text(&mut reference.kind).map(|()| 0)?,
+                "namespace" => scanner.text(&mut reference.namespace).map(|()| 1)?,
+                "name" => scanner.text(&mut reference.name).map(|()| 2)?,
+                "uid" => scanner.text(&mut reference.uid).map(|()| 3)?,
+                "apiVersion" => scanner.text(&mut reference.api_version).map(|()| 4)?,
+                "resourceVersion" => scanner.text(&mut reference.resource_version).map(|()| 5)?,
+                "fieldPath" => scanner.text(&mut reference.field_path).map(|()| 6)?,
+                _ => return scanner.pass(),
             };
             seen.once(key)
-        })?;
-        Some(reference)
+        })
     }
 
-    fn source(&mut self) -> Option<EventSource<'a>> {
-        let mut source = EventSource::default();
+    fn source(&mut self, source: &mut EventSource<'a>) -> Option<()> {
         let mut seen = Seen::default();
         self.members(|scanner, key| {
             let key = match key {
-                "component" => set(&mut source.component, scanner.text(), 0)?,
-                "host" => set(&mut source.host, scanner.text(), 1)?,
-                _ => return scanner.pass(0),
+                "component" => scanner.text(&mut source.component).map(|()| 0)?,
+                "host" => scanner.text(&mut source.host).map(|()| 1)?,
+                _ => return scanner.pass(),
             };
             seen.once(key)
-        })?;
-        Some(source)
+        })
     }
 
-    fn series(&mut self) -> Option<Series<'a>> {
-        let mut series = Series::default();
+    fn series(&mut self, series: &mut Series<'a>) -> Option<()> {
         let mut seen = Seen::default();
         self.members(|scanner, key| {
             let key = match key {
-                "count" => set(&mut series.count, scanner.nullable(Self::number), 0)?,
-                "lastObservedTime" => set(&mut series.last_observed_time, scanner.text(), 1)?,
-                _ => return scanner.pass(0),
+                "count" => scanner.nullable(&mut series.count, Self::number).map(|()| 0)?,
+                "lastObservedTime" => scanner.text(&mut series.last_observed_time).map(|()| 1)?,
+                _ => return scanner.pass(),
             };
             seen.once(key)
-        })?;
-        Some(series)
+        })
     }
 
-    fn pairs(&mut self) -> Option<Pairs<'a>> {
-        let mut pairs = Vec::new();
+    fn pairs(&mut self, pairs: &mut Pairs<'a>) -> Option<()> {
         self.members(|scanner, key| {
-            pairs.push((Text::from(key), scanner.text()?));
+            let mut value = Text::default();
+            scanner.text(&mut value)?;
+            pairs.0.push((Text::from(key), value));
             Some(())
-        })?;
-        Some(Pairs(pairs))
+        })
     }
 
     /// A value as it stands there.
-    fn raw(&mut self) -> Option<&'a str> {
+    fn raw(&mut self, raw: &mut &'a str) -> Option<()> {
         self.peek()?;
         let start = self.at;
-        self.pass(0)?;
-        self.json.get(start..self.at)
+        self.pass()?;
+        *raw = self.json.get(start..self.at)?;
+        Some(())
     }
 
     /// A string or null.
-    fn text(&mut self) -> Option<Text<'a>> {
+    fn text(&mut self, place: &mut Text<'a>) -> Option<()> {
         if self.peek()? == b'n' {
-            return self.literal("null").map(|()| Text::default());
+            return self.literal("null");
         }
         let (text, is_escaped) = self.string()?;
-        if !is_escaped {
-            return Some(Text(Cow::Borrowed(text)));
-        }
-        // With its quotes.
-        let quoted = self.json.get(self.at - text.len() - 2..self.at)?;
-        serde_json::from_str(quoted).ok().map(|text| Text(Cow::Owned(text)))
+        *place = match is_escaped {
+            false => Text(Cow::Borrowed(text)),
+            // With its quotes.
+            true => Text(Cow::Owned(
+                serde_json::from_str(self.json.get(self.at - text.len() - 2..self.at)?).ok()?,
+            )),
+        };
+        Some(())
     }
 
     /// A whole number, of fewer digits than could be too large.
-    fn number(&mut self) -> Option<i64> {
+    fn number(&mut self, number: &mut i64) -> Option<()> {
         self.peek()?;
         let start = self.at;
         self.pass_number()?;
         let digits = self.json.get(start..self.at)?;
-        if digits.len() > 18 { None } else { digits.parse().ok() }
-    }
-
-    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        if self.peek()? == b'n' {
-            return self.literal("null").map(|()| None);
+        if digits.len() > 18 {
+            return None;
         }
-        read(self).map(Some)
+        *number = digits.parse().ok()?;
+        Some(())
     }
 
-    fn nullable<T: Default>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
-        self.option(read).map(Option::unwrap_or_default)
+    fn option<T: Default>(
+        &mut self,
+        place: &mut Option<T>,
+        read: impl FnOnce(&mut Self, &mut T) -> Option<()>,
+    ) -> Option<()> {
+        if self.peek()? == b'n' {
+            return self.literal("null");
+        }
+        read(self, place.insert(T::default()))
+    }
+
+    fn nullable<T>(
+        &mut self,
+        place: &mut T,
+        read: impl FnOnce(&mut Self, &mut T) -> Option<()>,
+    ) -> Option<()> {
+        if self.peek()? == b'n' {
+            return self.literal("null");
+        }
+        read(self, place)
     }
 
     /// Passes over a value.
-    fn pass(&mut self, depth: usize) -> Option<()> {
-        if depth > DEPTH {
-            return None;
-        }
-        match self.peek()? {
-            // What escapes mean is not looked at here.
-            b'"' => self.string().filter(|(_, is_escaped)| !is_escaped).map(drop),
-            b'{' => self.members(|scanner, _| scanner.pass(depth + 1)),
-            b'[' => {
-                self.at += 1;
-                if self.peek()? == b']' {
+    fn pass(&mut self) -> Option<()> {
+        // A bit for each value that is open, the innermost last: whether it is an object. Before them a bit that says where they end.
+        let mut open = 1_u32;
+        loop {
+            match self.peek()? {
+                // What escapes mean is not looked at here.
+                b'"' => self.plain_string().map(drop)?,
+                bracket @ (b'{' | b'[') => {
+                    if open >> DEPTH != 0 {
+                        return None;
+                    }
                     self.at += 1;
+                    let is_object = bracket == b'{';
+                    let is_empty = matches!((self.peek()?, is_object), (b'}', true) | (b']', false));
+                    if !is_empty {
+                        open = open << 1 | u32::from(is_object);
+                        if is_object {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                b't' => self.literal("true")?,
+                b'f' => self.literal("false")?,
+                b'n' => self.literal("null")?,
+                _ => self.pass_number()?,
+            }
+            loop {
+                if open == 1 {
                     return Some(());
                 }
-                loop {
-                    self.pass(depth + 1)?;
-                    match self.next()? {
-                        b',' => {}
-                        b']' => return Some(()),
-                        _ => return None,
+                match (self.next()?, open & 1 == 1) {
+                    (b',', is_object) => {
+                        if is_object {
+                            self.peek()?;
+                            self.key()?;
+                        }
+                        break;
                     }
+                    (b'}', true) | (b']', false) => open >>= 1,
+                    _ => return None,
                 }
             }
-            b't' => self.literal("true"),
-            b'f' => self.literal("false"),
-            b'n' => self.literal("null"),
-            _ => self.pass_number(),
         }
     }
 
@@ -248,7 +270,7 @@ impl<'a> Scanner<'a> {
         self.rest().starts_with(literal.as_bytes()).then(|| self.at += literal.len())
     }
 
-    /// Reads an object, member by member. A key has no escapes.
+    /// Reads an object, member by member.
     fn members(&mut self, mut member: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
         if self.next()? != b'{' {
             return None;
@@ -259,10 +281,7 @@ impl<'a> Scanner<'a> {
         }
         loop {
             self.peek()?;
-            let (key, is_escaped) = self.string()?;
-            if is_escaped || self.next()? != b':' {
-                return None;
-            }
+            let key = self.key()?;
             member(self, key)?;
             match self.next()? {
                 b',' => {}
@@ -272,18 +291,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A string as it stands between its quotes, and whether it has escapes.
-    fn string(&mut self) -> Option<(&'a str, bool)> {
-        let bytes = self.json.as_bytes();
-        if bytes.get(self.at) != Some(&b'"') {
+    /// A key, and past the colon behind it. It has no escapes.
+    fn key(&mut self) -> Option<&'a str> {
+        let key = self.plain_string()?;
+        (self.next()? == b':').then_some(key)
+    }
+
+    /// A string without escapes, as it stands between its quotes.
+    fn plain_string(&mut self) -> Option<&'a str> {
+        let start = self.quote()?;
+        let end = special(self.bytes, start)?;
+        if *self.bytes.get(end)? != b'"' {
             return None;
         }
-        let start = self.at + 1;
+        self.at = end + 1;
+        self.json.get(start..end)
+    }
+
+    /// A string as it stands between its quotes, and whether it has escapes.
+    fn string(&mut self) -> Option<(&'a str, bool)> {
+        let start = self.quote()?;
         let mut at = start;
         let mut is_escaped = false;
         loop {
-            at = special(bytes, at)?;
-            match bytes.get(at)? {
+            at = special(self.bytes, at)?;
+            match self.bytes.get(at)? {
                 b'"' => break,
                 b'\\' => {
                     is_escaped = true;
@@ -296,14 +328,19 @@ impl<'a> Scanner<'a> {
         self.json.get(start..at).map(|text| (text, is_escaped))
     }
 
+    /// Where the string begins whose quote is here.
+    fn quote(&self) -> Option<usize> {
+        (self.bytes.get(self.at) == Some(&b'"')).then_some(self.at + 1)
+    }
+
     fn rest(&self) -> &'a [u8] {
-        self.json.as_bytes().get(self.at..).unwrap_or_default()
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// The next byte that is not space.
     fn peek(&mut self) -> Option<u8> {
         loop {
-            match self.json.as_bytes().get(self.at)? {
+            match self.bytes.get(self.at)? {
                 b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
                 byte => return Some(*byte),
             }

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Checkpoint, ContainerDied, EventSeen, Owner, PodFacts, Record, Shard, record, shard::Share};
+use crate::event::Event;
+use crate::{
+    Change, Checkpoint, ContainerDied, EventSeen, Owner, PodFacts, Record, Shard, record, shard::Share,
+};
 
 fn record_of(kind: record::Kind) -> Record {
     Record { kind: Some(kind) }
@@ -66,6 +69,75 @@ fn field(tag: u32, bytes: &[u8]) -> Vec<u8> {
     let mut field = Vec::new();
     prost::encoding::bytes::encode(tag, &bytes.to_vec(), &mut field);
     field
+}
+
+/// A run of these records.
+fn run_of(records: &[Record]) -> Run {
+    let mut run = Run::default();
+    for record in records {
+        run.put(record).unwrap();
+    }
+    run
+}
+
+#[test]
+fn an_event_is_put_as_the_record_of_what_is_seen_of_it() {
+    let rest = r#""involvedObject":{"kind":"Pod","namespace":"n","name":"web","uid":"p"},"type":"Normal","count":3,
+        "reason":"Said \"no\"","message":"größer","source":{"host":"n1"},"lastTimestamp":"2026-07-01T12:05:00Z""#;
+    for metadata in [
+        r#""uid":"u","resourceVersion":"7","namespace":"n""#.to_owned(),
+        r#""managedFields":[{"a":[]}],"uid":"u","resourceVersion":"7""#.to_owned(),
+        r#""uid":"u","managedFields":[{"a":[]}],"resourceVersion":"7","namespace":"\u00fc""#.to_owned(),
+        r#""uid":"u" , "resourceVersion":"7", "managedFields" : {}"#.to_owned(),
+        r#""uid":"u","managed\u0046ields":[1],"resourceVersion":"7""#.to_owned(),
+        format!(
+            r#""uid":"{}","resourceVersion":"7","labels":{{"x":"{}"}}"#,
+            "u".repeat(127),
+            "x".repeat(20_000)
+        ),
+        format!(r#""uid":"{}","resourceVersion":"7""#, "u".repeat(128)),
+    ] {
+        for json in
+            [format!("{{\"metadata\":{{{metadata}}},{rest}}}"), format!("{{\"metadata\":{{{metadata}}}}}")]
+        {
+            let seen = EventSeen::from_json(&json, Change::Modified).unwrap();
+            let event = Event::parse(&json).unwrap();
+            let mut run = Run::default();
+            run.put_event(&Sighting::of(&event, &json, Change::Modified)).unwrap();
+            let record = record_of(record::Kind::Event(seen));
+            assert_eq!(run.records().unwrap(), std::slice::from_ref(&record));
+            assert!(run == run_of(&[record]), "{json}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_is_not_put_and_the_records_before_it_stay() {
+    let longest = "x".repeat(MAX_EVENT_BYTES - 100);
+    let json =
+        |reason: &str| format!(r#"{{"metadata":{{"uid":"u","resourceVersion":"7"}},"reason":"{reason}"}}"#);
+    let mut run = Run::default();
+    let mut put =
+        |json: &str| run.put_event(&Sighting::of(&Event::parse(json).unwrap(), json, Change::Added));
+    put(&json("short")).unwrap();
+    // What is read of it stands beside it.
+    assert!(matches!(put(&json(&longest)), Err(RecordTooLong(length)) if length > MAX_RECORD_BYTES));
+    let facts = PodFacts { name: "x".repeat(MAX_SMALL_RECORD_BYTES), ..PodFacts::default() };
+    assert!(run.put(&record_of(record::Kind::Pod(facts))).is_err());
+    let batch = Encoder::default().encode(1, &mut run, &Records::default()).unwrap();
+    assert_eq!(decode(&batch).unwrap().records.len(), 1);
+}
+
+#[test]
+fn a_run_is_empty_once_it_was_packed_whatever_came_of_it() {
+    let mut encoder = Encoder::default();
+    let mut run = run_of(&[record_of(record::Kind::Pod(PodFacts::default()))]);
+    let event = EventSeen { raw: vec![0; MAX_EVENT_BYTES].into(), ..EventSeen::default() };
+    let beside = Records { records: vec![record_of(record::Kind::Event(event)); 4], ..Records::default() };
+    assert!(matches!(encoder.encode(1, &mut run, &beside), Err(FrameError::TooLong(_))));
+    assert_eq!((run.len(), run.bytes()), (0, 0));
+    let batch = encoder.encode(1, &mut run, &Records::default()).unwrap();
+    assert_eq!((batch.records, batch.raw_bytes), (0, 0));
 }
 
 #[test]
@@ -159,6 +231,33 @@ fn fields_of_a_newer_agent_are_ignored() {
 }
 
 proptest! {
+    #[test]
+    fn a_batch_is_what_prost_makes_of_its_records_in_however_many_runs_they_come(
+        records in any_records(),
+        steps in prop::collection::vec((1..6_usize, 0..600_usize), 40),
+    ) {
+        let run = run_of(&records.records);
+        prop_assert_eq!(run.records().unwrap(), &*records.records);
+        let mut again = Run::default();
+        for (most, bytes) in steps {
+            let (before, length) = (again.len(), again.bytes());
+            let some = again.put_some(&run, before, most, bytes);
+            prop_assert_eq!(again.len(), before + some);
+            prop_assert!(some > 0 || before == run.len());
+            prop_assert!(some <= most);
+            let last = again.start(again.len() - usize::from(some > 0)) - length;
+            prop_assert!(some <= 1 || last < bytes, "without the last one it is not full");
+            prop_assert!(some == most || again.len() == run.len() || again.bytes() - length >= bytes);
+        }
+        again.put_some(&run, again.len(), MAX_RECORDS, usize::MAX);
+        prop_assert!(again == run);
+        let beside = Records { records: Vec::new(), ..records.clone() };
+        let batch = Encoder::default().encode(1, &mut again, &beside).unwrap();
+        prop_assert_eq!(batch.records as usize, records.records.len());
+        let raw = zstd::bulk::decompress(&batch.payload, batch.raw_bytes as usize).unwrap();
+        prop_assert_eq!(raw, records.encode_to_vec());
+    }
+
     #[test]
     fn what_was_packed_is_unpacked(records in any_records(), sequence in any::<u64>()) {
         let batch = encode(sequence, &records).unwrap();

@@ -430,6 +430,29 @@ fn a_batch_that_is_acknowledged_while_it_is_written_is_released_afterwards() {
     assert_eq!(queue.releases(), [place]);
 }
 
+/// Events of these lengths, in one run.
+fn events(lengths: &[usize], first: usize) -> Taken {
+    let mut run = frame::Run::default();
+    for (number, length) in (first..).zip(lengths) {
+        let Taken::Record(record) = event(number, *length) else { panic!() };
+        run.put(&record).unwrap();
+    }
+    Taken::Events(run)
+}
+
+#[test]
+fn a_run_of_events_that_passes_the_end_of_a_batch_goes_on_in_the_next_one() {
+    let now = Instant::now();
+    let mut queue = Queue::new(Bounds { records: 4, ..Bounds::default() });
+    queue.take(now, event(0, 10)).unwrap();
+    queue.take(now + Duration::from_millis(1), events(&[10; 10], 1)).unwrap();
+    assert_eq!((queue.records(), queue.batches().0), (11, 2));
+    assert_eq!(queue.closes_at(), Some(now + Duration::from_millis(51)), "from its own first event");
+    queue.close(now).unwrap();
+    let batches: Vec<_> = std::iter::from_fn(|| queue.send(9)).map(|sent| uids(&sent.batch)).collect();
+    assert_eq!(batches, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9, 10]]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Take(usize),
@@ -538,6 +561,31 @@ impl Model {
 }
 
 proptest! {
+    #[test]
+    fn events_that_come_in_runs_are_in_the_same_batches_as_those_that_come_alone(
+        runs in proptest::collection::vec(proptest::collection::vec(0_usize..1_500, 0..12), 0..12),
+    ) {
+        let bounds = Bounds { records: 7, raw_bytes: 4_000, memory_bytes: 1 << 20, ..Bounds::default() };
+        let now = Instant::now();
+        let (mut alone, mut in_runs) = (Queue::new(bounds), Queue::new(bounds));
+        let mut number = 0;
+        for run in runs {
+            in_runs.take(now, events(&run, number)).unwrap();
+            for length in run {
+                alone.take(now, event(number, length)).unwrap();
+                number += 1;
+            }
+            in_runs.take(now, checkpoint(number)).unwrap();
+            alone.take(now, checkpoint(number)).unwrap();
+            prop_assert_eq!((in_runs.bytes(), in_runs.records()), (alone.bytes(), alone.records()));
+        }
+        for queue in [&mut alone, &mut in_runs] {
+            queue.close(now).unwrap();
+        }
+        let sent = |queue: &mut Queue| std::iter::from_fn(|| queue.send(usize::MAX)).collect::<Vec<_>>();
+        prop_assert_eq!(sent(&mut in_runs), sent(&mut alone));
+    }
+
     #[test]
     fn whatever_happens_on_the_way_order_is_kept_nothing_is_lost_and_the_bound_holds(
         steps in proptest::collection::vec(step(), 1..300),

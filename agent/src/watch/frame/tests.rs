@@ -1,9 +1,25 @@
+use nodetap_wire::EventSeen;
+use nodetap_wire::record::Kind;
 use proptest::prelude::*;
 
 use super::*;
 
 const EVENT: &str =
     r#"{"metadata":{"name":"a.1","namespace":"n","uid":"u1","resourceVersion":"7"},"reason":"R"}"#;
+
+/// An Event as it is handed over.
+fn event(json: &str, change: Change) -> Result<EventSeen, FrameError> {
+    let (mut event, mut run) = (Event::default(), Run::default());
+    read(json, &mut event)?;
+    let time_ns = put(&mut run, &event, json, change)?;
+    match run.records().unwrap().pop().unwrap().kind {
+        Some(Kind::Event(seen)) => {
+            assert_eq!(seen.time_ns, time_ns);
+            Ok(seen)
+        }
+        other => panic!("{other:?}"),
+    }
+}
 
 fn parse(line: &str) -> Frame<'_> {
     Frame::parse(line.as_bytes()).unwrap()

@@ -18,7 +18,8 @@ fn parsed(json: &str) -> Option<String> {
 }
 
 fn scanned(json: &str) -> Option<String> {
-    event(json).map(|event| format!("{event:?}"))
+    let mut read = Event::default();
+    event(json, &mut read).map(|()| format!("{read:?}"))
 }
 
 #[test]
