@@ -7,7 +7,7 @@ use std::str;
 use std::time::Duration;
 
 use nodetap_wire::Change;
-use nodetap_wire::event::{Event, EventError, Pairs, Sighting, Text};
+use nodetap_wire::event::{Event, EventError, Pairs, Reader, Sighting, Text};
 use nodetap_wire::frame::{MAX_EVENT_BYTES, RecordTooLong, Run};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -275,11 +275,11 @@ impl FrameError {
 ///
 /// # Errors
 /// Where it is too long, or not an Event.
-pub fn read<'a>(json: &'a str, event: &mut Event<'a>) -> Result<(), FrameError> {
+pub fn read<'a>(reader: &mut Reader, json: &'a str, event: &mut Event<'a>) -> Result<(), FrameError> {
     if json.len() > MAX_EVENT_BYTES {
         return Err(FrameError::TooLong(json.len()));
     }
-    Ok(event.take(json)?)
+    Ok(reader.read(json, event)?)
 }
 
 /// Puts an Event that was read from `json` behind others. Answers when it last happened, in nanoseconds since 1970; 0: not known.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::Client;
-use nodetap_wire::event::Event;
+use nodetap_wire::event::{Event, Reader};
 use nodetap_wire::frame::Run;
 use nodetap_wire::shard::Share;
 use nodetap_wire::{AssignedWatch, Change, Checkpoint, UidRange, WatchReport, WatchState};
@@ -69,6 +69,7 @@ pub(super) struct Worker {
     assigned: watch::Receiver<AssignedWatch>,
     /// How far the watch has come, with what is pending: whoever goes by that hands it over first.
     machine: Machine,
+    reader: Reader,
     pending: Pending,
     frames: Frames,
     shared: Shared,
@@ -148,6 +149,7 @@ impl Worker {
             machine: Machine::new(&held.resource_version, seed),
             held,
             assigned,
+            reader: Reader::default(),
             pending: Pending::default(),
             frames: shared.metrics.frames(),
             reached: shared.reach.reached(),
@@ -402,7 +404,7 @@ impl Worker {
             return;
         }
         let mut event = Event::default();
-        if let Err(error) = frame::read(json, &mut event) {
+        if let Err(error) = frame::read(&mut self.reader, json, &mut event) {
             return self.refuse(json, &error);
         }
         if self.range.is_some_and(|range| !range.has(&event.metadata.uid)) {

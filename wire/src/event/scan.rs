@@ -11,22 +11,58 @@ use super::{Event, EventSource, Metadata, ObjectReference, Pairs, Series, Text};
 /// Values within values that are passed over: `managedFields` of an Event have five.
 const DEPTH: u32 = 16;
 
+/// Objects that are known at a time: more than an API server's usual writers of events make.
+const KNOWN: usize = 4;
+
+/// Longest of them: three times what an event has.
+const KNOWN_BYTES: usize = 1 << 10;
+
 /// Reads an Event into one that is empty; `None` where it is left to `serde_json`, and what was read by then is of no use.
-pub(super) fn event<'a>(json: &'a str, event: &mut Event<'a>) -> Option<()> {
-    let mut scanner = Scanner { json, bytes: json.as_bytes(), at: 0 };
+pub(super) fn event<'a>(json: &'a str, event: &mut Event<'a>, known: &mut Known) -> Option<()> {
+    let mut scanner = Scanner { json, bytes: json.as_bytes(), at: 0, known };
     scanner.event(event)?;
     scanner.peek().is_none().then_some(())
 }
 
-struct Scanner<'a> {
+/// Objects as they were passed over in Events before: who owns which fields is a third of an Event, and nearly always the same.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    objects: [String; KNOWN],
+    /// Which one is forgotten next.
+    oldest: usize,
+}
+
+struct Scanner<'a, 'k> {
     json: &'a str,
     bytes: &'a [u8],
     at: usize,
+    known: &'k mut Known,
 }
 
 /// Which keys of an object there were.
 #[derive(Default)]
 struct Seen(u32);
+
+// === impl Known ===
+
+impl Known {
+    /// Length of the object that stands at the beginning of these bytes, where it is known. An object is never the beginning of
+    /// another one.
+    fn length(&self, bytes: &[u8]) -> Option<usize> {
+        let mut known = self.objects.iter().filter(|object| !object.is_empty());
+        known.find(|object| bytes.starts_with(object.as_bytes())).map(String::len)
+    }
+
+    fn learn(&mut self, object: &str) {
+        if object.len() > KNOWN_BYTES {
+            return;
+        }
+        if let Some(oldest) = self.objects.get_mut(self.oldest) {
+            object.clone_into(oldest);
+            self.oldest = (self.oldest + 1) % KNOWN;
+        }
+    }
+}
 
 // === impl Seen ===
 
@@ -41,7 +77,7 @@ impl Seen {
 
 // === impl Scanner ===
 
-impl<'a> Scanner<'a> {
+impl<'a> Scanner<'a, '_> {
     fn event(&mut self, event: &mut Event<'a>) -> Option<()> {
         let mut seen = Seen::default();
         self.members(|scanner, key| {
@@ -87,7 +123,9 @@ impl<'a> Scanner<'a> {
                 "creationTimestamp" => scanner.text(&mut metadata.creation_timestamp).map(|()| 4)?,
                 "labels" => scanner.option(&mut metadata.labels, Self::pairs).map(|()| 5)?,
                 "annotations" => scanner.option(&mut metadata.annotations, Self::pairs).map(|()| 6)?,
-                "managedFields" => scanner.option(&mut metadata.managed_fields, Self::raw).map(|()| 7)?,
+                "managedFields" => {
+                    scanner.option(&mut metadata.managed_fields, Self::managed_fields).map(|()| 7)?
+                }
                 _ => return scanner.pass(),
             };
             seen.once(key)
@@ -144,12 +182,32 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// A value as it stands there.
-    fn raw(&mut self, raw: &mut &'a str) -> Option<()> {
+    /// `managedFields` as they stand there.
+    fn managed_fields(&mut self, raw: &mut &'a str) -> Option<()> {
         self.peek()?;
         let start = self.at;
-        self.pass()?;
+        self.elements(|scanner| {
+            scanner.members(|scanner, key| match key {
+                "fieldsV1" => scanner.fields(),
+                _ => scanner.pass(),
+            })
+        })?;
         *raw = self.json.get(start..self.at)?;
+        Some(())
+    }
+
+    /// Passes over an object that probably stood in an Event before.
+    fn fields(&mut self) -> Option<()> {
+        if self.peek()? != b'{' {
+            return self.pass();
+        }
+        if let Some(length) = self.known.length(self.rest()) {
+            self.at += length;
+            return Some(());
+        }
+        let start = self.at;
+        self.pass()?;
+        self.known.learn(self.json.get(start..self.at)?);
         Some(())
     }
 
@@ -206,7 +264,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes over a value.
     fn pass(&mut self) -> Option<()> {
-        // A bit for each value that is open, the innermost last: whether it is an object. Before them a bit that says where they end.
+        // A bit for each value that is open, the innermost last: whether it is an object. Above them a bit that ends them.
         let mut open = 1_u32;
         loop {
             match self.peek()? {
@@ -268,6 +326,25 @@ impl<'a> Scanner<'a> {
 
     fn literal(&mut self, literal: &str) -> Option<()> {
         self.rest().starts_with(literal.as_bytes()).then(|| self.at += literal.len())
+    }
+
+    /// Reads an array, element by element.
+    fn elements(&mut self, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        if self.next()? != b'[' {
+            return None;
+        }
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            element(self)?;
+            match self.next()? {
+                b',' => {}
+                b']' => return Some(()),
+                _ => return None,
+            }
+        }
     }
 
     /// Reads an object, member by member.

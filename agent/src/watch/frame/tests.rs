@@ -10,7 +10,7 @@ const EVENT: &str =
 /// An Event as it is handed over.
 fn event(json: &str, change: Change) -> Result<EventSeen, FrameError> {
     let (mut event, mut run) = (Event::default(), Run::default());
-    read(json, &mut event)?;
+    read(&mut Reader::default(), json, &mut event)?;
     let time_ns = put(&mut run, &event, json, change)?;
     match run.records().unwrap().pop().unwrap().kind {
         Some(Kind::Event(seen)) => {

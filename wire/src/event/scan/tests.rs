@@ -17,9 +17,21 @@ fn parsed(json: &str) -> Option<String> {
     serde_json::from_str::<Event<'_>>(json).ok().map(|event| format!("{event:?}"))
 }
 
-fn scanned(json: &str) -> Option<String> {
+fn scanned_with(json: &str, known: &mut Known) -> Option<String> {
     let mut read = Event::default();
-    event(json, &mut read).map(|()| format!("{read:?}"))
+    event(json, &mut read, known).map(|()| format!("{read:?}"))
+}
+
+/// What is read, whatever was read before.
+fn scanned(json: &str) -> Option<String> {
+    let mut known = Known::default();
+    for before in [USUAL.to_owned(), USUAL.replace("kubelet", "").replace("f:", "g:")] {
+        assert!(scanned_with(&before, &mut known).is_some());
+    }
+    let scanned = scanned_with(json, &mut Known::default());
+    assert_eq!(scanned_with(json, &mut known), scanned);
+    assert_eq!(scanned_with(json, &mut known), scanned, "what was learnt from it itself changes nothing");
+    scanned
 }
 
 #[test]
@@ -31,6 +43,30 @@ fn an_event_as_api_servers_write_it_is_read_here_and_as_the_same() {
     let bare = r#"{"metadata":{}}"#;
     assert_eq!(scanned(bare), parsed(bare));
     assert!(scanned(bare).is_some());
+}
+
+#[test]
+fn what_is_known_is_bounded_and_the_oldest_is_forgotten_first() {
+    let with = |fields: &str| {
+        format!(r#"{{"metadata":{{"managedFields":[{{"fieldsV1":{fields}}},{{"fieldsV1":null}}]}}}}"#)
+    };
+    let mut known = Known::default();
+    for number in 0..9 {
+        let json = with(&format!(r#"{{"f:{number}":{{}}}}"#));
+        for _ in 0..2 {
+            assert_eq!(scanned_with(&json, &mut known), parsed(&json));
+        }
+    }
+    assert_eq!(known.objects, [8, 5, 6, 7].map(|number| format!(r#"{{"f:{number}":{{}}}}"#)));
+    let long = with(&format!(r#"{{"{}":1}}"#, "f".repeat(KNOWN_BYTES)));
+    assert!(scanned_with(&long, &mut known).is_some());
+    // What is no object is not known, and neither is what is not JSON.
+    for odd in ["[]", "7", "\"\"", r#"{"f:1":}"#] {
+        let odd = with(odd);
+        let read = scanned_with(&odd, &mut known);
+        assert!(read.is_none() || read == parsed(&odd), "{odd}");
+    }
+    assert_eq!(known.objects.map(|object| object.len()), [10; 4]);
 }
 
 #[test]
