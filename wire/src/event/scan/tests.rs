@@ -70,6 +70,19 @@ fn what_is_known_is_bounded_and_the_oldest_is_forgotten_first() {
 }
 
 #[test]
+fn what_differs_in_one_character_from_what_is_known_is_read_as_if_nothing_were() {
+    for (at, character) in USUAL.char_indices() {
+        let (before, after) = (&USUAL[..at], &USUAL[at + character.len_utf8()..]);
+        for other in ["", " ", "}", "]", "\"", "x"] {
+            let json = [before, other, after].concat();
+            // Both ways of reading it are compared there.
+            let read = scanned(&json);
+            assert!(read.is_none() || read == parsed(&json), "{json}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_usual_is_left_to_serde_json() {
     for json in [
         "",
