@@ -49,8 +49,11 @@ const WINDOW: usize = 20_000;
 const SLICE: usize = 500;
 /// How long the writer waits where the window is full.
 const FULL: Duration = Duration::from_millis(2);
-/// Changes that the simulated API server can go back: the window, and changes of pods.
-const HISTORY: usize = 12 * WINDOW;
+/// Changes that the simulated API server can go back.
+///
+/// The watch has read what is in the file, so it is never further behind than the window and a slice. A tenth is compacted at a
+/// time, pods change rarely, and the rest is room. More would be memory that is cold whenever it is written again.
+const HISTORY: usize = 3 * WINDOW;
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// For so long nothing comes though something is missing: it will not come.
