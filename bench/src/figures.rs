@@ -162,7 +162,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     bench.cluster.recorder().keep_apart(true);
     let start = bench.start_phase()?;
     let events = arguments.events;
-    tokio::task::spawn_blocking(move || load.burst(events)).await?;
+    tokio::task::spawn_blocking(move || load.burst(&load.pods(), events)).await?;
     phases.push(bench.end_phase("burst", start).await?);
 
     let mut figures = bench.figures(&phases, storm_rss)?;

@@ -259,10 +259,15 @@ impl Run {
         }
     }
 
-    /// So many events as fast as they can be written, without a runtime: for a thread that may block.
-    pub fn burst(&self, events: usize) {
-        let pods = self.lives.pods();
-        self.recorder.together(|| (0..events).for_each(|_| self.event(&pods)));
+    /// The pods that a burst may be about.
+    pub fn pods(&self) -> Vec<PodRef> {
+        self.lives.pods()
+    }
+
+    /// So many events as fast as they can be written, without a runtime: for a thread that may block. The pods are handed in, so
+    /// that many small bursts do not each copy the names of all.
+    pub fn burst(&self, pods: &[PodRef], events: usize) {
+        self.recorder.together(|| (0..events).for_each(|_| self.event(pods)));
     }
 
     fn event(&self, pods: &[PodRef]) {
@@ -274,16 +279,17 @@ impl Run {
 
     fn occurrence(&self, pods: &[PodRef]) -> Occurrence {
         let Some(pod) = self.random.pick(pods) else { return Occurrence::default() };
-        let of_pod = Reference {
+        let of_pod = |field_path: &str| Reference {
             kind: "Pod".to_owned(),
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),
             api_version: "v1".to_owned(),
+            field_path: field_path.to_owned(),
             ..Reference::default()
         };
         let kubelet = |reason: &str, message: String, kind: &'static str| Occurrence {
-            object: Reference { field_path: "spec.containers{app}".to_owned(), ..of_pod.clone() },
+            object: of_pod("spec.containers{app}"),
             reason: reason.to_owned(),
             message,
             kind,
@@ -318,7 +324,7 @@ impl Run {
                 "Normal",
             ),
             5 => Occurrence {
-                object: of_pod.clone(),
+                object: of_pod(""),
                 reason: "FailedScheduling".to_owned(),
                 message: format!(
                     "0/{} nodes are available: {} Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.",

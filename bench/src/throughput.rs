@@ -157,10 +157,11 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Writes events, but no further ahead of what is delivered than the window.
 fn write(cluster: &SimulatedCluster, load: &Run, progress: &Progress) {
+    let pods = load.pods();
     while !progress.over.load(Ordering::Relaxed) {
         let ahead = cluster.truth().event_count().saturating_sub(progress.delivered.load(Ordering::Relaxed));
         if ahead < WINDOW {
-            load.burst(SLICE);
+            load.burst(&pods, SLICE);
         } else {
             std::thread::sleep(FULL);
         }
