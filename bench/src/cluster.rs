@@ -314,7 +314,7 @@ impl SimulatedCluster {
     /// As the API server refuses it.
     pub fn post_event(&self, namespace: &str, event: Event) -> Result<EventState, Status> {
         let object = self.parts.state.create_event(namespace, event, "nodetap-bench")?;
-        Ok(EventState { uid: object.uid.to_string(), resource_version: object.revision.to_string() })
+        Ok(EventState { uid: object.uid().to_owned(), resource_version: object.revision.to_string() })
     }
 
     /// Makes a namespace; one that an event is written to is made by itself.
@@ -440,7 +440,7 @@ impl Parts {
             ..Occurrence::default()
         };
         let object = self.recorder.record(occurrence).map_err(|status| anyhow::anyhow!(status.message))?;
-        Ok(object.uid.to_string())
+        Ok(object.uid().to_owned())
     }
 
     fn expire_all_events(&self) -> usize {

@@ -297,7 +297,7 @@ impl Api {
             (&Method::DELETE, Some(name)) => {
                 let gone = self.state.delete(Resource::Events, &[key(namespace, &name)]);
                 let gone = gone.first().ok_or_else(|| Status::not_found("events", &name))?;
-                let details = serde_json::json!({"name": name, "kind": "events", "uid": &*gone.object.uid});
+                let details = serde_json::json!({"name": name, "kind": "events", "uid": gone.object.uid()});
                 let status = serde_json::json!({
                     "kind": "Status",
                     "apiVersion": "v1",

@@ -1,9 +1,9 @@
 //! core/v1 Events as the API server decodes and encodes them: unknown fields fall away, and some empty ones are written.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -105,6 +105,22 @@ pub struct ManagedFields(Option<Arc<RawValue>>);
 /// The newer of the two groups that events are written by.
 pub(super) const EVENTS_API: &str = "events.k8s.io/v1";
 
+/// What selectors may ask for, in the order that `Event::store` has the values in.
+const SELECTABLE: &[&str; 12] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+    "spec.source.host",
+];
+
 /// An ObjectReference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -159,36 +175,41 @@ pub struct Series {
 
 impl Event {
     /// The stored object, at a revision.
-    pub fn store(mut self, revision: u64) -> Object {
-        self.metadata.resource_version = revision.to_string();
-        let body = Bytes::from(serde_json::to_vec(&self).unwrap_or_default());
-        let source = if self.source.component.is_empty() {
-            self.reporting_component.clone()
-        } else {
-            self.source.component.clone()
-        };
-        let object = self.involved_object;
-        let fields = [
-            ("involvedObject.kind", object.kind),
-            ("involvedObject.namespace", object.namespace),
-            ("involvedObject.name", object.name),
-            ("involvedObject.uid", object.uid),
-            ("involvedObject.apiVersion", object.api_version),
-            ("involvedObject.resourceVersion", object.resource_version),
-            ("involvedObject.fieldPath", object.field_path),
-            ("reason", self.reason),
-            ("reportingComponent", self.reporting_component),
-            ("source", source),
-            ("type", self.r#type),
-            ("spec.source.host", self.source.host),
-        ];
-        Object {
-            key: (Arc::from(self.metadata.namespace), Arc::from(self.metadata.name)),
-            uid: Arc::from(self.metadata.uid),
-            revision,
-            fields: fields.into_iter().collect(),
-            body,
+    pub fn store(&mut self, revision: u64) -> Object {
+        thread_local! {
+            static JSON: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
+        self.metadata.resource_version = revision.to_string();
+        let Self { metadata, involved_object: object, source, reporting_component, .. } = &*self;
+        let component = if source.component.is_empty() { reporting_component } else { &source.component };
+        let values: [&str; _] = [
+            &object.kind,
+            &object.namespace,
+            &object.name,
+            &object.uid,
+            &object.api_version,
+            &object.resource_version,
+            &object.field_path,
+            &self.reason,
+            reporting_component,
+            component,
+            &self.r#type,
+            &source.host,
+        ];
+        let key = (metadata.namespace.as_str(), metadata.name.as_str());
+        // Written where the one before was: a buffer that grows with every event costs more than the copy of what is in it.
+        JSON.with_borrow_mut(|json| {
+            json.clear();
+            if serde_json::to_writer(&mut *json, &*self).is_err() {
+                json.clear();
+            }
+            Object::new(key, &metadata.uid, revision, json, SELECTABLE, values)
+        })
+    }
+
+    /// The API that it is written through.
+    pub(super) fn api_version(&self) -> &'static str {
+        if self.event_time.is_some() { EVENTS_API } else { "v1" }
     }
 }
 
@@ -245,9 +266,19 @@ impl PartialEq for ManagedFields {
     }
 }
 
-/// A time as `metav1.Time` writes it.
+/// A time as `metav1.Time` writes it. The text of the last second is kept: a load writes thousands of events in one.
 pub(super) fn seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or_default().to_string()
+    thread_local! {
+        static LAST: RefCell<Option<(i64, String)>> = const { RefCell::new(None) };
+    }
+    let second = at.as_second();
+    LAST.with_borrow_mut(|last| match last {
+        Some((known, text)) if *known == second => text.clone(),
+        _ => {
+            let text = Timestamp::from_second(second).unwrap_or_default().to_string();
+            last.insert((second, text)).1.clone()
+        }
+    })
 }
 
 /// A time as `metav1.MicroTime` writes it.
@@ -282,3 +313,6 @@ where
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

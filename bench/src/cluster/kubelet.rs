@@ -67,7 +67,7 @@ impl Kubelet {
             if !std::mem::take(&mut first) {
                 body.push(b',');
             }
-            body.extend_from_slice(&pod.body);
+            body.extend_from_slice(pod.body());
         }
         body.extend_from_slice(b"]}\n");
         body

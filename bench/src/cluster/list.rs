@@ -57,11 +57,11 @@ pub(super) fn list(state: &State, request: &Request) -> Result<Vec<u8>, Status> 
 fn page(request: &Request, snapshot: &Snapshot, revision: u64, token: Option<&Token>) -> Vec<u8> {
     let start = token.map_or(0, |token| {
         snapshot.partition_point(|object| {
-            (&*object.key.0, &*object.key.1) <= (token.namespace.as_str(), token.name.as_str())
+            (object.namespace(), object.name()) <= (token.namespace.as_str(), token.name.as_str())
         })
     });
     let of_namespace = |object: &&Arc<Object>| {
-        request.namespace.as_deref().is_none_or(|namespace| *object.key.0 == *namespace)
+        request.namespace.as_deref().is_none_or(|namespace| object.namespace() == namespace)
     };
     let wanted = |object: &&Arc<Object>| of_namespace(object) && request.selector.matches(object);
     let mut rest = snapshot.iter().skip(start).filter(wanted).peekable();
@@ -72,7 +72,7 @@ fn page(request: &Request, snapshot: &Snapshot, revision: u64, token: Option<&To
         if !items.is_empty() {
             items.push(b',');
         }
-        items.extend_from_slice(&object.body);
+        items.extend_from_slice(object.body());
         last = Some(object);
     }
     let mut metadata = format!("\"resourceVersion\":\"{revision}\"");
@@ -82,7 +82,7 @@ fn page(request: &Request, snapshot: &Snapshot, revision: u64, token: Option<&To
     if rest.peek().is_some()
         && let Some(last) = last
     {
-        let token = Token { revision, namespace: last.key.0.to_string(), name: last.key.1.to_string() };
+        let token = Token { revision, namespace: last.namespace().to_owned(), name: last.name().to_owned() };
         metadata += &format!(",\"continue\":\"{}\"", token.encode());
         // With a selector the real one cannot know how many are left.
         if request.selector.is_empty() {

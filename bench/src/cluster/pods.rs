@@ -1,15 +1,24 @@
 //! A pod as the kubelet reports it: containers, their states, and how that looks as JSON.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::events::{Metadata, seconds};
 use super::object::Object;
+
+/// What selectors may ask for, in the order that `Pod::store` has the values in.
+const SELECTABLE: &[&str; 7] = &[
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.phase",
+    "status.podIP",
+    "spec.hostNetwork",
+];
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -242,22 +251,11 @@ impl Pod {
         };
         let phase = self.phase();
         let json = PodJson { metadata, spec: self.spec_json(), status: self.status_json(phase) };
-        let fields = [
-            ("spec.nodeName", spec.node.clone()),
-            ("spec.restartPolicy", spec.restart.name().to_owned()),
-            ("spec.schedulerName", "default-scheduler".to_owned()),
-            ("spec.serviceAccountName", "default".to_owned()),
-            ("status.phase", phase.to_owned()),
-            ("status.podIP", self.ip()),
-            ("spec.hostNetwork", "false".to_owned()),
-        ];
-        Object {
-            key: (Arc::from(spec.namespace.as_str()), Arc::from(spec.name.as_str())),
-            uid: Arc::from(self.uid.as_str()),
-            revision,
-            fields: fields.into_iter().collect(),
-            body: Bytes::from(serde_json::to_vec(&json).unwrap_or_default()),
-        }
+        let ip = self.ip();
+        let values =
+            [spec.node.as_str(), spec.restart.name(), "default-scheduler", "default", phase, &ip, "false"];
+        let body = serde_json::to_vec(&json).unwrap_or_default();
+        Object::new((&spec.namespace, &spec.name), &self.uid, revision, &body, SELECTABLE, values)
     }
 
     fn spec_json(&self) -> Value {

@@ -13,6 +13,7 @@ use super::events::{Event, Metadata, Reference, Series, Source, micros, seconds}
 use super::object::{Key, Object};
 use super::state::State;
 use super::status::Status;
+use crate::random::push_hex;
 
 /// Says what happened.
 #[derive(Debug)]
@@ -81,59 +82,50 @@ impl Recorder {
                 updated => return updated,
             }
         }
-        let (event, manager) = self.first(occurrence);
-        let namespace = event.metadata.namespace.clone();
-        let created = self.state.create_event(&namespace, event, &manager)?;
+        let created = self.state.create(&mut self.first(occurrence))?;
         let Some(said) = said else { return Ok(created) };
         let mut cache = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= REMEMBERED {
             cache.clear();
         }
-        cache.insert(said, created.key.clone());
+        cache.insert(said, created.key());
         Ok(created)
     }
 
-    fn first(&self, occurrence: Occurrence) -> (Event, String) {
+    fn first(&self, occurrence: Occurrence) -> Event {
         let Occurrence { object, reason, message, kind, component, host, new_api } = occurrence;
         let namespace =
             if object.namespace.is_empty() { "default".to_owned() } else { object.namespace.clone() };
-        let metadata = Metadata {
-            name: format!("{}.{:016x}", object.name, self.state.random.next()),
-            namespace,
-            ..Metadata::default()
-        };
+        let mut name = String::with_capacity(object.name.len() + 17);
+        name.push_str(&object.name);
+        name.push('.');
+        push_hex(&mut name, self.state.random.next(), 16);
+        let metadata = Metadata { name, namespace, ..Metadata::default() };
         let now = Timestamp::now();
-        let manager = component.clone();
-        let shared = Event {
+        let mut event = Event {
             metadata,
             involved_object: object,
             reason,
             message,
             r#type: kind.to_owned(),
-            reporting_component: component.clone(),
             ..Event::default()
         };
-        let event = if new_api {
-            Event {
-                event_time: Some(micros(now)),
-                action: "Binding".to_owned(),
-                reporting_instance: format!(
-                    "{component}-{}",
-                    if host.is_empty() { "control-plane" } else { &host }
-                ),
-                ..shared
-            }
+        if new_api {
+            event.event_time = Some(micros(now));
+            "Binding".clone_into(&mut event.action);
+            event.reporting_instance =
+                format!("{component}-{}", if host.is_empty() { "control-plane" } else { &host });
+            event.reporting_component = component;
         } else {
-            Event {
-                first_timestamp: Some(seconds(now)),
-                last_timestamp: Some(seconds(now)),
-                count: 1,
-                reporting_instance: host.clone(),
-                source: Source { component, host },
-                ..shared
-            }
-        };
-        (event, manager)
+            event.first_timestamp = Some(seconds(now));
+            event.last_timestamp = Some(seconds(now));
+            event.count = 1;
+            event.reporting_instance.clone_from(&host);
+            event.reporting_component.clone_from(&component);
+            event.source = Source { component, host };
+        }
+        event.metadata.managed_fields = self.state.managed(&event.reporting_component, event.api_version());
+        event
     }
 }
 

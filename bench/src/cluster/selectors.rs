@@ -101,7 +101,7 @@ impl Selector {
     /// Whether an object is selected.
     pub(super) fn matches(&self, object: &Object) -> bool {
         self.terms.iter().all(|term| (object.field(term.label) == term.value) == term.equal)
-            && self.shard.as_ref().is_none_or(|(_, range)| range.has(&object.uid))
+            && self.shard.as_ref().is_none_or(|(_, range)| range.has(object.uid()))
     }
 }
 

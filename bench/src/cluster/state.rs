@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::events::{self, EVENTS_API, Event, ManagedFields, merge};
+use super::events::{self, Event, ManagedFields, merge};
 use super::faults::Faults;
 use super::object::{Key, Object, Resource};
 use super::status::Status;
@@ -142,21 +142,24 @@ impl State {
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
+        event.metadata.managed_fields = self.managed(manager, event.api_version());
+        self.create(&mut event)
+    }
+
+    /// Writes a new event that has a name, a namespace and managedFields.
+    pub(super) fn create(&self, event: &mut Event) -> Result<Arc<Object>, Status> {
+        let metadata = &mut event.metadata;
         metadata.uid = self.random.uid();
         metadata.creation_timestamp = Some(events::seconds(Timestamp::now()));
-        let api_version = if event.event_time.is_some() { EVENTS_API } else { "v1" };
-        event.metadata.managed_fields = self.managed(manager, api_version);
-        let key: Key =
-            (Arc::from(event.metadata.namespace.as_str()), Arc::from(event.metadata.name.as_str()));
+        let key: Key = (Arc::from(metadata.namespace.as_str()), Arc::from(metadata.name.as_str()));
         let mut store = self.store();
-        let home = namespace_key(namespace);
+        let home = (Arc::default(), Arc::clone(&key.0));
         if store.get(Resource::Namespaces, &home).is_none() {
             let uid = self.random.uid();
-            store.put(Resource::Namespaces, self.now(), |revision| {
-                namespace_object(namespace, &uid, revision)
-            });
+            let make = |revision| namespace_object(&home.1, &uid, revision);
+            store.put(Resource::Namespaces, self.now(), make);
         }
-        if store.get(Resource::Events, &key).is_some() {
+        if store.has_event(&key) {
             return Err(Status::already_exists("events", &key.1));
         }
         let change = store.put(Resource::Events, self.now(), |revision| event.store(revision));
@@ -188,7 +191,7 @@ impl State {
         let mut store = self.store();
         let before = store.get(Resource::Events, key).ok_or_else(|| Status::not_found("events", &key.1))?;
         let mut event: Event =
-            serde_json::from_slice(&before.body).map_err(|error| Status::internal(&error.to_string()))?;
+            serde_json::from_slice(before.body()).map_err(|error| Status::internal(&error.to_string()))?;
         let metadata = event.metadata.clone();
         change(&mut event)?;
         event.metadata = super::events::Metadata {
@@ -291,7 +294,7 @@ impl State {
     }
 
     /// The same for all that one manager writes within a second: made once.
-    fn managed(&self, manager: &str, api_version: &'static str) -> ManagedFields {
+    pub(super) fn managed(&self, manager: &str, api_version: &'static str) -> ManagedFields {
         let now = Timestamp::now();
         let mut managed = self.managed.lock().unwrap_or_else(PoisonError::into_inner);
         let (second, known) = &mut *managed;
@@ -314,7 +317,7 @@ impl State {
     }
 
     fn wrote(&self, change: &Change) {
-        self.truth.event(&change.object.uid, change.revision);
+        self.truth.event(change.object.uid(), change.revision);
     }
 }
 
@@ -335,7 +338,7 @@ fn seeded(mut store: Store) -> Store {
 }
 
 fn namespace_key(name: &str) -> Key {
-    (Arc::from(""), Arc::from(name))
+    (Arc::default(), Arc::from(name))
 }
 
 fn namespace_object(name: &str, uid: &str, revision: u64) -> Object {
@@ -345,11 +348,5 @@ fn namespace_object(name: &str, uid: &str, revision: u64) -> Object {
         "resourceVersion": revision.to_string(),
         "creationTimestamp": events::seconds(Timestamp::now()),
     }});
-    Object {
-        key: namespace_key(name),
-        uid: Arc::from(uid),
-        revision,
-        fields: Vec::new(),
-        body: body.to_string().into(),
-    }
+    Object::new(("", name), uid, revision, body.to_string().as_bytes(), &[], [])
 }

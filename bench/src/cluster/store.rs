@@ -113,6 +113,11 @@ impl Store {
         self.objects(resource).get(key)
     }
 
+    /// Whether there is an event of that name. Each has a lease, and a look among those is one, where a tree takes many.
+    pub(crate) fn has_event(&self, key: &Key) -> bool {
+        self.lease_of.contains_key(key)
+    }
+
     /// Everything of a resource as it is.
     pub(crate) fn objects(&self, resource: Resource) -> &BTreeMap<Key, Arc<Object>> {
         match resource {
@@ -124,7 +129,7 @@ impl Store {
 
     /// An object that was there before the first revision.
     pub(crate) fn seed(&mut self, resource: Resource, object: Object) {
-        self.objects_mut(resource).insert(object.key.clone(), Arc::new(object));
+        self.objects_mut(resource).insert(object.key(), Arc::new(object));
     }
 
     /// Creates or changes an object. `make` is told the revision that the write will have. `now` counts from any fixed point.
@@ -139,10 +144,11 @@ impl Store {
         self.revision = revision;
         let mut previous = None;
         if self.keeps_events || resource != Resource::Events {
-            previous = self.objects_mut(resource).insert(object.key.clone(), Arc::clone(&object));
+            let key = object.key();
             if resource == Resource::Events {
-                self.grant(object.key.clone(), now);
+                self.grant(key.clone(), now);
             }
+            previous = self.objects_mut(resource).insert(key, Arc::clone(&object));
         }
         let verb = if previous.is_some() { Verb::Modified } else { Verb::Added };
         let change = Change { revision, verb, resource, object, previous };
@@ -216,8 +222,8 @@ impl Store {
         let undone = self.changes.iter().rev().take_while(|change| change.revision > revision);
         for change in undone.filter(|change| change.resource == resource) {
             match &change.previous {
-                Some(previous) => objects.insert(change.object.key.clone(), Arc::clone(previous)),
-                None => objects.remove(&change.object.key),
+                Some(previous) => objects.insert(change.object.key(), Arc::clone(previous)),
+                None => objects.remove(&change.object.key()),
             };
         }
         let snapshot: Snapshot = Arc::new(objects.into_values().collect());

@@ -75,6 +75,10 @@ enum End {
 
 /// Lines go out together up to so many bytes.
 const CHUNK: usize = 64 * 1024;
+/// What the last line of a chunk may take beyond it.
+const ROOM: usize = 8 * 1024;
+/// So many changes are likely to fill a chunk.
+const MANY: u64 = 64;
 /// Changes looked at under one lock.
 const BATCH: usize = 512;
 /// How long what is written before a break is given to leave the socket.
@@ -217,6 +221,7 @@ impl Watch {
             Resource::Pods | Resource::Namespaces => Status::cache_too_old(self.position, compacted.oldest),
         })?;
         let mut position = self.position;
+        let many = store.revision().saturating_sub(position) > MANY;
         for change in changes {
             // Not within a burst that shares one revision: the position could not tell how far it came.
             if lines.len() >= CHUNK && change.revision != position {
@@ -226,6 +231,10 @@ impl Watch {
             if change.resource == resource
                 && let Some(verb) = self.request.verb(change)
             {
+                if many && lines.is_empty() {
+                    // Growing as far as a chunk copies it several times.
+                    lines.reserve(CHUNK + ROOM);
+                }
                 frame(&mut lines, verb, resource, &change.object);
             }
         }
@@ -248,7 +257,7 @@ impl Watch {
 
 impl Request {
     fn in_namespace(&self, object: &Object) -> bool {
-        self.namespace.as_deref().is_none_or(|namespace| *object.key.0 == *namespace)
+        self.namespace.as_deref().is_none_or(|namespace| object.namespace() == namespace)
     }
 
     fn wants(&self, object: &Object) -> bool {

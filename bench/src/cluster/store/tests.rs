@@ -1,22 +1,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use super::*;
-use bytes::Bytes;
 
 fn put(store: &mut Store, name: &str, at: u64) -> Change {
-    let name: Arc<str> = Arc::from(name);
-    store.put(Resource::Events, Duration::from_secs(at), |revision| Object {
-        key: (Arc::from("shop"), name),
-        uid: Arc::from("u"),
-        revision,
-        fields: Vec::new(),
-        body: Bytes::from(format!("{{\"metadata\":{{\"resourceVersion\":\"{revision}\"}}}}")),
+    store.put(Resource::Events, Duration::from_secs(at), |revision| {
+        let body = format!("{{\"metadata\":{{\"resourceVersion\":\"{revision}\"}}}}");
+        Object::new(("shop", name), "u", revision, body.as_bytes(), &[], [])
     })
 }
 
 fn names(store: &mut Store, revision: u64) -> Vec<String> {
     let snapshot = store.snapshot(Resource::Events, revision).unwrap();
-    snapshot.iter().map(|object| object.key.1.to_string()).collect()
+    snapshot.iter().map(|object| object.name().to_owned()).collect()
 }
 
 #[test]
@@ -25,7 +20,7 @@ fn a_snapshot_is_the_state_of_its_revision() {
     let first = put(&mut store, "a", 0);
     let second = put(&mut store, "b", 0);
     put(&mut store, "a", 0);
-    store.delete(Resource::Events, std::slice::from_ref(&second.object.key));
+    store.delete(Resource::Events, std::slice::from_ref(&second.object.key()));
     assert_eq!(names(&mut store, first.revision), ["a"]);
     assert_eq!(names(&mut store, second.revision), ["a", "b"]);
     let snapshot = store.snapshot(Resource::Events, second.revision).unwrap();
@@ -87,7 +82,22 @@ fn a_watch_that_missed_only_the_compacted_revision_goes_on() {
 fn a_deletion_shows_the_last_state_at_its_own_revision() {
     let mut store = Store::new(10, Duration::from_secs(100));
     let made = put(&mut store, "a", 0);
-    let gone = store.delete(Resource::Events, std::slice::from_ref(&made.object.key));
+    let gone = store.delete(Resource::Events, std::slice::from_ref(&made.object.key()));
     let expected = format!("{{\"metadata\":{{\"resourceVersion\":\"{}\"}}}}", made.revision + 1);
-    assert_eq!(gone[0].object.body, expected);
+    assert_eq!(gone[0].object.body(), expected.as_bytes());
+}
+
+#[test]
+fn an_event_is_known_by_its_name_for_as_long_as_it_is_kept() {
+    let mut store = Store::new(100, Duration::from_secs(100));
+    let keys = ["deleted", "expired", "kept"].map(|name| put(&mut store, name, 0).object.key());
+    put(&mut store, "kept", 90);
+    store.delete(Resource::Events, &keys[..1]);
+    store.expire(Duration::from_secs(110));
+    store.keep_no_events();
+    let passing = put(&mut store, "passing", 90).object.key();
+    for key in keys.iter().chain([&passing]) {
+        assert_eq!(store.has_event(key), store.get(Resource::Events, key).is_some(), "{}", key.1);
+    }
+    assert!(store.has_event(&keys[2]));
 }
