@@ -108,6 +108,28 @@ async fn a_file_damaged_while_it_is_served_is_put_aside() {
 }
 
 #[tokio::test]
+async fn what_is_taken_after_older_files_were_put_aside_is_read_and_found_as_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, settings) = three_days(folder.path()).await;
+    let metrics = JournalMetrics::default();
+    let journal = SqliteJournal::open(settings, metrics.clone(), Box::new(())).unwrap();
+    for (date, version) in [("2026-07-01", 900), ("2026-07-02", 901)] {
+        damage(&folder::day_path(folder.path(), date), "zeroed");
+        found(&journal).await;
+        journal.append(taken(vec![event("new", version, 1)])).await.unwrap();
+    }
+    let head = journal.append(taken(vec![event("last", 999, 1)])).await.unwrap().head;
+    let expected = [7, 8, 9, 10, 11, 12];
+    assert_eq!((metrics.set_aside.get(), head), (2, Position(12)));
+    assert_eq!(positions(&found(&journal).await), expected);
+    assert_eq!(counted(&journal).await, 6);
+    assert_eq!(positions(&all(&journal).await), expected);
+    clock.advance(DAY);
+    journal.append(taken(vec![event("next day", 1_000, 1)])).await.unwrap();
+    assert_eq!(all(&journal).await.len(), 7);
+}
+
+#[tokio::test]
 async fn a_file_that_a_question_finds_damaged_is_put_aside_and_the_next_is_answered_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let (_clock, settings) = three_days(folder.path()).await;

@@ -161,7 +161,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the newest file so far an earlier one.
+    /// Makes the newest file so far an earlier one. It is opened as such at once where it can be: what retention drops next tells from
+    /// when it was.
     fn retire(&mut self, path: &Path) {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path) {
             file.last = self.memory.head;
@@ -404,10 +405,6 @@ impl Writer {
             self.recurrences = Recurrences::default();
         }
         self.give_up(index);
-        // What a file before it holds cannot have changed.
-        if let Some(newest) = self.files.last_mut() {
-            newest.last = newest.last.min(self.memory.head);
-        }
     }
 
     fn give_up(&mut self, index: usize) {
