@@ -5,16 +5,17 @@
 //! Delivery is at least once, in the journal's order; a record's [`id`](Delivery::id) is the same however often it is sent.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
+use nodetap_wire::SharedStr;
 
 use crate::config::receivers::{Receiver, ReceiverBody};
 use crate::journal::Position;
 
 pub mod account;
+pub mod chunk;
 pub mod delivery;
 pub mod dispatch;
 pub mod encode;
@@ -37,9 +38,9 @@ pub struct Delivery {
     /// Its place in the journal.
     pub position: Position,
     /// The record's identity.
-    pub id: Arc<str>,
+    pub id: SharedStr,
     /// Whom it is about: deliveries that share it keep their order.
-    pub object: Arc<str>,
+    pub object: SharedStr,
     /// When it happened, in nanoseconds since 1970; when it was taken, where that is not known. Never 0.
     pub time_ns: i64,
     /// When it was journalled, in nanoseconds since 1970.

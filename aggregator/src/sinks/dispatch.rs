@@ -7,9 +7,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use nodetap_wire::SharedStr;
 use nodetap_wire::event::EventError;
 use nodetap_wire::face::Face;
 
+use super::chunk::Chunk;
 use super::encode;
 use crate::journal::{Entry, Position};
 use crate::route::Router;
@@ -24,9 +26,9 @@ const BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Routed {
     /// The record's identity.
-    pub id: Arc<str>,
+    pub id: SharedStr,
     /// Whom it is about.
-    pub object: Arc<str>,
+    pub object: SharedStr,
     /// When it happened, in nanoseconds since 1970; 0: not known.
     pub time_ns: i64,
     /// Its JSON as it is, where a receiver of it takes that.
@@ -62,11 +64,15 @@ impl Dispatcher {
         Self { router, cluster, plain, recent }
     }
 
-    /// Says who gets an entry; and its face, where it had to be parsed for that.
+    /// Says who gets an entry; and its face, where it had to be parsed for that. What is rendered goes into `chunk`.
     ///
     /// # Errors
     /// Where the journal's bytes are not the Event that was put there.
-    pub fn route<'a>(&'a self, entry: &'a Entry) -> Result<(Arc<Routed>, Option<Face<'a>>), EventError> {
+    pub fn route<'a>(
+        &'a self,
+        entry: &'a Entry,
+        chunk: &mut Chunk,
+    ) -> Result<(Arc<Routed>, Option<Face<'a>>), EventError> {
         if let Some(routed) = self.known(entry.position) {
             return Ok((routed, None));
         }
@@ -74,12 +80,12 @@ impl Dispatcher {
         let receivers = self.router.deliveries(&face);
         let is_plain = |to: &ReceiverIndex| self.plain.get(to.0).copied().unwrap_or(false);
         // What cannot be written as JSON is each sink's own to say.
-        let plain = receivers.iter().any(is_plain).then(|| encode::plain(&face).ok()).flatten();
+        let plain = receivers.iter().any(is_plain).then(|| encode::plain(&face, chunk).ok()).flatten();
         let routed = Arc::new(Routed {
-            id: face.id.as_str().into(),
-            object: face.object_key().into(),
+            id: chunk.text(&face.id),
+            object: chunk.text(face.object_key()),
             time_ns: face.time_ns,
-            plain: plain.map(Bytes::from),
+            plain,
             receivers,
         });
         if let Some(recent) = &self.recent {

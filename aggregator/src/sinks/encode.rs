@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use bytes::{BufMut, Bytes};
 use http::{HeaderName, HeaderValue};
 use nodetap_wire::face::Face;
 
 use super::Delivery;
+use super::chunk::Chunk;
 use super::dispatch::Routed;
 use crate::config::receivers::{ReceiverBody, StdoutConfig};
 use crate::journal::Position;
@@ -20,8 +22,6 @@ use crate::route::template::{Layout, Template, TemplateError};
 pub const DEFAULT_LABEL: (&str, &str) = ("app", "kubernetes-event-exporter");
 /// Streams that one sink may make. Loki itself allows 5,000 for everybody together by default.
 pub const MAX_STREAMS: usize = 1_000;
-/// Room for a common record.
-const COMMON_BYTES: usize = 1536;
 /// What a templated label is where its value would make one stream too many.
 pub const OVERFLOW: &str = "overflow";
 
@@ -36,6 +36,8 @@ pub struct Encoder {
     /// Hashes of the label sets made so far; bounded by `MAX_STREAMS`.
     streams: HashSet<u64>,
     overflowed: bool,
+    /// Where this sink's bodies lie, and what it renders for others.
+    pub(super) chunk: Chunk,
 }
 
 /// Why a record cannot be rendered.
@@ -97,19 +99,21 @@ impl Encoder {
         let body = if self.de_dot { de_dotted(face, |face| self.body(face))? } else { self.body(face)? };
         Ok(Delivery {
             position,
-            id: face.id.as_str().into(),
-            object: face.object_key().into(),
+            id: self.chunk.text(&face.id),
+            object: self.chunk.text(face.object_key()),
             time_ns: known_time(face.time_ns, taken_ns),
             taken_ns,
-            body: body.into(),
+            body,
             headers: self.headers(face),
             labels: self.labels(face)?,
         })
     }
 
-    fn body(&self, face: &Face<'_>) -> Result<Vec<u8>, EncodeError> {
-        let Some(layout) = &self.layout else { return plain(face) };
-        Ok(as_go_escapes(serde_json::to_vec(&layout.render(face).map_err(EncodeError::Layout)?)?))
+    fn body(&mut self, face: &Face<'_>) -> Result<Bytes, EncodeError> {
+        let Self { layout, chunk, .. } = self;
+        let Some(layout) = layout else { return plain(face, chunk) };
+        let rendered = layout.render(face).map_err(EncodeError::Layout)?;
+        chunk.json(|json| Ok(serde_json::to_writer(json, &rendered)?))
     }
 
     /// Whether records go out as they are.
@@ -195,14 +199,13 @@ fn known_time(time_ns: i64, taken_ns: i64) -> i64 {
 ///
 /// # Errors
 /// Where it cannot be written as JSON.
-pub fn plain(face: &Face<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut json = Vec::with_capacity(COMMON_BYTES);
-    face.write_json(&mut json)?;
-    Ok(as_go_escapes(json))
+pub fn plain(face: &Face<'_>, chunk: &mut Chunk) -> Result<Bytes, EncodeError> {
+    chunk.json(|json| Ok(face.write_json(json)?))
 }
 
-/// Escapes what Go's `encoding/json` escapes beyond what JSON asks for. Outside strings JSON has none of these.
-pub fn as_go_escapes(json: Vec<u8>) -> Vec<u8> {
+/// Escapes what Go's `encoding/json` escapes beyond what JSON asks for, onto the end of a buffer. Outside strings JSON has none of
+/// these.
+pub fn escape_as_go(json: &[u8], out: &mut impl BufMut) {
     // U+2028 and U+2029 are E2 80 A8 and E2 80 A9.
     let special = |json: &[u8], from: usize| -> Option<usize> {
         let rest = json.get(from..)?;
@@ -213,11 +216,8 @@ pub fn as_go_escapes(json: Vec<u8>) -> Vec<u8> {
             .find(|at| matches!(rest.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])));
         separator.or(ascii).map(|at| from + at)
     };
-    let Some(mut at) = special(&json, 0) else { return json };
-    let mut escaped = Vec::with_capacity(json.len() + 64);
     let mut done = 0;
-    loop {
-        escaped.extend_from_slice(&json[done..at]);
+    while let Some(at) = special(json, done) {
         let (text, length): (&[u8], usize) = match json[at] {
             b'<' => (b"\\u003c", 1),
             b'>' => (b"\\u003e", 1),
@@ -225,15 +225,11 @@ pub fn as_go_escapes(json: Vec<u8>) -> Vec<u8> {
             _ if json[at + 2] == 0xa8 => (b"\\u2028", 3),
             _ => (b"\\u2029", 3),
         };
-        escaped.extend_from_slice(text);
+        out.put_slice(&json[done..at]);
+        out.put_slice(text);
         done = at + length;
-        match special(&json, done) {
-            Some(next) => at = next,
-            None => break,
-        }
     }
-    escaped.extend_from_slice(&json[done..]);
-    escaped
+    out.put_slice(&json[done..]);
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 //! Writing blocks, on a full pipe or a slow disk, so each such sink has a thread of its own, which lives as long as the sink.
 
 use std::io;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use nodetap_wire::SharedStr;
 use tokio::sync::oneshot;
 
 use super::{Delivery, Failure, FailureClass, Limits, Outcome, Report, Sink};
@@ -17,7 +17,7 @@ use super::{Delivery, Failure, FailureClass, Limits, Outcome, Report, Sink};
 #[derive(Clone, Debug)]
 pub struct Line {
     /// The record's identity.
-    pub id: Arc<str>,
+    pub id: SharedStr,
     /// Its JSON, without a newline.
     pub body: Bytes,
 }

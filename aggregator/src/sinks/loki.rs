@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Uri};
 use serde::{Serialize, Serializer};
 
-use super::encode::as_go_escapes;
+use super::encode::escape_as_go;
 use super::http::{AddressError, Client};
 use super::{Cause, Delivery, Limits, Outcome, Report, Sink};
 use crate::config::receivers::LokiConfig;
@@ -161,7 +161,10 @@ fn payload<'a>(deliveries: impl Iterator<Item = &'a Delivery>) -> Bytes {
         stream.values.sort_by_key(|value| value.time_ns);
     }
     // Writing strings to memory does not fail.
-    as_go_escapes(serde_json::to_vec(&Push { streams }).unwrap_or_default()).into()
+    let json = serde_json::to_vec(&Push { streams }).unwrap_or_default();
+    let mut escaped = Vec::with_capacity(json.len());
+    escape_as_go(&json, &mut escaped);
+    escaped.into()
 }
 
 /// A bare address, as users write it, means the push path; any other path is taken as it is.

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+
+use nodetap_wire::SharedStr;
 
 use super::lines::{Failed, LIMITS, Line, LineSink, WriteLines};
 
@@ -22,7 +24,7 @@ const BEGUN: usize = 4;
 #[derive(Debug, Default)]
 struct Stdout {
     /// Ids of lines whose first part was written: what is left of them goes before whatever comes next, and they are not written again.
-    begun: VecDeque<Arc<str>>,
+    begun: VecDeque<SharedStr>,
 }
 
 /// The sink of a `stdout` receiver.
@@ -76,7 +78,7 @@ impl Stdout {
         {
             text.truncate(end - came);
             *rest = text;
-            self.begun.push_back(Arc::clone(&line.id));
+            self.begun.push_back(line.id.clone());
         }
         while self.begun.len() > BEGUN {
             self.begun.pop_front();

@@ -4,6 +4,7 @@ mod defects;
 pub mod journal;
 pub mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;

@@ -4,8 +4,10 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nodetap_wire::SharedStr;
 
 use super::backoff::Backoff;
 use super::doubt::{Doubt, Seen, Step};
@@ -61,7 +63,7 @@ pub struct Settled {
     /// Why, and how long the sink is left alone.
     pub failure: Option<(Failure, Duration)>,
     /// Each delivery that is delivered, refused or given up: its place, and whom it is about.
-    pub done: Vec<(Position, Arc<str>)>,
+    pub done: Vec<(Position, SharedStr)>,
 }
 
 // === impl Queue ===
@@ -183,7 +185,6 @@ impl Queue {
         now: Instant,
         jitter: f64,
     ) -> Settled {
-        let mut settled = Settled::default();
         let mut failure: Option<Failure> = None;
         let mut again = (0, Position(0));
         let range = self.within(range.start..range.end.min(range.start + outcomes.len()));
@@ -192,10 +193,9 @@ impl Queue {
         let overtaken = !other
             && matches!(outcomes.first(), Some(Some(Outcome::Retry(_))))
             && outcomes.contains(&Some(Outcome::Delivered));
-        let rest = self.waiting.split_off(range.end);
-        let batch = self.waiting.split_off(range.start);
-        self.waiting.reserve(rest.len());
-        for (mut waiting, outcome) in batch.into_iter().zip(outcomes) {
+        let mut settled = Settled { done: Vec::with_capacity(range.len()), ..Settled::default() };
+        let mut kept = Vec::new();
+        for (waiting, outcome) in self.waiting.drain(range.clone()).zip(outcomes) {
             match outcome {
                 Some(Outcome::Delivered) => {
                     settled.delivered += 1;
@@ -204,7 +204,7 @@ impl Queue {
                 }
                 Some(Outcome::Refused(reason)) => {
                     self.bytes -= waiting.delivery.body.len();
-                    settled.done.push((waiting.delivery.position, Arc::clone(&waiting.delivery.object)));
+                    settled.done.push((waiting.delivery.position, waiting.delivery.object.clone()));
                     let letter = DeadLetter { position: waiting.delivery.position, reason };
                     self.dead.push(letter.clone());
                     settled.refused.push(letter);
@@ -212,20 +212,20 @@ impl Queue {
                 Some(Outcome::Retry(why)) => {
                     settled.retried += 1;
                     again = (again.0 + 1, waiting.delivery.position);
-                    waiting.tried = true;
-                    self.waiting.push_back(waiting);
+                    kept.push(waiting.for_later());
                     match &mut failure {
                         None => failure = Some(why),
                         Some(first) => first.after = first.after.max(why.after),
                     }
                 }
-                None => {
-                    waiting.tried = true;
-                    self.waiting.push_back(waiting);
-                }
+                None => kept.push(waiting.for_later()),
             }
         }
-        self.waiting.extend(rest);
+        if !kept.is_empty() {
+            let rest = self.waiting.split_off(range.start);
+            self.waiting.extend(kept);
+            self.waiting.extend(rest);
+        }
 
         let mut progress = settled.delivered + settled.refused.len() > 0;
         if failure.is_none() && !progress {
@@ -263,7 +263,7 @@ impl Queue {
     }
 
     /// Makes the first delivery a dead letter.
-    fn give_up(&mut self, why: &Failure) -> Option<(DeadLetter, Arc<str>)> {
+    fn give_up(&mut self, why: &Failure) -> Option<(DeadLetter, SharedStr)> {
         let waiting = self.waiting.pop_front()?;
         self.bytes -= waiting.delivery.body.len();
         let reason = format!("{}; time and again, while other records were taken", why.reason);
@@ -346,6 +346,21 @@ impl Queue {
     /// Since when, in nanoseconds since 1970, the oldest record waits; none: nothing waits here.
     pub fn oldest_ns(&self) -> Option<i64> {
         self.waiting.front().map(|first| first.delivery.taken_ns)
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Was tried, and stays. By itself: what was delivered beside it is let go of.
+    fn for_later(mut self) -> Self {
+        if !std::mem::replace(&mut self.tried, true) {
+            let Delivery { id, object, body, .. } = &mut self.delivery;
+            *id = SharedStr::from(&**id);
+            *object = SharedStr::from(&**object);
+            *body = Bytes::copy_from_slice(body);
+        }
+        self
     }
 }
 

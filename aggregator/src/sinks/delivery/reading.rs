@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use nodetap_wire::SharedStr;
 use nodetap_wire::face::Face;
 use nodetap_wire::time;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -33,7 +34,7 @@ pub(super) struct Looked {
     /// Deliveries that it makes.
     pub(super) copies: usize,
     /// Whom it is about.
-    pub(super) object: Arc<str>,
+    pub(super) object: SharedStr,
     pub(super) delivery: Option<Delivery>,
 }
 
@@ -108,6 +109,7 @@ impl<J: Journal> Reading<'_, J> {
         state.trouble.reset();
         let mut expected = after;
         let mut is_told = false;
+        let mut now = Instant::now();
         for (index, entry) in entries.into_iter().enumerate() {
             if entry.position.0 > expected.0 + 1 {
                 let gone = last.min(Position(entry.position.0 - 1));
@@ -129,7 +131,7 @@ impl<J: Journal> Reading<'_, J> {
             }
             let taken = self.look(&entry, |_| true).map(|Looked { copies, delivery, .. }| {
                 let deliveries = delivery.into_iter().flat_map(|one| std::iter::repeat_n(one, copies));
-                state.lanes.backlog().take(entry.position, deliveries, Instant::now().into_std());
+                state.lanes.backlog().take(entry.position, deliveries, now.into_std());
                 copies
             });
             match &taken {
@@ -150,6 +152,7 @@ impl<J: Journal> Reading<'_, J> {
             }
             if index % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
+                now = Instant::now();
             }
         }
         self.metrics.show(&state.account);
@@ -165,9 +168,10 @@ impl<J: Journal> Reading<'_, J> {
         entry: &Entry,
         wanted: impl FnOnce(&str) -> bool,
     ) -> Result<Looked, String> {
-        let dispatcher = Arc::clone(self.dispatcher);
-        let (routed, face) = dispatcher.route(entry).map_err(|error| error.to_string())?;
-        let (copies, object) = (routed.copies(self.receiver), Arc::clone(&routed.object));
+        let dispatcher = self.dispatcher;
+        let (routed, face) =
+            dispatcher.route(entry, &mut self.encoder.chunk).map_err(|error| error.to_string())?;
+        let (copies, object) = (routed.copies(self.receiver), routed.object.clone());
         if copies == 0 || !wanted(&object) {
             return Ok(Looked { copies, object, delivery: None });
         }
@@ -201,7 +205,7 @@ impl<J: Journal> Reading<'_, J> {
 
     /// Renders an entry, wherever routes send it now.
     pub(super) fn render(&mut self, entry: &Entry) -> Result<Delivery, String> {
-        let dispatcher = Arc::clone(self.dispatcher);
+        let dispatcher = self.dispatcher;
         let face = entry.face(dispatcher.cluster()).map_err(|error| error.to_string())?;
         self.encode(&face, entry)
     }

@@ -27,7 +27,11 @@ const BARE: &str = r#"{"metadata":{"uid":"u","resourceVersion":"1","labels":{"x.
 
 #[test]
 fn what_go_escapes_is_escaped_and_nothing_else() {
-    let escaped = |text: &str| String::from_utf8(as_go_escapes(text.as_bytes().to_vec())).unwrap();
+    let escaped = |text: &str| {
+        let mut escaped = Vec::new();
+        escape_as_go(text.as_bytes(), &mut escaped);
+        String::from_utf8(escaped).unwrap()
+    };
     assert_eq!(escaped("plain ünï €"), "plain ünï €");
     assert_eq!(escaped("<a>&"), r"\u003ca\u003e\u0026");
     assert_eq!(escaped("a\u{2028}\u{2029}\u{2027}b<"), "a\\u2028\\u2029\u{2027}b\\u003c");

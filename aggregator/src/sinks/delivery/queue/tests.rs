@@ -1,5 +1,6 @@
 use super::*;
 use crate::sinks::FailureClass;
+use crate::sinks::chunk::Chunk;
 use crate::sinks::tests::delivery;
 
 const LIMITS: Limits = Limits { records: 3, bytes: 1000, wait: Duration::from_secs(1) };
@@ -222,4 +223,25 @@ fn where_all_that_waits_is_of_one_object_more_is_read_until_there_is_another() {
     assert_eq!(queue.wants(), 0);
     attempt(&mut queue, &mut now, 1, false);
     assert_eq!(attempt(&mut queue, &mut now, 1, false).at_fault.unwrap().position, Position(1));
+}
+
+#[test]
+fn what_is_tried_again_does_not_keep_the_memory_of_what_was_delivered_beside_it() {
+    let now = Instant::now();
+    let mut queue = Queue::new(LIMITS, Position(0), 3, now);
+    let mut chunk = Chunk::default();
+    for position in 1..=3 {
+        let (id, object) = (chunk.text("id"), chunk.text("web"));
+        let body = chunk.json(|json| Ok(serde_json::to_writer(json, "body")?)).unwrap();
+        queue.take(Position(position), [Delivery { id, object, body, ..delivery(position, "a") }], now);
+    }
+    drop(chunk);
+    let body = |queue: &Queue| queue.waiting.front().unwrap().delivery.body.clone();
+    assert_eq!(body(&queue), "\"body\"");
+    queue.settle(0..3, vec![Some(Outcome::Delivered), retry(None), Some(Outcome::Delivered)], now, 1.0);
+    let kept = queue.waiting.pop_front().unwrap().delivery;
+    assert_eq!((&*kept.id, &*kept.object, &kept.body[..]), ("id", "web", &b"\"body\""[..]));
+    for bytes in [kept.id.bytes(), kept.object.bytes(), &kept.body] {
+        assert!(bytes.is_unique(), "shares its memory with what was delivered");
+    }
 }
