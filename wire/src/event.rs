@@ -13,7 +13,7 @@ use crate::{Change, EventSeen, time};
 pub use self::outline::Outline;
 
 mod outline;
-mod scan;
+pub(crate) mod scan;
 
 /// An Event, borrowed from its JSON.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -64,6 +64,9 @@ pub struct Event<'a> {
     /// `reportingInstance`
     #[serde(borrow)]
     pub reporting_instance: Text<'a>,
+    /// What [`time_ns`](Self::time_ns) answered before.
+    #[serde(skip)]
+    pub(crate) known_time_ns: Option<i64>,
 }
 
 /// What of an Event's `metadata` is used.
@@ -206,13 +209,15 @@ impl Reader {
 // === impl Event ===
 
 impl<'a> Event<'a> {
-    /// The Event of some bytes, by the outline of whoever read them before.
+    /// The Event of some bytes, or else of their outline, where somebody read them before.
     ///
     /// # Errors
     /// As `parse`, where there is no outline.
     pub fn read(json: &'a [u8], outline: Option<&'a Outline>) -> Result<Self, EventError> {
-        let json = std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?;
-        outline.map_or_else(|| Self::parse(json), |outline| Ok(outline.event(json)))
+        if let Some(outline) = outline {
+            return Ok(outline.event());
+        }
+        Self::parse(std::str::from_utf8(json).map_err(|_| EventError::NoIdentity("UTF-8"))?)
     }
 
     /// Reads an Event.
@@ -234,6 +239,9 @@ impl<'a> Event<'a> {
 
     /// When it last happened, in nanoseconds since 1970; 0 where nothing in it says.
     pub fn time_ns(&self) -> i64 {
+        if let Some(known) = self.known_time_ns {
+            return known;
+        }
         let series = self.series.as_ref().map_or("", |series| &series.last_observed_time);
         // The same in an event that happened once: read once.
         let first = if self.first_timestamp == self.last_timestamp { "" } else { &*self.first_timestamp };

@@ -1,5 +1,5 @@
-//! `EventSeen` of `proto/nodetap.proto`, written by hand: its texts share the memory of the batch, or of the JSON, that they came
-//! in. Of an event there are ten, and a string for each was a tenth of what an event costs.
+//! `EventSeen` of `proto/nodetap.proto`, written by hand: its texts share the memory of the batch that they came in. Of an event there
+//! are ten, and a string for each was a tenth of what an event costs.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{self, DecodeContext, WireType};

@@ -2,21 +2,22 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::str::{self, Utf8Error};
+use std::str::Utf8Error;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 /// Text in memory that others share: a batch as it was unpacked, an Event's JSON. Nothing is copied for it, and for as long as it
 /// lives, all of that does.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SharedStr(Bytes);
+pub struct SharedStr(ByteString);
 
 // === impl SharedStr ===
 
 impl SharedStr {
     /// Its bytes, to be written or compared.
     pub fn bytes(&self) -> &Bytes {
-        &self.0
+        self.0.as_bytes()
     }
 }
 
@@ -24,8 +25,7 @@ impl TryFrom<Bytes> for SharedStr {
     type Error = Utf8Error;
 
     fn try_from(bytes: Bytes) -> Result<Self, Utf8Error> {
-        str::from_utf8(&bytes)?;
-        Ok(Self(bytes))
+        ByteString::try_from(bytes).map(Self)
     }
 }
 
@@ -37,7 +37,7 @@ impl From<String> for SharedStr {
 
 impl From<&str> for SharedStr {
     fn from(text: &str) -> Self {
-        Self(Bytes::copy_from_slice(text.as_bytes()))
+        Self(text.into())
     }
 }
 
@@ -45,20 +45,19 @@ impl Deref for SharedStr {
     type Target = str;
 
     fn deref(&self) -> &str {
-        // Nothing else is ever put in.
-        str::from_utf8(&self.0).unwrap_or_default()
+        &self.0
     }
 }
 
 impl PartialEq<str> for SharedStr {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
+        &*self.0 == other
     }
 }
 
 impl PartialEq<&str> for SharedStr {
     fn eq(&self, other: &&str) -> bool {
-        self.0 == other.as_bytes()
+        &*self.0 == *other
     }
 }
 

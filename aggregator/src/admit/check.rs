@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use nodetap_wire::event::{Event, EventError, Outline};
-use nodetap_wire::{Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Records, frame, record};
+use nodetap_wire::{
+    Checkpoint, ContainerDied, EventSeen, PodFacts, Record, Records, SharedStr, frame, record,
+};
 
 use crate::assign::plan::{Holdings, Verdict};
 use crate::journal::{LedgerChanges, Taken};
@@ -136,12 +138,13 @@ fn event(sender: Sender<'_>, event: &EventSeen) -> Result<Option<Outline>, Refus
     if event.raw.len() > frame::MAX_EVENT_BYTES {
         return Err(Refused::TooLong(event.raw.len()));
     }
-    let json = std::str::from_utf8(&event.raw).map_err(|error| Refused::NotUtf8(error.valid_up_to()))?;
-    let parsed = Event::parse(json)?;
+    let json =
+        SharedStr::try_from(event.raw.clone()).map_err(|error| Refused::NotUtf8(error.valid_up_to()))?;
+    let parsed = Event::parse(&json)?;
     same("metadata.uid", &event.uid, &parsed.metadata.uid.0)?;
     same("metadata.resourceVersion", &event.resource_version, &parsed.metadata.resource_version.0)?;
     same("metadata.namespace", &event.namespace, &parsed.metadata.namespace.0)?;
-    Ok(Outline::of(&parsed, json))
+    Ok(Outline::of(&parsed, &json))
 }
 
 fn death(sender: Sender<'_>, death: &ContainerDied) -> Result<(), Refused> {

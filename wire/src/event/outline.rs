@@ -1,12 +1,17 @@
-//! Where the fields of an Event lie in its JSON: together with that, an Event that was read once is had again without reading it.
+//! Where the fields of an Event lie in its JSON: with that, an Event that was read once is had again without reading it.
 
 use std::borrow::Cow;
 
+use crate::SharedStr;
+
 use super::{Event, EventSource, Metadata, ObjectReference, Pairs, Series, Text};
 
-/// What was read of an Event's JSON, without the JSON. A quarter of a kilobyte, and what has escapes.
+/// What was read of an Event's JSON, which it shares. A quarter of a kilobyte, and what has escapes.
 #[derive(Clone, Debug)]
 pub struct Outline {
+    json: SharedStr,
+    /// As [`Event::time_ns`] has it.
+    time_ns: i64,
     texts: [Place; TEXTS],
     count: i64,
     /// The texts that have escapes in the JSON, one after another.
@@ -46,7 +51,7 @@ struct Finder<'a> {
 
 impl Outline {
     /// The outline of an Event that was read from `json`. `None` for what is too long to be taken anywhere.
-    pub fn of(event: &Event<'_>, json: &str) -> Option<Self> {
+    pub fn of(event: &Event<'_>, json: &SharedStr) -> Option<Self> {
         if json.len() >= UNESCAPED as usize {
             return None;
         }
@@ -94,11 +99,20 @@ impl Outline {
                 annotations: metadata.annotations.as_ref().map(|pairs| finder.pairs(pairs)),
             })
         });
-        Some(Self { texts, count: event.count, unescaped: finder.unescaped.into(), more })
+        let unescaped = finder.unescaped.into();
+        Some(Self {
+            json: json.clone(),
+            time_ns: event.time_ns(),
+            texts,
+            count: event.count,
+            unescaped,
+            more,
+        })
     }
 
-    /// The Event again, less `managedFields`. `json` must be what it was read from: of another, what is found there.
-    pub fn event<'a>(&'a self, json: &'a str) -> Event<'a> {
+    /// The Event again, less `managedFields`.
+    pub fn event(&self) -> Event<'_> {
+        let json: &str = &self.json;
         let text = |place| self.text(place, json);
         let pairs = |pairs: &Vec<(Place, Place)>| {
             Pairs(pairs.iter().map(|(key, value)| (text(*key), text(*value))).collect())
@@ -168,6 +182,7 @@ impl Outline {
             }),
             reporting_component,
             reporting_instance,
+            known_time_ns: Some(self.time_ns),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use nodetap_wire::SharedStr;
 use nodetap_wire::event::Outline;
 
 use super::*;
@@ -40,8 +41,8 @@ fn a_record_in_memory_is_indexed_as_it_is_from_the_disk() {
         disk.add(&stored).unwrap();
         let mut entry = stored.entry().unwrap();
         if let Body::Event(json) = &entry.body {
-            let json = std::str::from_utf8(json).unwrap();
-            entry.outline = Outline::of(&Event::parse(json).unwrap(), json).map(Arc::new);
+            let json = SharedStr::try_from(json.clone()).unwrap();
+            entry.outline = Outline::of(&Event::parse(&json).unwrap(), &json).map(Arc::new);
         }
         memory.add_entry(&entry).unwrap();
     }
