@@ -219,10 +219,11 @@ impl<'a> Scanner<'a, '_> {
         let (text, is_escaped) = self.string()?;
         *place = match is_escaped {
             false => Text(Cow::Borrowed(text)),
-            // With its quotes.
-            true => Text(Cow::Owned(
-                serde_json::from_str(self.json.get(self.at - text.len() - 2..self.at)?).ok()?,
-            )),
+            true => Text(Cow::Owned(match unescape(text) {
+                Some(text) => text,
+                // With its quotes.
+                None => serde_json::from_str(self.json.get(self.at - text.len() - 2..self.at)?).ok()?,
+            })),
         };
         Some(())
     }
@@ -432,8 +433,30 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
+/// What a text with escapes says; `None` where one is of a code point, or is none.
+fn unescape(text: &str) -> Option<String> {
+    let mut said = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        said.push_str(before);
+        let mut after = escape.chars();
+        said.push(match after.next()? {
+            same @ ('"' | '\\' | '/') => same,
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            _ => return None,
+        });
+        rest = after.as_str();
+    }
+    said.push_str(rest);
+    Some(said)
+}
+
 /// Where the next quote, backslash or control character is: eight bytes at a time.
-fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub(crate) fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
     const ONES: u64 = u64::MAX / 0xff;
     const TOPS: u64 = ONES << 7;
     // Exact in the lowest byte that has it, which is the one that counts.

@@ -8,7 +8,15 @@ use std::io::Write as _;
 use serde::Serialize;
 
 use super::{Face, InvolvedObject, OwnerReference};
+use crate::event::scan::special;
 use crate::event::{EventSource, ObjectReference, Pairs, Series, Text};
+
+/// A member's name as it stands behind another member.
+macro_rules! member {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
 
 /// Writes the JSON of a face onto the end of a buffer. Deaths, of which there are few, as `serde_json` does it.
 pub(super) fn write(face: &Face<'_>, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
@@ -17,12 +25,14 @@ pub(super) fn write(face: &Face<'_>, out: &mut Vec<u8>) -> Result<(), serde_json
     }
     let metadata = &face.metadata;
     let mut object = Members::begin(out, "{\"metadata\":{");
-    object.some("name", &metadata.name)?;
-    object.some("namespace", &metadata.namespace)?;
-    object.some("uid", &metadata.uid)?;
-    object.some("resourceVersion", &metadata.resource_version)?;
-    object.time("creationTimestamp", &metadata.creation_timestamp)?;
-    for (name, pairs) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+    object.some(member!("name"), &metadata.name)?;
+    object.some(member!("namespace"), &metadata.namespace)?;
+    object.some(member!("uid"), &metadata.uid)?;
+    object.some(member!("resourceVersion"), &metadata.resource_version)?;
+    object.time(member!("creationTimestamp"), &metadata.creation_timestamp)?;
+    for (name, pairs) in
+        [(member!("labels"), &metadata.labels), (member!("annotations"), &metadata.annotations)]
+    {
         if let Some(Pairs(pairs)) = pairs {
             object.map(name, pairs.iter().map(|(key, value)| (&**key, &**value)))?;
         }
@@ -30,29 +40,29 @@ pub(super) fn write(face: &Face<'_>, out: &mut Vec<u8>) -> Result<(), serde_json
     object.end();
 
     let mut members = Members { out, is_first: false };
-    members.some("reason", &face.reason)?;
-    members.some("message", &face.message)?;
+    members.some(member!("reason"), &face.reason)?;
+    members.some(member!("message"), &face.message)?;
     members.source(&face.source)?;
-    members.time("firstTimestamp", &face.first_timestamp)?;
-    members.time("lastTimestamp", &face.last_timestamp)?;
-    members.number("count", face.count, face.count == 0);
-    members.some("type", &face.r#type)?;
-    members.time("eventTime", &face.event_time)?;
+    members.time(member!("firstTimestamp"), &face.first_timestamp)?;
+    members.time(member!("lastTimestamp"), &face.last_timestamp)?;
+    members.number(member!("count"), face.count, face.count == 0);
+    members.some(member!("type"), &face.r#type)?;
+    members.time(member!("eventTime"), &face.event_time)?;
     if let Some(series) = &face.series {
         members.series(series)?;
     }
-    members.some("action", &face.action)?;
+    members.some(member!("action"), &face.action)?;
     if let Some(related) = &face.related {
-        let mut related_members = members.object("related");
+        let mut related_members = members.object(member!("related"));
         related_members.reference(related)?;
         related_members.end();
     }
-    members.text("reportingComponent", &face.reporting_component)?;
-    members.text("reportingInstance", &face.reporting_instance)?;
-    members.text("clusterName", face.cluster_name)?;
+    members.text(member!("reportingComponent"), &face.reporting_component)?;
+    members.text(member!("reportingInstance"), &face.reporting_instance)?;
+    members.text(member!("clusterName"), face.cluster_name)?;
     members.involved_object(&face.involved_object)?;
-    members.text("id", &face.id)?;
-    members.number("occurrences", face.occurrences, false);
+    members.text(member!("id"), &face.id)?;
+    members.number(member!("occurrences"), face.occurrences, false);
     members.end();
     Ok(())
 }
@@ -73,12 +83,8 @@ impl<'a> Members<'a> {
     }
 
     fn key(&mut self, name: &str) -> &mut Vec<u8> {
-        if !std::mem::take(&mut self.is_first) {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        let comma = usize::from(std::mem::take(&mut self.is_first));
+        self.out.extend_from_slice(&name.as_bytes()[comma..]);
         self.out
     }
 
@@ -135,44 +141,46 @@ impl<'a> Members<'a> {
     }
 
     fn source(&mut self, source: &EventSource<'_>) -> Result<(), serde_json::Error> {
-        let mut members = self.object("source");
-        members.some("component", &source.component)?;
-        members.some("host", &source.host)?;
+        let mut members = self.object(member!("source"));
+        members.some(member!("component"), &source.component)?;
+        members.some(member!("host"), &source.host)?;
         members.end();
         Ok(())
     }
 
     fn series(&mut self, series: &Series<'_>) -> Result<(), serde_json::Error> {
-        let mut members = self.object("series");
-        members.number("count", series.count, series.count == 0);
-        members.time("lastObservedTime", &series.last_observed_time)?;
+        let mut members = self.object(member!("series"));
+        members.number(member!("count"), series.count, series.count == 0);
+        members.time(member!("lastObservedTime"), &series.last_observed_time)?;
         members.end();
         Ok(())
     }
 
     fn reference(&mut self, reference: &ObjectReference<'_>) -> Result<(), serde_json::Error> {
-        self.some("kind", &reference.kind)?;
-        self.some("namespace", &reference.namespace)?;
-        self.some("name", &reference.name)?;
-        self.some("uid", &reference.uid)?;
-        self.some("apiVersion", &reference.api_version)?;
-        self.some("resourceVersion", &reference.resource_version)?;
-        self.some("fieldPath", &reference.field_path)
+        self.some(member!("kind"), &reference.kind)?;
+        self.some(member!("namespace"), &reference.namespace)?;
+        self.some(member!("name"), &reference.name)?;
+        self.some(member!("uid"), &reference.uid)?;
+        self.some(member!("apiVersion"), &reference.api_version)?;
+        self.some(member!("resourceVersion"), &reference.resource_version)?;
+        self.some(member!("fieldPath"), &reference.field_path)
     }
 
     fn involved_object(&mut self, object: &InvolvedObject<'_>) -> Result<(), serde_json::Error> {
-        let mut members = self.object("involvedObject");
+        let mut members = self.object(member!("involvedObject"));
         members.reference(&object.reference)?;
-        for (name, map) in [("labels", &object.labels), ("annotations", &object.annotations)] {
+        for (name, map) in
+            [(member!("labels"), &object.labels), (member!("annotations"), &object.annotations)]
+        {
             let map: &BTreeMap<String, String> = map;
             if !map.is_empty() {
                 members.map(name, map.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
             }
         }
         if !object.owner_references.is_empty() {
-            owners(&object.owner_references, members.key("ownerReferences"))?;
+            owners(&object.owner_references, members.key(member!("ownerReferences")))?;
         }
-        members.key("deleted").extend_from_slice(if object.deleted { b"true" } else { b"false" });
+        members.key(member!("deleted")).extend_from_slice(if object.deleted { b"true" } else { b"false" });
         members.end();
         Ok(())
     }
@@ -185,12 +193,12 @@ fn owners(owners: &[OwnerReference<'_>], out: &mut Vec<u8>) -> Result<(), serde_
             out.push(b',');
         }
         let mut members = Members::begin(out, "{");
-        members.text("apiVersion", owner.api_version)?;
-        members.text("kind", owner.kind)?;
-        members.text("name", owner.name)?;
-        members.text("uid", owner.uid)?;
+        members.text(member!("apiVersion"), owner.api_version)?;
+        members.text(member!("kind"), owner.kind)?;
+        members.text(member!("name"), owner.name)?;
+        members.text(member!("uid"), owner.uid)?;
         if owner.controller {
-            members.key("controller").extend_from_slice(b"true");
+            members.key(member!("controller")).extend_from_slice(b"true");
         }
         members.end();
     }
@@ -200,12 +208,11 @@ fn owners(owners: &[OwnerReference<'_>], out: &mut Vec<u8>) -> Result<(), serde_
 
 /// Writes a text, quoted.
 fn text(text: &str, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-    // Without a way out of the loop, so that it is done for many bytes at once.
-    let is_escaped =
-        text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
-    if is_escaped {
+    if special(text.as_bytes(), 0).is_some() {
         return text.serialize(&mut serde_json::Serializer::new(out));
     }
+    // Once for what follows.
+    out.reserve(text.len() + 2);
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');

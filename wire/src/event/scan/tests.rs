@@ -46,6 +46,17 @@ fn an_event_as_api_servers_write_it_is_read_here_and_as_the_same() {
 }
 
 #[test]
+fn a_text_with_escapes_says_what_serde_json_reads_in_it() {
+    for text in
+        [r#"\"web\" \\ \/ \n\t\r\b\f"#, r"\\n", r#"größer \"ü\""#, r"no \u00fc \ud83d\ude00", r"\n\u0041"]
+    {
+        let json = format!(r#"{{"message":"{text}"}}"#);
+        assert_eq!(scanned(&json), parsed(&json));
+        assert!(scanned(&json).is_some(), "{json}");
+    }
+}
+
+#[test]
 fn what_is_known_is_bounded_and_the_oldest_is_forgotten_first() {
     let with = |fields: &str| {
         format!(r#"{{"metadata":{{"managedFields":[{{"fieldsV1":{fields}}},{{"fieldsV1":null}}]}}}}"#)
