@@ -104,6 +104,14 @@ impl Memory {
 // === impl Staged ===
 
 impl Staged {
+    /// Nothing yet, behind a position, with room for so many records.
+    pub(super) fn behind(head: u64, now_ns: i64, records: usize) -> Self {
+        let (mut counts, mut versions) = (HashMap::default(), HashSet::default());
+        counts.reserve(records);
+        versions.reserve(records);
+        Self { counts, versions, positions: Vec::with_capacity(records), head, now_ns, ..Self::default() }
+    }
+
     /// Raises a namespace's watermark, if the version compares and is above it.
     pub(super) fn raise(&mut self, memory: &Memory, namespace: &str, version: &str) {
         let before = self.watermarks.get(namespace).or_else(|| memory.watermarks.get(namespace));

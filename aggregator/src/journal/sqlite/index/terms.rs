@@ -11,6 +11,9 @@ use hashbrown::HashTable;
 /// Offsets in one run: it takes half a cache line.
 const RUN: usize = 13;
 
+/// More than there are facets.
+const FACETS: usize = 16;
+
 /// No run.
 const NONE: u32 = u32::MAX;
 
@@ -26,6 +29,9 @@ pub(in super::super) struct Terms {
     bytes: Vec<u8>,
     terms: Vec<Term>,
     runs: Vec<Run>,
+    /// The last term of each facet, by the lowest bits of its first byte: most facets of a record are as those of the record before,
+    /// and need not be looked for.
+    last: [u32; FACETS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +56,18 @@ struct Run {
 impl Terms {
     /// Notes that a record has a term. Records come in order, and may say so again.
     pub(in super::super) fn add(&mut self, term: &[u8], offset: u16) {
-        let Self { hasher, table, bytes, terms, runs } = self;
+        let Self { hasher, table, bytes, terms, runs, last } = self;
+        let last = &mut last[usize::from(term.first().copied().unwrap_or_default()) % FACETS];
+        if let Some(known) = terms.get_mut(*last as usize)
+            && known.of(bytes) == term
+        {
+            known.push(offset, runs);
+            return;
+        }
         let hash = hasher.hash_one(term);
         let is_it = |index: &u32| terms.get(*index as usize).is_some_and(|known| known.of(bytes) == term);
         if let Some(index) = table.find(hash, is_it) {
+            *last = *index;
             if let Some(known) = terms.get_mut(*index as usize) {
                 known.push(offset, runs);
             }
@@ -64,6 +78,7 @@ impl Terms {
         else {
             return;
         };
+        *last = index;
         bytes.extend_from_slice(term);
         terms.push(Term { start, length, first: offset, last: offset, head: NONE, tail: NONE });
         table.insert_unique(hash, index, |index| {

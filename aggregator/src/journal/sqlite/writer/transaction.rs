@@ -59,7 +59,8 @@ impl Transaction<'_> {
     ) -> Result<Done, Failure> {
         let at = || Failure::at(&self.file.path);
         packer.clear();
-        let mut staged = Staged { head: self.memory.head, now_ns: self.now_ns, ..Staged::default() };
+        let records = group.iter().map(|append| append.taken.records.len()).sum();
+        let mut staged = Staged::behind(self.memory.head, self.now_ns, records);
         let mut batches = Vec::with_capacity(group.len());
         for append in group {
             let mut batch = DoneBatch {
