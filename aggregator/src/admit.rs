@@ -12,13 +12,16 @@ mod stream;
 pub mod tls;
 mod turns;
 
+use std::io;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use self::incoming::WINDOW;
+use self::connection::{Accepted, Connection};
+use self::incoming::{ROOMY_WINDOW, WINDOW};
 use self::metrics::Metrics;
 use self::service::Link;
 use self::tls::Credentials;
@@ -77,24 +80,27 @@ pub async fn run<J: Journal>(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let mut connections =
+    let Accepted { roomy, others } =
         connection::accept(listener, credentials.clone(), limits, metrics.clone(), stop.clone()).await;
-    let incoming = futures_util::stream::poll_fn(move |context| connections.poll_recv(context));
     let admission = stream::admission(journal, assigner, metrics, stop.clone());
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(limits.keep_alive))
-        .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(STREAMS * WINDOW)
-        .add_service(Link::new(admission))
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let serve = |window, mut connections: mpsc::Receiver<io::Result<Connection>>| {
+        let incoming = futures_util::stream::poll_fn(move |context| connections.poll_recv(context));
+        Server::builder()
+            .http2_keepalive_interval(Some(limits.keep_alive))
+            .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(STREAMS * window)
+            .add_service(Link::new(admission.clone()))
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned())
+    };
+    let serving = async { tokio::try_join!(serve(ROOMY_WINDOW, roomy), serve(WINDOW, others)) };
     let stopped = async {
         stop.cancelled().await;
         tokio::time::sleep(FAREWELL).await;
     };
     tokio::select! {
-        served = serving => served,
+        served = serving => served.map(|_| ()),
         () = credentials.follow() => Ok(()),
         // An agent that does not let go of its connection must not hold up the end.
         () = stopped => Ok(()),

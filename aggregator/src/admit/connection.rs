@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::Limits;
+use super::incoming::ROOMY;
 use super::metrics::{ConnectionReason, Metrics, Waits};
 use super::tls::Credentials;
 
@@ -46,6 +47,16 @@ pub struct Connection {
     peer: Peer,
     /// Its place among the agents.
     _place: OwnedSemaphorePermit,
+    /// Its place among those with a roomy window.
+    roomy: Option<OwnedSemaphorePermit>,
+}
+
+/// Connections that are to be served.
+pub(super) struct Accepted {
+    /// With [`ROOMY_WINDOW`](super::incoming::ROOMY_WINDOW).
+    pub(super) roomy: mpsc::Receiver<io::Result<Connection>>,
+    /// With [`WINDOW`](super::incoming::WINDOW).
+    pub(super) others: mpsc::Receiver<io::Result<Connection>>,
 }
 
 /// Why a connection is not taken.
@@ -72,8 +83,10 @@ pub(super) async fn accept(
     limits: Limits,
     metrics: Metrics,
     stop: CancellationToken,
-) -> mpsc::Receiver<io::Result<Connection>> {
-    let (accepted, connections) = mpsc::channel(ACCEPTED);
+) -> Accepted {
+    let (roomy, accepted_roomy) = mpsc::channel(ACCEPTED);
+    let (others, accepted_others) = mpsc::channel(ACCEPTED);
+    let windows = Arc::new(Semaphore::new(ROOMY));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
     let places = Arc::new(Semaphore::new(limits.agents));
     let accepting = async move {
@@ -89,7 +102,8 @@ pub(super) async fn accept(
                 continue;
             };
             let (credentials, metrics) = (credentials.clone(), metrics.clone());
-            let (accepted, handshakes) = (accepted.clone(), handshakes.clone());
+            let (roomy, others) = (roomy.clone(), others.clone());
+            let (windows, handshakes) = (windows.clone(), handshakes.clone());
             tokio::spawn(async move {
                 let shaken = async {
                     let turn = turn(&tcp, &handshakes, limits, &metrics).await?;
@@ -97,8 +111,12 @@ pub(super) async fn accept(
                     shake_hands(tcp, address, &credentials, (place, turn), limits).await
                 };
                 match shaken.await {
-                    // Where nobody receives, the aggregator is stopping.
-                    Ok(connection) => drop(accepted.send(Ok(connection)).await),
+                    Ok(mut connection) => {
+                        connection.roomy = windows.try_acquire_owned().ok();
+                        let accepted = if connection.roomy.is_some() { roomy } else { others };
+                        // Where nobody receives, the aggregator is stopping.
+                        drop(accepted.send(Ok(connection)).await);
+                    }
                     Err(refused) => refuse(&metrics, &refused),
                 }
             });
@@ -110,7 +128,7 @@ pub(super) async fn accept(
             () = stop.cancelled() => {}
         }
     });
-    connections
+    Accepted { roomy: accepted_roomy, others: accepted_others }
 }
 
 /// The next connection; none: there was none to be had.
@@ -199,7 +217,7 @@ async fn shake_hands(
     };
     let certificates = inner.get_ref().1.peer_certificates().unwrap_or_default();
     let node = certificates.first().ok_or(NodeError::None).and_then(node_of)?;
-    Ok(Connection { inner, peer: Peer { node: node.into(), address }, _place: place })
+    Ok(Connection { inner, peer: Peer { node: node.into(), address }, _place: place, roomy: None })
 }
 
 /// Closing while bytes are unread would reset the connection, and the alert would be lost on the way.

@@ -30,6 +30,13 @@ use super::metrics::{Metrics, Waits};
 /// What an agent may have on its way before it is read, in bytes. A stream holds twice as much of a message that waits for a place.
 pub(super) const WINDOW: u32 = 8 << 10;
 
+/// The same for as many as have a place for it: each window takes two wake-ups and two messages on both sides, and a common batch
+/// has twelve of the small ones. With them 8 MiB for all.
+pub(super) const ROOMY_WINDOW: u32 = 64 << 10;
+
+/// Connections with a roomy window: those that come while there are fewer.
+pub(super) const ROOMY: usize = 64;
+
 /// Messages larger than a window that are read, or wait for room to be unpacked, at once. Common ones have a tenth of a megabyte;
 /// of the largest, only four are unpacked at once in any case.
 const PLACES: usize = 32;

@@ -108,6 +108,23 @@ async fn records_arrive_in_order_and_are_acknowledged() {
 }
 
 #[tokio::test]
+async fn agents_that_come_when_the_roomy_windows_are_taken_are_served_as_the_others() {
+    let authority = Authority::new();
+    let aggregator = Aggregator::start(&authority).await;
+    // Two more than there are such windows.
+    let nodes: Vec<String> = (0..66).map(|number| format!("node-{number}")).collect();
+    let agents: Vec<Agent> =
+        nodes.iter().map(|node| Agent::start(&authority, node, aggregator.address)).collect();
+    for (number, (agent, node)) in agents.iter().zip(&nodes).enumerate() {
+        agent.take(death(node, number)).await;
+    }
+    aggregator.journal.holds(66).await;
+    for agent in &agents {
+        agent.all_acknowledged().await;
+    }
+}
+
+#[tokio::test]
 async fn a_holder_that_dies_is_replaced_and_the_next_one_goes_on_from_its_checkpoint() {
     let authority = Authority::new();
     let aggregator = Aggregator::start(&authority).await;
