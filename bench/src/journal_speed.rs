@@ -1,8 +1,8 @@
 //! The journal alone: how fast it takes records for good, what one takes on the disk, and how soon a question is answered while
 //! more come in.
 //!
-//! The journal runs in this process, with `synchronous=FULL` and the batches that agents send; making the events costs CPU of
-//! the same cores, and is counted in.
+//! The journal runs in this process, with `synchronous=FULL` and the batches that agents send, checked as at the door; making and
+//! checking the events costs CPU of the same cores, and is counted in.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nodetap_aggregator::admit::check::{Sender, check_record};
 use nodetap_aggregator::history::History as _;
 use nodetap_aggregator::history::query::{Filter, RecordKind, Search};
 use nodetap_aggregator::journal::metrics::JournalMetrics;
 use nodetap_aggregator::journal::sqlite::{Settings, SqliteJournal};
 use nodetap_aggregator::journal::{Journal as _, Taken};
+use nodetap_wire::Record;
 use nodetap_wire::frame::BATCH_RECORDS;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -144,8 +146,7 @@ async fn fill(
                 if batch == 0 {
                     return Ok(());
                 }
-                let records = mix.records(batch);
-                let taken = Taken { node: format!("n{sender}"), records, ..Taken::default() };
+                let taken = checked(format!("n{sender}"), mix.records(batch));
                 let appended = journal.append(taken).await.context("an append failed")?;
                 anyhow::ensure!(
                     appended.new as u64 == batch,
@@ -183,6 +184,15 @@ async fn fill(
     Ok(Filled { elapsed: started.elapsed(), memory_early })
 }
 
+/// A batch as the door hands it over: with what it read of the events.
+fn checked(node: String, records: Vec<Record>) -> Taken {
+    let sender = Sender { node: &node, has_held: true };
+    // The deaths of the mix are of many nodes, and nothing is read of a death.
+    let outline = |record| check_record(sender, record).ok().flatten().map(Arc::new);
+    let outlines = records.iter().map(outline).collect();
+    Taken { node, records, outlines, ..Taken::default() }
+}
+
 /// Asks one question after another for a while, each kind in turn, while records come in.
 async fn ask(journal: &SqliteJournal, mix: &Arc<Mix>, length: Duration) -> anyhow::Result<Vec<Asked>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -193,8 +203,7 @@ async fn ask(journal: &SqliteJournal, mix: &Arc<Mix>, length: Duration) -> anyho
             tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
             while !stop.load(Ordering::Relaxed) {
                 tick.tick().await;
-                let records = mix.records(LIVE / 20);
-                let taken = Taken { node: "live".to_owned(), records, ..Taken::default() };
+                let taken = checked("live".to_owned(), mix.records(LIVE / 20));
                 journal.append(taken).await.context("an append failed")?;
             }
             anyhow::Ok(())
