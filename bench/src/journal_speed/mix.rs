@@ -1,9 +1,9 @@
 //! Events as kubelets, schedulers and controllers write them, and deaths, for a journal alone: the mix of `load`, made quickly.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use nodetap_wire::{
@@ -51,13 +51,13 @@ struct State {
     version: u64,
     events: u64,
     /// What may happen again, by a number that is drawn.
-    open: HashMap<usize, Open>,
+    open: Vec<Open>,
     born: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Open {
-    uid: String,
+    uid: Arc<str>,
     pod: usize,
     kind: usize,
     count: u64,
@@ -148,8 +148,9 @@ impl Mix {
     /// The next records. As those that come over the wire, they share the memory of their batch.
     pub(super) fn records(&self, number: u64) -> Vec<Record> {
         let now_ns = time::now_ns();
+        let at = time::format_ns(now_ns / 1_000_000_000 * 1_000_000_000).unwrap_or_default();
         let mut text = String::with_capacity(1_024 * usize::try_from(number).unwrap_or(0));
-        let made: Vec<_> = (0..number).map(|_| self.record(now_ns, &mut text)).collect();
+        let made: Vec<_> = (0..number).map(|_| self.record(now_ns, &at, &mut text)).collect();
         let memory = Bytes::from(text);
         let shared = |made| match made {
             Made::Death(death) => record::Kind::Death(death),
@@ -168,7 +169,7 @@ impl Mix {
         }
     }
 
-    fn record(&self, now_ns: i64, text: &mut String) -> Made {
+    fn record(&self, now_ns: i64, at: &str, text: &mut String) -> Made {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.version += 1 + self.random.below(3) as u64;
         let version = state.version;
@@ -178,7 +179,7 @@ impl Mix {
         }
         let again = self.random.chance(RECURRENCES);
         let number = self.random.below(OPEN);
-        let open = match state.open.get_mut(&number).filter(|_| again) {
+        let open = match state.open.get_mut(number).filter(|_| again) {
             Some(open) => {
                 open.count += 1;
                 open.clone()
@@ -187,26 +188,29 @@ impl Mix {
                 let place = state.born % OPEN;
                 state.born += 1;
                 let open = Open {
-                    uid: self.random.uid(),
+                    uid: self.random.uid().into(),
                     pod: self.random.below(PODS),
                     kind: self.random.below(10),
                     count: 1,
                 };
-                state.open.insert(place, open.clone());
+                match state.open.get_mut(place) {
+                    Some(before) => before.clone_from(&open),
+                    None => state.open.push(open.clone()),
+                }
                 open
             }
         };
         state.events += 1;
         drop(state);
-        let event = self.event(&open, version, now_ns, text);
+        let event = self.event(&open, version, (now_ns, at), text);
         self.bytes.fetch_add(event.raw.len() as u64, Ordering::Relaxed);
         Made::Event(event)
     }
 
-    fn event(&self, open: &Open, version: u64, now_ns: i64, text: &mut String) -> Written {
+    fn event(&self, open: &Open, version: u64, (now_ns, at): (i64, &str), text: &mut String) -> Written {
         let pod = &self.pods[open.pod];
         let number = |end| self.random.below(end);
-        let (reason, kind, component, message) = match open.kind {
+        let (reason, kind, component, message): (_, _, _, Cow<'_, str>) = match open.kind {
             0..3 => (
                 "Unhealthy",
                 "Warning",
@@ -215,13 +219,14 @@ impl Mix {
                     "Readiness probe failed: Get \\\"http://10.244.{}.{}:8080/readyz\\\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
                     open.pod % 200,
                     open.pod % 250
-                ),
+                )
+                .into(),
             ),
             3 => (
                 "FailedMount",
                 "Warning",
                 "kubelet",
-                "MountVolume.SetUp failed for volume \\\"config\\\" : configmap \\\"settings\\\" not found".to_owned(),
+                "MountVolume.SetUp failed for volume \\\"config\\\" : configmap \\\"settings\\\" not found".into(),
             ),
             4 => (
                 "Pulled",
@@ -232,19 +237,20 @@ impl Mix {
                     number(50),
                     number(9000),
                     number(9000)
-                ),
+                )
+                .into(),
             ),
             5 => (
                 "FailedScheduling",
                 "Warning",
                 "default-scheduler",
-                "0/200 nodes are available: 180 Insufficient cpu, 20 node(s) were unschedulable. preemption: not eligible due to preemptionPolicy=Never.".to_owned(),
+                "0/200 nodes are available: 180 Insufficient cpu, 20 node(s) were unschedulable. preemption: not eligible due to preemptionPolicy=Never.".into(),
             ),
             6 => (
                 "ScalingReplicaSet",
                 "Normal",
                 "deployment-controller",
-                format!("Scaled up replica set {} from {} to {}", pod.owner, number(9), number(9)),
+                format!("Scaled up replica set {} from {} to {}", pod.owner, number(9), number(9)).into(),
             ),
             _ => (
                 "BackOff",
@@ -253,12 +259,12 @@ impl Mix {
                 format!(
                     "Back-off pulling image \\\"registry.example/{}:latest\\\": ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image",
                     pod.name
-                ),
+                )
+                .into(),
             ),
         };
         let object_kind = if reason == "ScalingReplicaSet" { "Deployment" } else { "Pod" };
         let host = if component == "kubelet" { pod.node.as_str() } else { "" };
-        let at = time::format_ns(now_ns / 1_000_000_000 * 1_000_000_000).unwrap_or_default();
         let Pod { namespace, name, uid: pod_uid, .. } = pod;
         let Open { uid, count, .. } = open;
         let short = uid.get(..13).unwrap_or(uid);
@@ -277,7 +283,7 @@ impl Mix {
         let uid = put(&[r#"","uid":""#, uid]);
         let resource_version = put(&[r#"","resourceVersion":""#, &version]);
         let object_kind =
-            put(&[r#"","creationTimestamp":""#, &at, r#""},"involvedObject":{"kind":""#, object_kind]);
+            put(&[r#"","creationTimestamp":""#, at, r#""},"involvedObject":{"kind":""#, object_kind]);
         let object_namespace = put(&[r#"","namespace":""#, &pod.namespace]);
         let object = put(&[r#"","name":""#, name]);
         let object_uid = put(&[r#"","uid":""#, pod_uid]);
@@ -285,7 +291,7 @@ impl Mix {
         let reason = put(&[r#"","fieldPath":"spec.containers{app}"},"reason":""#, reason]);
         put(&[r#"","message":""#, &message]);
         let node = put(&[r#"","source":{"component":""#, component, r#"","host":""#, host]);
-        put(&[r#""},"firstTimestamp":""#, &at, r#"","lastTimestamp":""#, &at]);
+        put(&[r#""},"firstTimestamp":""#, at, r#"","lastTimestamp":""#, at]);
         let r#type = put(&[r#"","count":"#, &count.to_string(), r#","type":""#, kind]);
         put(&[r#"","eventTime":null,"reportingComponent":""#, component]);
         put(&[r#"","reportingInstance":""#, host, r#""}"#]);
