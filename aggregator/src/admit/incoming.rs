@@ -31,7 +31,7 @@ use super::metrics::{Metrics, Waits};
 pub(super) const WINDOW: u32 = 8 << 10;
 
 /// The same for as many as have a place for it: each window takes two wake-ups and two messages on both sides, and a common batch
-/// has twelve of the small ones. With them 8 MiB for all.
+/// has twelve of the small ones. With them 8 MiB for all, twice that where each had all the streams that it may.
 pub(super) const ROOMY_WINDOW: u32 = 64 << 10;
 
 /// Connections with a roomy window: those that come while there are fewer.

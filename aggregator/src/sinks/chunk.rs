@@ -1,7 +1,7 @@
 //! Where what is rendered for a sink lies: bodies and names of records that follow each other share memory, a chunk at a time.
 //!
 //! An allocation for each was a twentieth of what an event costs, above all where a sink's thread lets go of what another made. A
-//! chunk lives as long as anything in it, which is at most a chunk more than what a sink holds, since it holds what follows each other.
+//! chunk lives as long as anything in it: whoever holds one record of many holds a chunk for it, and chunks are small.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use nodetap_wire::SharedStr;
 
 use super::encode::{EncodeError, escape_as_go};
 
-/// Room for about fifty common records.
-const CHUNK: usize = 64 << 10;
+/// Room for about six common records. What a sink has before it takes as much for each at most, and for a longer one its length.
+const CHUNK: usize = 8 << 10;
 
 /// Of what one record is written into before it is copied, what is kept.
 const KEPT: usize = 64 << 10;
@@ -40,7 +40,12 @@ impl Chunk {
         write(&mut self.written)?;
         self.make_room(self.written.len());
         escape_as_go(&self.written, &mut self.room);
-        Ok(self.room.split().freeze())
+        let json = self.room.split().freeze();
+        if self.room.capacity() > CHUNK {
+            // What escapes made longer has grown beyond it: what comes next would hold all of that.
+            self.room = BytesMut::new();
+        }
+        Ok(json)
     }
 
     /// Takes a text.
@@ -92,6 +97,12 @@ mod tests {
         assert_eq!(name.bytes().as_ptr_range().end, body.as_ptr(), "one behind the other");
         let large = "x".repeat(3 * CHUNK);
         assert_eq!(&*chunk.text(&large), large);
+        let escaped = |json: &mut Vec<u8>| {
+            json.resize(3 * CHUNK, b'<');
+            Ok(())
+        };
+        let json = chunk.json(escaped).unwrap();
+        assert!(json.len() > 3 * CHUNK && chunk.room.capacity() <= CHUNK, "nothing is put behind it");
         assert_eq!((&*name, &*chunk.text("")), ("größer", ""));
     }
 

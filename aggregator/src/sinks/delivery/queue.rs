@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use nodetap_wire::SharedStr;
 
 use super::backoff::Backoff;
@@ -109,8 +108,12 @@ impl Queue {
 
     /// Takes an entry: nothing of it is for this sink, or one delivery, or several.
     pub fn take(&mut self, position: Position, deliveries: impl IntoIterator<Item = Delivery>, now: Instant) {
-        for delivery in deliveries {
+        for mut delivery in deliveries {
             self.bytes += delivery.body.len();
+            if self.waiting.len() >= 2 * self.limits.records {
+                // More than two batches wait where one record is in doubt: those beyond hold nothing but themselves.
+                delivery.detach();
+            }
             self.waiting.push_back(Waiting { delivery, since: now, tried: false });
         }
         self.read = self.read.max(position);
@@ -355,10 +358,7 @@ impl Waiting {
     /// Was tried, and stays. By itself: what was delivered beside it is let go of.
     fn for_later(mut self) -> Self {
         if !std::mem::replace(&mut self.tried, true) {
-            let Delivery { id, object, body, .. } = &mut self.delivery;
-            *id = SharedStr::from(&**id);
-            *object = SharedStr::from(&**object);
-            *body = Bytes::copy_from_slice(body);
+            self.delivery.detach();
         }
         self
     }

@@ -245,3 +245,18 @@ fn what_is_tried_again_does_not_keep_the_memory_of_what_was_delivered_beside_it(
         assert!(bytes.is_unique(), "shares its memory with what was delivered");
     }
 }
+
+#[test]
+fn what_waits_behind_two_batches_holds_nothing_but_itself() {
+    let now = Instant::now();
+    let mut queue = Queue::new(LIMITS, Position(0), 3, now);
+    let mut chunk = Chunk::default();
+    for position in 1..=8 {
+        let object = chunk.text("web");
+        queue.take(Position(position), [Delivery { object, ..delivery(position, "a") }], now);
+    }
+    drop(chunk);
+    let is_alone = |waiting: &Waiting| waiting.delivery.object.bytes().is_unique();
+    assert!(queue.waiting.range(..6).all(|waiting| !is_alone(waiting)), "six share a chunk");
+    assert!(queue.waiting.range(6..).all(is_alone));
+}
