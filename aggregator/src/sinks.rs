@@ -53,18 +53,6 @@ pub struct Delivery {
     pub labels: Vec<(String, String)>,
 }
 
-// === impl Delivery ===
-
-impl Delivery {
-    /// Takes memory of its own, so that it holds nothing of what was rendered beside it.
-    fn detach(&mut self) {
-        let Self { id, object, body, .. } = self;
-        *id = SharedStr::from(&**id);
-        *object = SharedStr::from(&**object);
-        *body = Bytes::copy_from_slice(body);
-    }
-}
-
 /// What became of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -192,6 +180,18 @@ pub fn build(receiver: &Receiver) -> Result<AnySink, SinkError> {
         }
         ReceiverBody::Loki(config) => AnySink::Loki(loki::Loki::new(&receiver.name, config).map_err(named)?),
     })
+}
+
+// === impl Delivery ===
+
+impl Delivery {
+    /// Takes memory of its own, so that it holds nothing of what was rendered beside it.
+    fn detach(&mut self) {
+        let Self { id, object, body, .. } = self;
+        *id = SharedStr::from(&**id);
+        *object = SharedStr::from(&**object);
+        *body = Bytes::copy_from_slice(body);
+    }
 }
 
 // === impl Report ===

@@ -2,7 +2,6 @@
 //! batch is made while the sink has the one before it, or its cursor is written.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use nodetap_wire::SharedStr;
 use nodetap_wire::face::Face;
@@ -23,7 +22,7 @@ use crate::sinks::metrics::SinkMetrics;
 pub(super) struct Reading<'a, J> {
     pub(super) name: &'a str,
     pub(super) journal: &'a J,
-    pub(super) dispatcher: &'a Arc<Dispatcher>,
+    pub(super) dispatcher: &'a Dispatcher,
     pub(super) receiver: usize,
     pub(super) encoder: &'a mut Encoder,
     pub(super) metrics: &'a SinkMetrics,
