@@ -55,7 +55,7 @@ use asker::{Asker, Question};
 use block::{Objects, Unpacker};
 use cursors::{Cursors, Request, Settled};
 use index::directory::Directory;
-use index::indexer::Indexer;
+use index::indexer::{self, Indexer};
 use lanes::Lanes;
 use memory::Memory;
 use reader::{Read, Reader};
@@ -175,15 +175,15 @@ impl SqliteJournal {
         // One more, to be told to stop.
         let (cursors, requests) = bounded(REQUEST_PLACES + 1);
         let cursor_state = Cursors::new(&settings, metrics.clone());
-        // A segment at a time; to be woken twice is to be woken once.
-        let ((to_store, stores), (wake, wakes)) = (bounded(1), bounded(1));
+        // A segment at a time, and what became of it; to be woken twice is to be woken once.
+        let ((to_store, stores), (to_indexer, stored), (wake, wakes)) = (bounded(1), bounded(1), bounded(1));
         let state = Writer::open(
             settings.clone(),
             metrics.clone(),
             observer,
             shared.clone(),
             to_head,
-            (stores, wake.clone()),
+            indexer::Handle { stores, stored: to_indexer, wakes: wake.clone() },
             cursor_state.clone(),
         )?;
         let memory = |error: std::io::Error| JournalError::Storage(format!("zstd has no memory: {error}"));
@@ -192,7 +192,8 @@ impl SqliteJournal {
             shared.directory.clone(),
             shared.recent.clone(),
             head.clone(),
-            (to_store, writer.clone()),
+            (to_store, stored),
+            writer.clone(),
             metrics.clone(),
         )
         .map_err(memory)?;

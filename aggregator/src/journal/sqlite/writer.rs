@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, TrySendError};
 use nodetap_wire::{Shard, record};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -19,7 +19,7 @@ use super::block::Packer;
 use super::cursors::{Cursors, KnownHead};
 use super::folder::{self, DayFile, Failure};
 use super::index::MOST_UNINDEXED;
-use super::index::indexer::Store;
+use super::index::indexer;
 use super::index::versions::Range;
 use super::ledgers;
 use super::lookup::Earlier;
@@ -89,10 +89,7 @@ pub(super) struct Writer {
     observer: Box<dyn Observer>,
     shared: Shared,
     head: watch::Sender<Position>,
-    /// Segments to be written, from the indexer; one at a time.
-    stores: Receiver<Store>,
-    /// Wakes the indexer.
-    wakes: Sender<()>,
+    indexer: indexer::Handle,
     pods: Pods,
     memory: Memory,
     packer: Packer,
@@ -128,7 +125,7 @@ impl Writer {
         observer: Box<dyn Observer>,
         shared: Shared,
         head: watch::Sender<Position>,
-        (stores, wakes): (Receiver<Store>, Sender<()>),
+        indexer: indexer::Handle,
         cursors: Cursors,
     ) -> Result<Self, JournalError> {
         let packer = Packer::new().map_err(|error| {
@@ -144,8 +141,7 @@ impl Writer {
             observer,
             shared,
             head,
-            stores,
-            wakes,
+            indexer,
             memory: Memory::default(),
             known: KnownHead::default(),
             raised: 0,
@@ -179,7 +175,7 @@ impl Writer {
     /// Serves until the last handle of the journal is gone, or it is told to stop. Holds the folder's lock as long.
     pub(super) fn run(mut self, commands: &Receiver<Command>, lock: super::FolderLock) {
         let mut next_upkeep = Instant::now() + UPKEEP_EVERY;
-        let stores = self.stores.clone();
+        let stores = self.indexer.stores.clone();
         let stopped = loop {
             crossbeam_channel::select! {
                 recv(commands) -> command => match command {
@@ -198,9 +194,9 @@ impl Writer {
                     Ok(Command::Stop(stopped)) => break Some(stopped),
                     Err(_) => break None,
                 },
-                recv(stores) -> store => {
-                    if let Ok(store) = store {
-                        self.store(store);
+                recv(stores) -> encoded => {
+                    if let Ok(encoded) = encoded {
+                        self.store(&encoded);
                     }
                 }
                 default(NOTE_EVERY) => {
@@ -342,15 +338,15 @@ impl Writer {
     fn wait_for_index(&mut self) -> Result<(), JournalError> {
         let until = Instant::now() + INDEX_TIME;
         loop {
-            while let Ok(store) = self.stores.try_recv() {
-                self.store(store);
+            while let Ok(encoded) = self.indexer.stores.try_recv() {
+                self.store(&encoded);
             }
             let behind = self.unindexed();
             if behind <= MOST_TAKEN_UNINDEXED {
                 return Ok(());
             }
-            match self.stores.recv_deadline(until) {
-                Ok(store) => self.store(store),
+            match self.indexer.stores.recv_deadline(until) {
+                Ok(encoded) => self.store(&encoded),
                 Err(_) => {
                     return Err(JournalError::Storage(format!(
                         "its index is {behind} records behind, and nothing is taken until it has come on; where that lasts, \
@@ -471,7 +467,7 @@ impl Writer {
             let before = std::mem::replace(head, Position(self.memory.head));
             before != *head
         });
-        if let Err(TrySendError::Disconnected(())) = self.wakes.try_send(()) {
+        if let Err(TrySendError::Disconnected(())) = self.indexer.wakes.try_send(()) {
             tracing::error!("journal's indexer has ended");
         }
         for (appended, answer, place) in answers {

@@ -5,13 +5,13 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::builder::Builder;
 use super::directory::{Directory, Span};
-use super::stored::{Encoded, Merged};
+use super::stored::{Encoded, Merged, Meta};
 use crate::journal::metrics::{ErrorLabel, Failed, JournalMetrics};
 use crate::journal::sqlite::block::{BLOCK_BYTES, BLOCK_RECORDS, Malformed, Packer, Unpacker};
 use crate::journal::sqlite::folder::{self, DayFile, Failure, Files};
@@ -26,11 +26,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Blocks that are looked up at once.
 const BLOCKS: usize = 64;
 
-/// A segment for the writer to write, and where it says that it did.
-#[derive(Debug)]
-pub(in super::super) struct Store {
-    pub(in super::super) encoded: Box<Encoded>,
-    pub(in super::super) answer: Sender<Result<(), JournalError>>,
+/// What the writer has of the indexer. Where to answer does not travel with a segment: a channel keeps what nobody takes any more, and
+/// the answer to a segment that the writer left behind would be waited for without end.
+pub(in super::super) struct Handle {
+    /// Segments to be written, one at a time.
+    pub(in super::super) stores: Receiver<Box<Encoded>>,
+    /// Whether the last one was.
+    pub(in super::super) stored: Sender<Result<(), JournalError>>,
+    pub(in super::super) wakes: Sender<()>,
 }
 
 /// The thread's state.
@@ -40,12 +43,20 @@ pub(in super::super) struct Indexer {
     /// The last entries, which need not be read.
     pub(in super::super) recent: Recent,
     pub(in super::super) head: watch::Receiver<Position>,
-    pub(in super::super) stores: Sender<Store>,
+    pub(in super::super) stores: Sender<Box<Encoded>>,
+    pub(in super::super) stored: Receiver<Result<(), JournalError>>,
     pub(in super::super) writer: Sender<Command>,
     pub(in super::super) metrics: JournalMetrics,
     /// By the file's generation.
     connections: HashMap<u64, Connection>,
     unpacker: Unpacker,
+    storing: Option<Storing>,
+}
+
+/// A segment that the writer was given.
+struct Storing {
+    sealed: Arc<Builder>,
+    meta: Meta,
 }
 
 /// A block to be added to the segment that grows.
@@ -75,12 +86,25 @@ impl Indexer {
         directory: Directory,
         recent: Recent,
         head: watch::Receiver<Position>,
-        (stores, writer): (Sender<Store>, Sender<Command>),
+        (stores, stored): (Sender<Box<Encoded>>, Receiver<Result<(), JournalError>>),
+        writer: Sender<Command>,
         metrics: JournalMetrics,
     ) -> std::io::Result<Self> {
         let unpacker = Unpacker::new()?;
-        let connections = HashMap::new();
-        Ok(Self { files, directory, recent, head, stores, writer, metrics, connections, unpacker })
+        let (connections, storing) = (HashMap::new(), None);
+        Ok(Self {
+            files,
+            directory,
+            recent,
+            head,
+            stores,
+            stored,
+            writer,
+            metrics,
+            connections,
+            unpacker,
+            storing,
+        })
     }
 
     /// Indexes what there is each time it is woken, until nobody can wake it any more.
@@ -93,8 +117,13 @@ impl Indexer {
             }
             loop {
                 match self.step() {
-                    Ok(true) => was_stuck = false,
-                    Ok(false) => break,
+                    Ok(is_more) => {
+                        // Of what the writer was given it says later whether it could.
+                        was_stuck &= self.storing.is_some();
+                        if !is_more {
+                            break;
+                        }
+                    }
                     Err(Stuck::Stopped) => return,
                     Err(error) => {
                         if !was_stuck {
@@ -112,7 +141,11 @@ impl Indexer {
     fn step(&mut self) -> Result<bool, Stuck> {
         let files = self.files.snapshot();
         self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
+        // While one is being written the next one grows, and what comes meanwhile is in memory still when it is looked at. There are no
+        // more than these two.
+        self.stored(false)?;
         if let Some(sealed) = self.sealed(|sealed| !sealed.is_anew) {
+            self.stored(true)?;
             self.store(&sealed, &files)?;
             return Ok(true);
         }
@@ -144,13 +177,20 @@ impl Indexer {
         self.metrics.unindexed.set(i64::try_from(behind).unwrap_or(i64::MAX));
         match todo {
             Some((file, covered, last)) => self.index(file, covered, last).map(|()| true),
-            None => self.mend(&files),
+            None => {
+                self.stored(true)?;
+                self.mend(&files)
+            }
         }
     }
 
-    /// The first full segment that is such.
+    /// The first full segment that is such, and that the writer was not given.
     fn sealed(&self, is_such: impl Fn(&Builder) -> bool) -> Option<Arc<Builder>> {
-        self.directory.read(|state| state.sealed.iter().find(|sealed| is_such(sealed)).cloned())
+        let is_given = |other: &Arc<Builder>| {
+            self.storing.as_ref().is_some_and(|Storing { sealed, .. }| Arc::ptr_eq(other, sealed))
+        };
+        self.directory
+            .read(|state| state.sealed.iter().find(|sealed| is_such(sealed) && !is_given(sealed)).cloned())
     }
 
     /// Adds what follows a position to the segment that grows.
@@ -240,25 +280,45 @@ impl Indexer {
         Ok(true)
     }
 
-    /// Has a full segment written.
+    /// Gives the writer a full segment.
     fn store(&mut self, sealed: &Arc<Builder>, files: &[DayFile]) -> Result<(), Stuck> {
         let file = files.iter().find(|file| file.generation == sealed.generation);
         if let Some(file) = file {
             let merged = self.merge(file, sealed)?;
             let encoded = Box::new(Encoded::new(sealed, merged)?);
             let meta = encoded.meta;
-            let (answer, answered) = bounded(1);
-            self.stores.send(Store { encoded, answer }).map_err(|_| Stuck::Stopped)?;
-            answered.recv().map_err(|_| Stuck::Stopped)??;
-            self.directory.write(|state| {
-                if state.covered.contains_key(&file.generation) {
-                    state.stored.push((file.generation, meta));
-                }
-                state.sealed.retain(|other| !Arc::ptr_eq(other, sealed));
-            });
+            self.stores.send(encoded).map_err(|_| Stuck::Stopped)?;
+            self.storing = Some(Storing { sealed: sealed.clone(), meta });
             return Ok(());
         }
         self.directory.write(|state| state.sealed.retain(|other| !Arc::ptr_eq(other, sealed)));
+        Ok(())
+    }
+
+    /// Takes note of a segment that the writer has written; `waits`: which it is to have done. One that it could not write stays, and is
+    /// given to it again.
+    fn stored(&mut self, waits: bool) -> Result<(), Stuck> {
+        let Some(Storing { sealed, meta }) = self.storing.take() else { return Ok(()) };
+        let answer = match waits {
+            true => self.stored.recv().map_err(TryRecvError::from),
+            false => self.stored.try_recv(),
+        };
+        match answer {
+            Ok(written) => written?,
+            Err(TryRecvError::Empty) => {
+                self.storing = Some(Storing { sealed, meta });
+                return Ok(());
+            }
+            Err(TryRecvError::Disconnected) => return Err(Stuck::Stopped),
+        }
+        self.directory.write(|state| {
+            let is_damaged = |span: &Span| (span.generation, span.first) == (sealed.generation, meta.first);
+            // The writer knows of it a moment before, and of what is damaged in it.
+            if state.covered.contains_key(&sealed.generation) && !state.damaged.iter().any(is_damaged) {
+                state.stored.push((sealed.generation, meta));
+            }
+            state.sealed.retain(|other| !Arc::ptr_eq(other, &sealed));
+        });
         Ok(())
     }
 
@@ -394,3 +454,6 @@ impl Growth<'_> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,6 @@ use crate::journal::lost::What;
 use crate::journal::metrics::{ErrorLabel, Failed};
 use crate::journal::sqlite::folder::{self, DayFile, Failure, Piece};
 use crate::journal::sqlite::index::directory::Span;
-use crate::journal::sqlite::index::indexer::Store;
 use crate::journal::sqlite::index::stored::{Encoded, Segments};
 use crate::journal::sqlite::lookup::Earlier;
 use crate::journal::sqlite::memory::version_number;
@@ -555,9 +554,8 @@ impl Writer {
     }
 
     /// Writes a segment of the index.
-    pub(super) fn store(&mut self, store: Store) {
-        let Store { encoded, answer } = store;
-        let result = self.try_store(&encoded).map_err(|failure| {
+    pub(super) fn store(&mut self, encoded: &Encoded) {
+        let result = self.try_store(encoded).map_err(|failure| {
             let is_corrupt = failure.kind() == Failed::Corrupt;
             let error = failure.describe();
             match is_corrupt {
@@ -566,8 +564,8 @@ impl Writer {
             }
             error
         });
-        // The indexer may have ended.
-        let _ = answer.try_send(result);
+        // The indexer may have ended. Until it has taken this, it gives no other.
+        let _ = self.indexer.stored.try_send(result);
     }
 
     fn try_store(&mut self, encoded: &Encoded) -> Result<(), Failure> {
