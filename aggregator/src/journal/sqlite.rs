@@ -176,14 +176,14 @@ impl SqliteJournal {
         let (cursors, requests) = bounded(REQUEST_PLACES + 1);
         let cursor_state = Cursors::new(&settings, metrics.clone());
         // A segment at a time, and what became of it; to be woken twice is to be woken once.
-        let ((to_store, stores), (to_indexer, stored), (wake, wakes)) = (bounded(1), bounded(1), bounded(1));
+        let ((to_store, stores), (to_indexer, answers), (wake, wakes)) = (bounded(1), bounded(1), bounded(1));
         let state = Writer::open(
             settings.clone(),
             metrics.clone(),
             observer,
             shared.clone(),
             to_head,
-            indexer::Handle { stores, stored: to_indexer, wakes: wake.clone() },
+            indexer::WriterEnds { stores, answers: to_indexer, wakes: wake.clone() },
             cursor_state.clone(),
         )?;
         let memory = |error: std::io::Error| JournalError::Storage(format!("zstd has no memory: {error}"));
@@ -192,7 +192,7 @@ impl SqliteJournal {
             shared.directory.clone(),
             shared.recent.clone(),
             head.clone(),
-            (to_store, stored),
+            (to_store, answers),
             writer.clone(),
             metrics.clone(),
         )

@@ -233,7 +233,7 @@ impl Asker {
             let rest = Rest {
                 covered: state.covered.clone(),
                 stored: state.stored.clone(),
-                damaged: state.damaged.clone(),
+                damaged: state.unindexed(),
             };
             (asked, state.sealed.clone(), rest)
         });

@@ -26,6 +26,6 @@ pub(super) const OFFSETS: usize = 1 << 16;
 /// Records whose times lie in one blob.
 pub(super) const CHUNK: usize = 1 << 12;
 
-/// How far the index may be behind: a segment that grows, one that is written, and a half. What comes beyond waits, and is
+/// How far the index may be behind: two segments that are full or grow, and a half. What comes beyond waits, and is
 /// refused if it waits long.
 pub(super) const MOST_UNINDEXED: u64 = 5 * SEGMENT / 2;

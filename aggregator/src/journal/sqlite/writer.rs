@@ -89,7 +89,7 @@ pub(super) struct Writer {
     observer: Box<dyn Observer>,
     shared: Shared,
     head: watch::Sender<Position>,
-    indexer: indexer::Handle,
+    indexer: indexer::WriterEnds,
     pods: Pods,
     memory: Memory,
     packer: Packer,
@@ -125,7 +125,7 @@ impl Writer {
         observer: Box<dyn Observer>,
         shared: Shared,
         head: watch::Sender<Position>,
-        indexer: indexer::Handle,
+        indexer: indexer::WriterEnds,
         cursors: Cursors,
     ) -> Result<Self, JournalError> {
         let packer = Packer::new().map_err(|error| {

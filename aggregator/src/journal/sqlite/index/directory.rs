@@ -15,7 +15,7 @@ pub(in super::super) struct Directory(Arc<RwLock<State>>);
 pub(in super::super) struct State {
     /// The segment that grows.
     pub(in super::super) growing: Option<Builder>,
-    /// Those that are full and not yet in their files, oldest first. One but for a moment, and one that is made anew.
+    /// Those that are full, and not known to be in their files yet, oldest first. Two at most, and one that is made anew.
     pub(in super::super) sealed: Vec<Arc<Builder>>,
     /// Those in files, with the file's generation.
     pub(in super::super) stored: Vec<(u64, Meta)>,
@@ -31,6 +31,25 @@ pub(in super::super) struct Span {
     pub(in super::super) generation: u64,
     pub(in super::super) first: u64,
     pub(in super::super) last: u64,
+}
+
+// === impl State ===
+
+impl State {
+    /// Whether a segment in memory is damaged in its file.
+    pub(in super::super) fn is_damaged(&self, sealed: &Builder) -> bool {
+        self.damaged.iter().any(|span| (span.generation, span.first) == (sealed.generation, sealed.first))
+    }
+
+    /// Where records are to be looked at themselves: what is damaged and not in memory either.
+    pub(in super::super) fn unindexed(&self) -> Vec<Span> {
+        let is_in_memory = |span: &Span| {
+            self.sealed
+                .iter()
+                .any(|sealed| (sealed.generation, sealed.first) == (span.generation, span.first))
+        };
+        self.damaged.iter().filter(|span| !is_in_memory(span)).copied().collect()
+    }
 }
 
 // === impl Directory ===

@@ -26,13 +26,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Blocks that are looked up at once.
 const BLOCKS: usize = 64;
 
-/// What the writer has of the indexer. Where to answer does not travel with a segment: a channel keeps what nobody takes any more, and
-/// the answer to a segment that the writer left behind would be waited for without end.
-pub(in super::super) struct Handle {
+/// The writer's ends of what it shares with the indexer. Where to answer does not travel with a segment: a channel keeps what nobody
+/// takes any more, and the answer to a segment that the writer left behind would be waited for without end.
+pub(in super::super) struct WriterEnds {
     /// Segments to be written, one at a time.
     pub(in super::super) stores: Receiver<Box<Encoded>>,
     /// Whether the last one was.
-    pub(in super::super) stored: Sender<Result<(), JournalError>>,
+    pub(in super::super) answers: Sender<Result<(), JournalError>>,
     pub(in super::super) wakes: Sender<()>,
 }
 
@@ -44,13 +44,15 @@ pub(in super::super) struct Indexer {
     pub(in super::super) recent: Recent,
     pub(in super::super) head: watch::Receiver<Position>,
     pub(in super::super) stores: Sender<Box<Encoded>>,
-    pub(in super::super) stored: Receiver<Result<(), JournalError>>,
+    pub(in super::super) answers: Receiver<Result<(), JournalError>>,
     pub(in super::super) writer: Sender<Command>,
     pub(in super::super) metrics: JournalMetrics,
     /// By the file's generation.
     connections: HashMap<u64, Connection>,
     unpacker: Unpacker,
     storing: Option<Storing>,
+    /// What it waits for was said.
+    is_stuck: bool,
 }
 
 /// A segment that the writer was given.
@@ -86,30 +88,29 @@ impl Indexer {
         directory: Directory,
         recent: Recent,
         head: watch::Receiver<Position>,
-        (stores, stored): (Sender<Box<Encoded>>, Receiver<Result<(), JournalError>>),
+        (stores, answers): (Sender<Box<Encoded>>, Receiver<Result<(), JournalError>>),
         writer: Sender<Command>,
         metrics: JournalMetrics,
     ) -> std::io::Result<Self> {
         let unpacker = Unpacker::new()?;
-        let (connections, storing) = (HashMap::new(), None);
         Ok(Self {
             files,
             directory,
             recent,
             head,
             stores,
-            stored,
+            answers,
             writer,
             metrics,
-            connections,
+            connections: HashMap::new(),
             unpacker,
-            storing,
+            storing: None,
+            is_stuck: false,
         })
     }
 
     /// Indexes what there is each time it is woken, until nobody can wake it any more.
     pub(in super::super) fn run(mut self, wakes: &Receiver<()>) {
-        let mut was_stuck = false;
         loop {
             match wakes.recv_timeout(AGAIN) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
@@ -119,17 +120,17 @@ impl Indexer {
                 match self.step() {
                     Ok(is_more) => {
                         // Of what the writer was given it says later whether it could.
-                        was_stuck &= self.storing.is_some();
+                        self.is_stuck &= self.storing.is_some();
                         if !is_more {
                             break;
                         }
                     }
                     Err(Stuck::Stopped) => return,
                     Err(error) => {
-                        if !was_stuck {
+                        if !self.is_stuck {
                             tracing::warn!(%error, "journal's index waits");
                         }
-                        was_stuck = true;
+                        self.is_stuck = true;
                         break;
                     }
                 }
@@ -139,13 +140,16 @@ impl Indexer {
 
     /// Does a little; whether there may be more to do.
     fn step(&mut self) -> Result<bool, Stuck> {
+        // While one segment is being written the next one grows, and what comes meanwhile is in memory still when it is looked at. There
+        // are no more than these two.
+        match self.sealed(|sealed| !sealed.is_anew) {
+            Some(_) => self.wait_for_answer()?,
+            None => self.take_answer()?,
+        }
+        // Only now, as files may have gone while it waited.
         let files = self.files.snapshot();
         self.connections.retain(|generation, _| files.iter().any(|file| file.generation == *generation));
-        // While one is being written the next one grows, and what comes meanwhile is in memory still when it is looked at. There are no
-        // more than these two.
-        self.stored(false)?;
         if let Some(sealed) = self.sealed(|sealed| !sealed.is_anew) {
-            self.stored(true)?;
             self.store(&sealed, &files)?;
             return Ok(true);
         }
@@ -177,10 +181,8 @@ impl Indexer {
         self.metrics.unindexed.set(i64::try_from(behind).unwrap_or(i64::MAX));
         match todo {
             Some((file, covered, last)) => self.index(file, covered, last).map(|()| true),
-            None => {
-                self.stored(true)?;
-                self.mend(&files)
-            }
+            None if self.storing.is_some() => self.wait_for_answer().map(|()| true),
+            None => self.mend(&files),
         }
     }
 
@@ -295,29 +297,37 @@ impl Indexer {
         Ok(())
     }
 
-    /// Takes note of a segment that the writer has written; `waits`: which it is to have done. One that it could not write stays, and is
-    /// given to it again.
-    fn stored(&mut self, waits: bool) -> Result<(), Stuck> {
-        let Some(Storing { sealed, meta }) = self.storing.take() else { return Ok(()) };
-        let answer = match waits {
-            true => self.stored.recv().map_err(TryRecvError::from),
-            false => self.stored.try_recv(),
-        };
-        match answer {
-            Ok(written) => written?,
+    /// Waits for the writer to have written what it was given, and takes note of it.
+    fn wait_for_answer(&mut self) -> Result<(), Stuck> {
+        let Some(storing) = self.storing.take() else { return Ok(()) };
+        let answer = self.answers.recv().map_err(|_| Stuck::Stopped)?;
+        self.answered(&storing, answer)
+    }
+
+    /// Takes note of what the writer has written, if it has.
+    fn take_answer(&mut self) -> Result<(), Stuck> {
+        let Some(storing) = self.storing.take() else { return Ok(()) };
+        match self.answers.try_recv() {
+            Ok(answer) => self.answered(&storing, answer),
+            Err(TryRecvError::Disconnected) => Err(Stuck::Stopped),
             Err(TryRecvError::Empty) => {
-                self.storing = Some(Storing { sealed, meta });
-                return Ok(());
+                self.storing = Some(storing);
+                Ok(())
             }
-            Err(TryRecvError::Disconnected) => return Err(Stuck::Stopped),
         }
+    }
+
+    /// A segment that could not be written stays, and is the next that the writer is given.
+    fn answered(&mut self, storing: &Storing, answer: Result<(), JournalError>) -> Result<(), Stuck> {
+        answer?;
+        self.is_stuck = false;
+        let Storing { sealed, meta } = storing;
         self.directory.write(|state| {
-            let is_damaged = |span: &Span| (span.generation, span.first) == (sealed.generation, meta.first);
-            // The writer knows of it a moment before, and of what is damaged in it.
-            if state.covered.contains_key(&sealed.generation) && !state.damaged.iter().any(is_damaged) {
-                state.stored.push((sealed.generation, meta));
+            // One that the writer found damaged before this was known is made anew.
+            if state.covered.contains_key(&sealed.generation) && !state.is_damaged(sealed) {
+                state.stored.push((sealed.generation, *meta));
             }
-            state.sealed.retain(|other| !Arc::ptr_eq(other, &sealed));
+            state.sealed.retain(|other| !Arc::ptr_eq(other, sealed));
         });
         Ok(())
     }

@@ -17,8 +17,8 @@ const FACETS: usize = 16;
 /// No run.
 const NONE: u32 = u32::MAX;
 
-/// Past this many bytes a segment takes no further record. One record adds a few MiB at most, so that places of 32 bits do.
-const MOST_BYTES: usize = 64 << 20;
+/// Past this many bytes a segment takes no further record; two are in memory at most, and one that is made anew. One record adds a few MiB at most, so that places of 32 bits do.
+const MOST_BYTES: usize = 32 << 20;
 
 /// Terms by their bytes. Who writes events chooses them: the hash has a seed of its own in each segment.
 #[derive(Clone, Debug, Default)]

@@ -565,7 +565,7 @@ impl Writer {
             error
         });
         // The indexer may have ended. Until it has taken this, it gives no other.
-        let _ = self.indexer.stored.try_send(result);
+        let _ = self.indexer.answers.try_send(result);
     }
 
     fn try_store(&mut self, encoded: &Encoded) -> Result<(), Failure> {
